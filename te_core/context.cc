@@ -1,0 +1,120 @@
+#include "te_core/context.h"
+
+#include <atomic>
+
+namespace te {
+
+// Counts what goes through, so that a test can prove that a repeated step allocates nothing.
+class Context::CountingMemory : public MemoryResource {
+ public:
+  explicit CountingMemory(MemoryResource* next) : next_(next) {}
+
+  StatusOr<void*> Allocate(size_t bytes) override {
+    TE_ASSIGN_OR_RETURN(void* pointer, next_->Allocate(bytes));
+    ++allocations_;
+    const size_t held = bytes_.fetch_add(bytes) + bytes;
+    size_t peak = peak_.load();
+    while (held > peak && !peak_.compare_exchange_weak(peak, held)) {
+    }
+    return pointer;
+  }
+  void Free(void* pointer, size_t bytes) override {
+    bytes_ -= bytes;
+    next_->Free(pointer, bytes);
+  }
+  MemoryStatistics statistics() const { return {allocations_.load(), bytes_.load(), peak_.load()}; }
+
+ private:
+  MemoryResource* next_;
+  std::atomic<int64_t> allocations_{0};
+  std::atomic<size_t> bytes_{0};
+  std::atomic<size_t> peak_{0};
+};
+
+StatusOr<std::unique_ptr<Context>> Context::Create(const ContextOptions& options) {
+  if (options.num_threads < 0) {
+    return InvalidArgument("num_threads is {}; expected 0 (all) or more", options.num_threads);
+  }
+  const struct {
+    const char* name;
+    const Communicator* group;
+  } groups[] = {{"data", options.groups.data},
+                {"tensor", options.groups.tensor},
+                {"context", options.groups.context},
+                {"pipeline", options.groups.pipeline},
+                {"expert", options.groups.expert}};
+  for (const auto& [name, group] : groups) {
+    if (GroupSize(group) != 1) {
+      return Unsupported("groups.{}: a process group of {} ranks is not built yet; expected one of size 1", name,
+                         group->size());
+    }
+  }
+  std::unique_ptr<Context> context(new Context(options));
+  TE_ASSIGN_OR_RETURN(context->device_, MakeDevice(options.device));
+  if (context->options_.num_threads == 0) context->options_.num_threads = context->device_->default_threads();
+  context->memory_ = std::make_unique<CountingMemory>(context->device_.get());
+  context->scratch_ = std::make_unique<Arena>(context->memory_.get());
+  context->recipe_ = std::make_unique<PrecisionRecipe>();
+  TE_ASSIGN_OR_RETURN(context->libraries_, context->device_->NewLibraryState());
+  context->exec_.stream = options.stream;
+  context->exec_.num_threads = context->options_.num_threads;
+  context->exec_.scratch = context->scratch_.get();
+  context->exec_.libraries = context->libraries_.get();
+  TE_ASSIGN_OR_RETURN(void* scalars, context->memory_->Allocate(sizeof(StepScalars)));
+  context->scalars_ = static_cast<StepScalars*>(scalars);
+  TE_RETURN_IF_ERROR(context->WriteScalars(StepScalars{}));
+  return context;
+}
+
+Context::~Context() {
+  if (scalars_ != nullptr) memory_->Free(scalars_, sizeof(StepScalars));
+}
+
+MemoryResource* Context::memory() { return memory_.get(); }
+
+StatusOr<Tensor> Context::NewTensor(DType dtype, const Shape& shape) {
+  return Tensor::Allocate(memory_.get(), dtype, shape);
+}
+
+StatusOr<Tensor> Context::NewZeroTensor(DType dtype, const Shape& shape) {
+  TE_ASSIGN_OR_RETURN(Tensor tensor, NewTensor(dtype, shape));
+  TE_RETURN_IF_ERROR(Zero(tensor.view()));
+  return tensor;
+}
+
+Status Context::CopyToHost(ConstTensorView from, void* to) {
+  if (!from.IsDense()) return InvalidArgument("copy to host: {} is not dense", from.ToString());
+  TE_RETURN_IF_ERROR(device_->CopyToHost(exec_, from.data(), to, from.bytes()));
+  return device_->Synchronize(exec_);
+}
+
+Status Context::CopyFromHost(const void* from, TensorView to) {
+  if (!to.IsDense()) return InvalidArgument("copy from host: {} is not dense", to.ToString());
+  return device_->CopyFromHost(exec_, from, to.data(), to.bytes());
+}
+
+Status Context::Zero(TensorView tensor) {
+  if (!tensor.IsDense()) return InvalidArgument("zero: {} is not dense", tensor.ToString());
+  return device_->Zero(exec_, tensor.data(), tensor.bytes());
+}
+
+Status Context::Synchronize() { return device_->Synchronize(exec_); }
+
+StatusOr<StepScalars> Context::ReadScalars() {
+  StepScalars scalars;
+  TE_RETURN_IF_ERROR(device_->CopyToHost(exec_, scalars_, &scalars, sizeof(scalars)));
+  TE_RETURN_IF_ERROR(device_->Synchronize(exec_));
+  return scalars;
+}
+
+Status Context::WriteScalars(const StepScalars& scalars) {
+  return device_->CopyFromHost(exec_, &scalars, scalars_, sizeof(scalars));
+}
+
+RandomState Context::Random(uint32_t stream) const {
+  return {.seed = options_.seed, .stream = stream, .offset = micro_batch_, .step_offset = &scalars_->rng_offset};
+}
+
+Context::MemoryStatistics Context::memory_statistics() const { return memory_->statistics(); }
+
+}  // namespace te

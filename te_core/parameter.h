@@ -1,0 +1,54 @@
+// A trainable tensor: one buffer per GEMM operand, with named row ranges (query, key and value of one QKV weight; gate and up).
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "te_core/tensor.h"
+
+namespace te {
+
+// Rows [row_begin, row_begin + rows) of a parameter under a name of their own (Transformer Engine's state-dict key).
+struct ParameterSlice {
+  std::string name;
+  int64_t row_begin = 0;
+  int64_t rows = 0;
+};
+
+struct Parameter {
+  std::string name;  // within its layer: "weight", "layer_norm_weight", "fc1_weight"
+  Tensor value;
+  Tensor grad;  // a sum over tokens and micro-batches; undefined until EnsureGrad
+  std::vector<ParameterSlice> slices;  // in row order, without gaps; empty: the whole is one
+  Shape global_shape;          // over all ranks of the tensor-parallel group
+  int partition_dim = -1;      // -1: replicated
+  int64_t partition_offset = 0;
+  int replica_id = 0;
+  bool requires_grad = true;
+  bool is_expert = false;
+  uint64_t version = 0;  // bumped by every write: the key of cached quantized copies
+
+  // For writers. Every write of the value goes through here.
+  TensorView MutableValue() {
+    ++version;
+    return value.view();
+  }
+  Status EnsureGrad(MemoryResource* resource);
+};
+
+// A parameter, or one of its slices, under its full name.
+struct NamedParameter {
+  std::string name;
+  Parameter* parameter = nullptr;
+  int64_t row_begin = 0;
+  int64_t rows = 0;  // of the first dimension
+
+  TensorView value() const { return parameter->value.view().Slice(0, row_begin, row_begin + rows); }
+  // Undefined while the parameter has no gradient.
+  TensorView grad() const {
+    return parameter->grad.defined() ? parameter->grad.view().Slice(0, row_begin, row_begin + rows) : TensorView();
+  }
+};
+
+}  // namespace te

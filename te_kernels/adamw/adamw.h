@@ -1,0 +1,44 @@
+// AdamW (Loshchilov and Hutter 2019, algorithm 2), in one pass over one tensor; torch.optim.AdamW's arithmetic:
+//
+//   g = scalars->grad_scale * grad
+//   w = w * (1 - lr * weight_decay)
+//   m = beta1 m + (1 - beta1) g;   v = beta2 v + (1 - beta2) g^2
+//   w = w - (lr / (1 - beta1^t)) * m / (sqrt(v) / sqrt(1 - beta2^t) + epsilon)
+// with lr = scalars->learning_rate, t = scalars->step. Nothing changes when scalars->skip != 0.
+//
+// w is `master` when given (float32; param receives its rounding), else param itself. Arithmetic in float32.
+// param, grad: float32 or bfloat16, grad of either; moments m, v: one dtype of {float32, bfloat16}. All dense, n elements.
+// Rounding of bfloat16 stores: to nearest even, or stochastic: the low 16 bits of a random number are added to the
+// float's bits before truncation; element i of param uses number i of `random`, its m the high 16 bits of it, its v the low
+// 16 bits of number i of stream + 2^31 (param, m and v never share bits). (random.step_offset = &scalars->rng_offset keeps a
+// captured graph unchanged from step to step.)
+#pragma once
+
+#include "te_kernels/base/exec.h"
+#include "te_kernels/base/philox.h"
+#include "te_kernels/base/step_scalars.h"
+#include "te_kernels/base/view.h"
+
+namespace te {
+
+enum class Rounding : int32_t { kNearest = 0, kStochastic = 1 };
+
+struct AdamWArgs {
+  TensorView param;
+  ConstTensorView grad;
+  TensorView m;
+  TensorView v;
+  TensorView master;  // optional
+  float beta1 = 0.9f;
+  float beta2 = 0.999f;
+  float epsilon = 1e-8f;
+  float weight_decay = 0.01f;
+  Rounding rounding = Rounding::kNearest;
+  RandomState random;
+  const StepScalars* scalars = nullptr;  // device memory
+};
+
+Status ValidateAdamW(const AdamWArgs& args);
+Status AdamWCpu(const Exec& exec, const AdamWArgs& args);
+
+}  // namespace te

@@ -1,0 +1,51 @@
+// Which (query, key) pairs attend: Transformer Engine's mask types, and a sliding window on top.
+// Convention of Transformer Engine: true (nonzero) = masked out.
+#pragma once
+
+#include <string_view>
+
+#include "te_kernels/base/status.h"
+#include "te_kernels/base/view.h"
+
+namespace te {
+
+enum class AttentionMaskType : int32_t {
+  kNoMask = 0,
+  kPadding = 1,
+  kCausal = 2,
+  kPaddingCausal = 3,
+  kCausalBottomRight = 4,
+  kPaddingCausalBottomRight = 5,
+  kArbitrary = 6,
+};
+
+const char* Name(AttentionMaskType type);
+// "causal" and so on (Transformer Engine's spelling, "padding,causal" too); kInvalidArgument lists the names.
+StatusOr<AttentionMaskType> ParseAttentionMaskType(std::string_view name);
+
+struct AttentionMask {
+  AttentionMaskType type = AttentionMaskType::kCausal;
+  // Padding types: uint8 [B, Skv], nonzero = this key is padding. A query row of which every key is masked
+  // has output 0 and gradient 0.
+  ConstTensorView padding;
+  // kArbitrary: uint8 [B or 1, n or 1, Sq, Skv], nonzero = masked out (a dimension of size 1 broadcasts).
+  ConstTensorView arbitrary;
+  // Key j is visible to query i only if i' - window_left <= j <= i' + window_right, where i' = i, or
+  // i + Skv - Sq for the bottom-right types; -1 is infinite. Causal types: window_right is 0.
+  int64_t window_left = -1;
+  int64_t window_right = -1;
+};
+
+// Causal, its bottom-right diagonal, and the window, as one range of keys: query i sees the keys
+// [begin, end) before padding and arbitrary masks are applied.
+struct KeyRange {
+  int64_t begin;
+  int64_t end;
+};
+KeyRange VisibleKeys(const AttentionMask& mask, int64_t query, int64_t num_queries, int64_t num_keys);
+
+// Checks that the tensors that `type` needs are there, and their shapes and dtypes.
+Status ValidateAttentionMask(const AttentionMask& mask, int64_t batch, int64_t heads, int64_t num_queries,
+                             int64_t num_keys);
+
+}  // namespace te

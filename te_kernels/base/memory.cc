@@ -1,0 +1,75 @@
+#include "te_kernels/base/memory.h"
+
+#include <algorithm>
+
+namespace te {
+namespace {
+
+constexpr size_t kAlignment = 256;
+constexpr size_t kSmallestBlock = size_t{1} << 20;
+
+size_t RoundUp(size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
+
+}  // namespace
+
+StatusOr<void*> Arena::Allocate(size_t bytes) {
+  if (bytes > SIZE_MAX - kAlignment) {
+    return OutOfMemory("asked for {} bytes, more than an address space holds", bytes);
+  }
+  const size_t size = std::max(RoundUp(bytes), kAlignment);
+  while (block_ < blocks_.size() && blocks_[block_].size - offset_ < size) {
+    ++block_;
+    offset_ = 0;
+  }
+  if (block_ == blocks_.size()) {
+    const size_t block_size = std::max({size, kSmallestBlock, capacity_bytes() / 2 / kAlignment * kAlignment});
+    TE_ASSIGN_OR_RETURN(void* data, resource_->Allocate(block_size));
+    blocks_.push_back({static_cast<char*>(data), block_size});
+    offset_ = 0;
+  }
+  void* pointer = blocks_[block_].data + offset_;
+  offset_ += size;
+  peak_ = std::max(peak_, UsedBytes());
+  return pointer;
+}
+
+StatusOr<TensorView> Arena::Allocate(DType dtype, const Shape& shape) {
+  TE_ASSIGN_OR_RETURN(void* data, Allocate(static_cast<size_t>(shape.elements()) * SizeOf(dtype)));
+  return TensorView(data, dtype, shape);
+}
+
+void Arena::Rewind(const Mark& mark) {
+  block_ = mark.block;
+  offset_ = mark.offset;
+}
+
+Status Arena::Reset() {
+  Rewind({});
+  if (blocks_.size() <= 1) return OkStatus();
+  const size_t total = capacity_bytes();
+  Release();
+  TE_ASSIGN_OR_RETURN(void* data, resource_->Allocate(total));
+  blocks_.push_back({static_cast<char*>(data), total});
+  return OkStatus();
+}
+
+void Arena::Release() {
+  for (const Block& block : blocks_) resource_->Free(block.data, block.size);
+  blocks_.clear();
+  block_ = 0;
+  offset_ = 0;
+}
+
+size_t Arena::capacity_bytes() const {
+  size_t total = 0;
+  for (const Block& block : blocks_) total += block.size;
+  return total;
+}
+
+size_t Arena::UsedBytes() const {
+  size_t used = offset_;
+  for (size_t i = 0; i < block_ && i < blocks_.size(); ++i) used += blocks_[i].size;
+  return used;
+}
+
+}  // namespace te

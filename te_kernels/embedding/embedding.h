@@ -1,0 +1,31 @@
+// Embedding: out[t, :] = table[ids[t], :];  backward: dtable[v, :] (+)= sum over t with ids[t] == v of dout[t, :].
+//
+// ids int32 [T], each in [0, V) (else kInvalidArgument names position and value, before anything is written);
+// table, dtable [V, H], out, dout [T, H], one dtype of {float32, bfloat16}. The sum runs in float32, in the order
+// of t: bitwise repeatable, for any number of threads. Without `accumulate`, rows that no id names become 0.
+#pragma once
+
+#include "te_kernels/base/exec.h"
+#include "te_kernels/base/view.h"
+
+namespace te {
+
+struct EmbeddingForwardArgs {
+  ConstTensorView ids;
+  ConstTensorView table;
+  TensorView out;
+};
+
+struct EmbeddingBackwardArgs {
+  ConstTensorView ids;
+  ConstTensorView dout;
+  TensorView dtable;
+  bool accumulate = false;
+};
+
+Status ValidateEmbeddingForward(const EmbeddingForwardArgs& args);
+Status ValidateEmbeddingBackward(const EmbeddingBackwardArgs& args);
+Status EmbeddingForwardCpu(const Exec& exec, const EmbeddingForwardArgs& args);
+Status EmbeddingBackwardCpu(const Exec& exec, const EmbeddingBackwardArgs& args);
+
+}  // namespace te
