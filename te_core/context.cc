@@ -54,7 +54,7 @@ StatusOr<std::unique_ptr<Context>> Context::Create(const ContextOptions& options
   if (context->options_.num_threads == 0) context->options_.num_threads = context->device_->default_threads();
   context->memory_ = std::make_unique<CountingMemory>(context->device_.get());
   context->scratch_ = std::make_unique<Arena>(context->memory_.get());
-  context->recipe_ = std::make_unique<PrecisionRecipe>();
+  context->default_recipe_ = std::make_unique<PrecisionRecipe>();
   TE_ASSIGN_OR_RETURN(context->libraries_, context->device_->NewLibraryState());
   context->exec_.stream = options.stream;
   context->exec_.num_threads = context->options_.num_threads;
@@ -65,6 +65,8 @@ StatusOr<std::unique_ptr<Context>> Context::Create(const ContextOptions& options
   TE_RETURN_IF_ERROR(context->WriteScalars(StepScalars{}));
   return context;
 }
+
+Context::Context(const ContextOptions& options) : options_(options) {}
 
 Context::~Context() {
   if (scalars_ != nullptr) memory_->Free(scalars_, sizeof(StepScalars));
@@ -109,6 +111,12 @@ StatusOr<StepScalars> Context::ReadScalars() {
 
 Status Context::WriteScalars(const StepScalars& scalars) {
   return device_->CopyFromHost(exec_, &scalars, scalars_, sizeof(scalars));
+}
+
+Status Context::EndRecipe() {
+  if (recipe_scopes_.empty()) return FailedPrecondition("end of a quantization scope that was never begun");
+  recipe_scopes_.pop_back();
+  return OkStatus();
 }
 
 RandomState Context::Random(uint32_t stream) const {

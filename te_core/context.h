@@ -4,6 +4,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "te_core/comm/communicator.h"
 #include "te_core/recipe.h"
@@ -57,7 +58,11 @@ class Context {
   // Which micro-batch of the step is running: it is part of every random sequence.
   void set_micro_batch(uint32_t index) { micro_batch_ = index; }
 
-  Recipe& recipe() { return *recipe_; }
+  // The recipe of the innermost scope; outside any, every tensor keeps its own dtype.
+  Recipe& recipe() { return recipe_scopes_.empty() ? *default_recipe_ : *recipe_scopes_.back(); }
+  // Scopes nest; `recipe` must outlive its scope.
+  void BeginRecipe(Recipe* recipe) { recipe_scopes_.push_back(recipe); }
+  Status EndRecipe();  // kFailedPrecondition without a scope
 
   struct MemoryStatistics {
     int64_t allocations = 0;  // calls so far: unchanged over a step whose shapes were seen before
@@ -68,14 +73,15 @@ class Context {
 
  private:
   class CountingMemory;
-  explicit Context(const ContextOptions& options) : options_(options) {}
+  explicit Context(const ContextOptions& options);
 
   ContextOptions options_;
   std::unique_ptr<Device> device_;
   std::unique_ptr<CountingMemory> memory_;
   std::unique_ptr<Arena> scratch_;
   std::unique_ptr<LibraryState> libraries_;
-  std::unique_ptr<Recipe> recipe_;
+  std::unique_ptr<Recipe> default_recipe_;
+  std::vector<Recipe*> recipe_scopes_;
   StepScalars* scalars_ = nullptr;
   uint32_t next_random_stream_ = 1;
   uint32_t micro_batch_ = 0;

@@ -1,0 +1,98 @@
+// What stands behind the opaque handles. Each begins with a tag that says its type: a wrong handle is an error, not a crash.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "te/te.h"
+#include "te_core/context.h"
+#include "te_kernels/base/status.h"
+
+namespace te::c_api {
+
+enum class Tag : uint64_t {
+  kContext = 0x7465636f6e746578,  // "tecontex": any value works that garbage is unlikely to hold
+  kTensor = 0x746574656e736f72,
+  kRecipe = 0x7465726563697065,
+  kLayer = 0x74656c6179657200,
+  kSaved = 0x7465736176656400,
+  kOptimizer = 0x74656f7074696d69,
+  kLlama = 0x74656c6c616d6100,
+  kDestroyed = 0,
+};
+
+const char* Name(Tag tag);
+
+// First base of every handle.
+struct Handle {
+  explicit Handle(Tag t) : tag(t) {}
+  // volatile: the store in the destructor must happen, so that a stale handle is (most likely) noticed.
+  ~Handle() { tag = Tag::kDestroyed; }
+  Handle(const Handle&) = delete;
+  Handle& operator=(const Handle&) = delete;
+
+  volatile Tag tag;
+};
+
+// Checks that `handle` is a live handle of the wanted type.
+template <typename T>
+Status Check(const T* handle, const char* argument) {
+  if (handle == nullptr) return InvalidArgument("{} is NULL; expected a {}", argument, Name(T::kTag));
+  if (handle->tag != T::kTag) {
+    return InvalidArgument("{} is no {}: it is another kind of handle, or a destroyed one", argument, Name(T::kTag));
+  }
+  return OkStatus();
+}
+
+template <typename T>
+Status CheckNotNull(const T* pointer, const char* argument) {
+  if (pointer == nullptr) return InvalidArgument("{} is NULL; expected an address", argument);
+  return OkStatus();
+}
+
+// The C ABI's int32_t booleans.
+inline Status CheckBool(int32_t value, const char* argument) {
+  if (value == 0 || value == 1) return OkStatus();
+  return InvalidArgument("{} is {}; expected 0 or 1", argument, value);
+}
+
+inline Status CheckReserved(int32_t value, const char* argument) {
+  if (value == 0) return OkStatus();
+  return InvalidArgument("{} is {}; this field is reserved: expected 0", argument, value);
+}
+
+StatusOr<DType> ToDType(te_dtype dtype, const char* argument);
+
+}  // namespace te::c_api
+
+struct te_context : te::c_api::Handle {
+  static constexpr te::c_api::Tag kTag = te::c_api::Tag::kContext;
+  explicit te_context(std::unique_ptr<te::Context> c) : Handle(kTag), core(std::move(c)) {}
+  std::unique_ptr<te::Context> core;
+};
+
+struct te_tensor : te::c_api::Handle {
+  static constexpr te::c_api::Tag kTag = te::c_api::Tag::kTensor;
+  te_tensor(te::Context* c, te::TensorView v) : Handle(kTag), context(c), view(v) {}
+  te::Context* context;
+  te::TensorView view;
+  bool read_only = false;
+  std::shared_ptr<void> memory;  // keeps owned or imported memory alive; null when the caller owns it
+};
+
+struct te_fp8_recipe : te::c_api::Handle {
+  static constexpr te::c_api::Tag kTag = te::c_api::Tag::kRecipe;
+  te_fp8_recipe(te::Context* c, std::unique_ptr<te::Recipe> r) : Handle(kTag), context(c), core(std::move(r)) {}
+  te::Context* context;
+  std::unique_ptr<te::Recipe> core;
+};
+
+namespace te::c_api {
+
+// The view behind an optional tensor argument of `context`: undefined for NULL.
+Status ReadTensor(const te_tensor* tensor, const char* argument, const Context* context, TensorView* out);
+// The same for a required one.
+Status ReadRequiredTensor(const te_tensor* tensor, const char* argument, const Context* context, TensorView* out);
+
+}  // namespace te::c_api
