@@ -370,7 +370,7 @@ typedef struct te_llama_options {
   int32_t path;          /* TE_LLAMA_PATH_TE */
   int32_t allow_missing; /* 1: tensors that the checkpoint lacks are initialized at random */
   int32_t reserved;
-  te_optimizer_options optimizer; /* of te_llama_step; its struct_size counts, too */
+  const te_optimizer_options* optimizer; /* of te_llama_step; NULL: the defaults, but bfloat16 moments and stochastic rounding for bfloat16 parameters */
 } te_llama_options;
 
 TE_API te_status te_llama_options_init(te_llama_options* options);
