@@ -1,0 +1,104 @@
+// JSON (RFC 8259) as te reads and writes it: config.json, checkpoint indexes, safetensors headers,
+// data lines. Stricter than most readers: a duplicate key, text that is not UTF-8, deep nesting and
+// anything after the value are errors.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "te_kernels/base/status.h"
+
+namespace te {
+
+struct JsonMember;
+
+// An immutable value. Copies share what they hold: cheap, and safe from any thread.
+class JsonValue {
+ public:
+  enum class Kind { kNull, kBool, kInteger, kDouble, kString, kArray, kObject };
+  using Array = std::vector<JsonValue>;
+  using Members = std::vector<JsonMember>;  // in the order of the text
+
+  JsonValue() = default;  // null
+  static JsonValue Bool(bool value) { return JsonValue(Data(value)); }
+  static JsonValue Integer(int64_t value) { return JsonValue(Data(value)); }
+  static JsonValue Double(double value) { return JsonValue(Data(value)); }
+  static JsonValue String(std::string value);
+  static JsonValue MakeArray(Array values);
+  // Keys must differ: of equal ones, Find sees one and the text shows both.
+  static JsonValue MakeObject(Members members);
+
+  Kind kind() const { return static_cast<Kind>(data_.index()); }
+  bool is_null() const { return kind() == Kind::kNull; }
+  bool is_bool() const { return kind() == Kind::kBool; }
+  // A number without fraction and exponent that fits int64; another number is a double.
+  bool is_integer() const { return kind() == Kind::kInteger; }
+  bool is_number() const { return is_integer() || kind() == Kind::kDouble; }
+  bool is_string() const { return kind() == Kind::kString; }
+  bool is_array() const { return kind() == Kind::kArray; }
+  bool is_object() const { return kind() == Kind::kObject; }
+  const char* kind_name() const;  // "object", "integer", ...: for messages
+  std::string ToString() const;   // on one line, cut after 200 bytes: for messages
+
+  // The value, which must be of this kind (std::get's exception otherwise: ask first).
+  bool boolean() const { return std::get<bool>(data_); }
+  int64_t integer() const { return std::get<int64_t>(data_); }
+  double number() const;  // integer or double
+  const std::string& string() const;
+  const Array& array() const;
+  const Members& members() const;
+
+  // The member of this name; null when there is none, or when this is no object. O(log n).
+  const JsonValue* Find(std::string_view key) const;
+  // This object with member `key` set: in its place if there is one, else at the end.
+  JsonValue With(std::string_view key, JsonValue value) const;
+  // This object without member `key`.
+  JsonValue Without(std::string_view key) const;
+
+ private:
+  struct Object {
+    Members members;
+    std::vector<uint32_t> by_key;  // indices into members, sorted by key
+  };
+  using Data =
+      std::variant<std::monostate, bool, int64_t, double, std::shared_ptr<const std::string>,
+                   std::shared_ptr<const Array>, std::shared_ptr<const Object>>;
+  explicit JsonValue(Data data) : data_(std::move(data)) {}
+  static std::shared_ptr<const Object> IndexedObject(Members members);
+
+  Data data_;
+};
+
+struct JsonMember {
+  std::string key;
+  JsonValue value;
+};
+
+inline constexpr int kMaxJsonDepth = 64;
+
+// The one value that `text` consists of (white space around it is fine). Errors are kCorruptData:
+// "NAME: byte N: what is wrong".
+StatusOr<JsonValue> ParseJson(std::string_view text, std::string_view name);
+// The same for one line of a JSON-lines file; `line` counts from 1 and stands in the error:
+// "NAME:LINE: byte N: ...".
+StatusOr<JsonValue> ParseJsonLine(std::string_view text, std::string_view name, int64_t line);
+// Reads and parses a file of at most `max_bytes`. kNotFound, kIoError, kCorruptData; each names the
+// path.
+StatusOr<JsonValue> ReadJsonFile(const std::string& path, size_t max_bytes = size_t{256} << 20);
+
+// Text that ParseJson reads back to an equal value (members in the same order, numbers exact).
+// Indented as Python's json.dump(indent=2) does. A double that is not finite has no JSON form:
+// kInvalidArgument.
+StatusOr<std::string> WriteJson(const JsonValue& value);
+// On one line, without the line's end.
+StatusOr<std::string> WriteJsonLine(const JsonValue& value);
+
+// True for well-formed UTF-8: no overlong form, no surrogate, nothing above U+10FFFF.
+bool IsValidUtf8(std::string_view text);
+
+}  // namespace te
