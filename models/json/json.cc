@@ -103,7 +103,7 @@ const JsonValue* JsonValue::Find(std::string_view key) const {
 }
 
 JsonValue JsonValue::With(std::string_view key, JsonValue value) const {
-  Members members = members();
+  Members members = this->members();
   for (JsonMember& member : members) {
     if (member.key != key) continue;
     member.value = std::move(value);
@@ -114,7 +114,7 @@ JsonValue JsonValue::With(std::string_view key, JsonValue value) const {
 }
 
 JsonValue JsonValue::Without(std::string_view key) const {
-  Members members = members();
+  Members members = this->members();
   std::erase_if(members, [&](const JsonMember& member) { return member.key == key; });
   return MakeObject(std::move(members));
 }
