@@ -1,0 +1,105 @@
+#include <algorithm>
+
+#include "te_kernels/base/parallel.h"
+#include "te_kernels/dropout/dropout.h"
+
+namespace te {
+namespace {
+
+constexpr int64_t kBlock = 256;  // elements: 64 Philox blocks, which the compiler runs side by side
+constexpr int64_t kBlocksPerThread = 16;
+
+// scale[i] = 1 / (1 - p) where element first + i is kept, 0 where it is dropped. `first` is a
+// multiple of four; `random` is resolved.
+void KeepScales(const RandomState& random, int64_t first, float p, float* scale) {
+  if (p == 0) {
+    std::fill(scale, scale + kBlock, 1.0f);
+    return;
+  }
+  const float kept = 1.0f / (1.0f - p);
+#pragma omp simd
+  for (int64_t i = 0; i < kBlock / 4; ++i) {
+    const auto bits = Philox::Block(random, static_cast<uint64_t>(first / 4 + i));
+    for (int64_t k = 0; k < 4; ++k) {
+      scale[4 * i + k] = Philox::ToUniform(bits[k]) >= p ? kept : 0.0f;
+    }
+  }
+}
+
+// A dropped element is a plain zero even where x is infinite or NaN.
+inline float Scaled(float value, float scale) { return scale == 0.0f ? 0.0f : value * scale; }
+
+// Calls body(first, count, scales) for blocks of consecutive elements.
+template <typename Body>
+void ForEachBlock(const Exec& exec, int64_t elements, float p, const RandomState& random,
+                  const Body& body) {
+  const RandomState resolved = random.Resolved();
+  const int64_t blocks = (elements + kBlock - 1) / kBlock;
+  ParallelFor(exec, blocks, kBlocksPerThread, [&](int64_t begin, int64_t end) {
+    alignas(64) float scale[kBlock];
+    for (int64_t block = begin; block < end; ++block) {
+      const int64_t first = block * kBlock;
+      KeepScales(resolved, first, p, scale);
+      body(first, std::min(kBlock, elements - first), scale);
+    }
+  });
+}
+
+template <typename T>
+void Forward(const Exec& exec, const DropoutForwardArgs& args) {
+  const int64_t hidden = args.x.dim(1);
+  const T* bias = args.bias.defined() ? args.bias.as<T>() : nullptr;
+  const T* residual = args.residual.defined() ? args.residual.as<T>() : nullptr;
+  ForEachBlock(exec, args.x.elements(), args.p, args.random,
+               [&](int64_t first, int64_t n, const float* scale) {
+                 const T* x = args.x.as<T>() + first;
+                 T* out = args.out.as<T>() + first;
+                 float value[kBlock];
+                 if (bias != nullptr) {
+                   int64_t h = first % hidden;
+                   for (int64_t i = 0; i < n; ++i) {
+                     value[i] = static_cast<float>(x[i]) + static_cast<float>(bias[h]);
+                     if (++h == hidden) h = 0;
+                   }
+                 } else {
+                   for (int64_t i = 0; i < n; ++i) value[i] = static_cast<float>(x[i]);
+                 }
+                 for (int64_t i = 0; i < n; ++i) value[i] = Scaled(value[i], scale[i]);
+                 if (residual != nullptr) {
+                   for (int64_t i = 0; i < n; ++i) {
+                     value[i] += static_cast<float>(residual[first + i]);
+                   }
+                 }
+                 for (int64_t i = 0; i < n; ++i) out[i] = T(value[i]);
+               });
+}
+
+template <typename T>
+void Backward(const Exec& exec, const DropoutBackwardArgs& args) {
+  ForEachBlock(exec, args.dout.elements(), args.p, args.random,
+               [&](int64_t first, int64_t n, const float* scale) {
+                 const T* dout = args.dout.as<T>() + first;
+                 T* dx = args.dx.as<T>() + first;
+#pragma omp simd
+                 for (int64_t i = 0; i < n; ++i) {
+                   dx[i] = T(Scaled(static_cast<float>(dout[i]), scale[i]));
+                 }
+               });
+}
+
+}  // namespace
+
+Status DropoutForwardCpu(const Exec& exec, const DropoutForwardArgs& args) {
+  TE_RETURN_IF_ERROR(ValidateDropoutForward(args));
+  args.x.dtype() == DType::kFloat32 ? Forward<float>(exec, args) : Forward<bfloat16>(exec, args);
+  return OkStatus();
+}
+
+Status DropoutBackwardCpu(const Exec& exec, const DropoutBackwardArgs& args) {
+  TE_RETURN_IF_ERROR(ValidateDropoutBackward(args));
+  args.dout.dtype() == DType::kFloat32 ? Backward<float>(exec, args)
+                                       : Backward<bfloat16>(exec, args);
+  return OkStatus();
+}
+
+}  // namespace te

@@ -1,0 +1,51 @@
+#include "te_kernels/layer_norm/layer_norm.h"
+
+#include "te_kernels/base/check.h"
+
+namespace te {
+
+Status ValidateLayerNormForward(const LayerNormForwardArgs& args) {
+  constexpr const char* kOp = "layer_norm_forward";
+  TE_RETURN_IF_ERROR(RequireDense(kOp, "y", args.y.quant.format));
+  TE_RETURN_IF_ERROR(CheckFloats(kOp, "x", args.x, 2));
+  const DType dtype = args.x.dtype();
+  const Shape hidden = {args.x.dim(1)};
+  const Shape tokens = {args.x.dim(0)};
+  TE_RETURN_IF_ERROR(CheckParameter(kOp, "gamma", args.gamma, dtype, hidden));
+  TE_RETURN_IF_ERROR(CheckParameter(kOp, "beta", args.beta, dtype, hidden));
+  TE_RETURN_IF_ERROR(CheckTensor(kOp, "y", args.y.dense, dtype, args.x.shape()));
+  if (args.mean.defined() || args.rstd.defined()) {
+    TE_RETURN_IF_ERROR(CheckTensor(kOp, "mean", args.mean, DType::kFloat32, tokens));
+    TE_RETURN_IF_ERROR(CheckTensor(kOp, "rstd", args.rstd, DType::kFloat32, tokens));
+  }
+  if (!(args.epsilon >= 0)) {
+    return InvalidArgument("{}: epsilon is {}; expected >= 0", kOp, args.epsilon);
+  }
+  return OkStatus();
+}
+
+Status ValidateLayerNormBackward(const LayerNormBackwardArgs& args) {
+  constexpr const char* kOp = "layer_norm_backward";
+  TE_RETURN_IF_ERROR(RequireDense(kOp, "dx", args.dx.quant.format));
+  TE_RETURN_IF_ERROR(CheckFloats(kOp, "x", args.x, 2));
+  const DType dtype = args.x.dtype();
+  const Shape hidden = {args.x.dim(1)};
+  const Shape tokens = {args.x.dim(0)};
+  TE_RETURN_IF_ERROR(CheckTensor(kOp, "dy", args.dy, dtype, args.x.shape()));
+  TE_RETURN_IF_ERROR(CheckParameter(kOp, "gamma", args.gamma, dtype, hidden));
+  TE_RETURN_IF_ERROR(CheckTensor(kOp, "mean", args.mean, DType::kFloat32, tokens));
+  TE_RETURN_IF_ERROR(CheckTensor(kOp, "rstd", args.rstd, DType::kFloat32, tokens));
+  TE_RETURN_IF_ERROR(CheckTensor(kOp, "dx", args.dx.dense, dtype, args.x.shape()));
+  if (args.add.defined()) {
+    TE_RETURN_IF_ERROR(CheckTensor(kOp, "add", args.add, dtype, args.x.shape()));
+  }
+  if (args.dgamma.defined()) {
+    TE_RETURN_IF_ERROR(CheckParameter(kOp, "dgamma", args.dgamma, dtype, hidden));
+  }
+  if (args.dbeta.defined()) {
+    TE_RETURN_IF_ERROR(CheckParameter(kOp, "dbeta", args.dbeta, dtype, hidden));
+  }
+  return OkStatus();
+}
+
+}  // namespace te

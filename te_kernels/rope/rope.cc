@@ -1,0 +1,33 @@
+#include "te_kernels/rope/rope.h"
+
+#include "te_kernels/base/check.h"
+
+namespace te {
+
+Status ValidateRope(const RopeArgs& args) {
+  constexpr const char* kOp = "rope";
+  TE_RETURN_IF_ERROR(RequireDense(kOp, "y", args.y.quant.format));
+  TE_RETURN_IF_ERROR(CheckFloats(kOp, "x", args.x, 4));
+  TE_RETURN_IF_ERROR(CheckTensor(kOp, "y", args.y.dense, args.x.dtype(), args.x.shape()));
+  TE_RETURN_IF_ERROR(CheckFloats(kOp, "cos", args.cos, 2));
+  TE_RETURN_IF_ERROR(CheckTensor(kOp, "cos", args.cos, DType::kFloat32, args.cos.shape()));
+  TE_RETURN_IF_ERROR(CheckTensor(kOp, "sin", args.sin, DType::kFloat32, args.cos.shape()));
+  const int64_t rotated = 2 * args.cos.dim(1);
+  if (rotated > args.x.dim(3)) {
+    return InvalidArgument("{}: cos is {}, which rotates {} elements; x {} has {} a head", kOp,
+                           args.cos.ToString(), rotated, args.x.ToString(), args.x.dim(3));
+  }
+  if (args.positions.defined()) {
+    return CheckTensor(kOp, "positions", args.positions, DType::kInt32,
+                       {args.x.dim(0), args.x.dim(1)});
+  }
+  if (args.start_position < 0 || args.start_position > args.cos.dim(0) - args.x.dim(1)) {
+    return InvalidArgument(
+        "{}: positions {} to {} (start_position + sequence length - 1); expected within the "
+        "table's {} rows",
+        kOp, args.start_position, args.start_position + args.x.dim(1) - 1, args.cos.dim(0));
+  }
+  return OkStatus();
+}
+
+}  // namespace te
