@@ -29,10 +29,10 @@ struct AdamWArgs {
   TensorView m;
   TensorView v;
   TensorView master;  // optional
-  float beta1 = 0.9f;
-  float beta2 = 0.999f;
-  float epsilon = 1e-8f;
-  float weight_decay = 0.01f;
+  double beta1 = 0.9;  // double: 1 - beta and beta^t are formed before they are rounded
+  double beta2 = 0.999;
+  double epsilon = 1e-8;
+  double weight_decay = 0.01;
   Rounding rounding = Rounding::kNearest;
   RandomState random;
   const StepScalars* scalars = nullptr;  // device memory

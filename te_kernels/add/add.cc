@@ -1,0 +1,29 @@
+#include "te_kernels/add/add.h"
+
+namespace te {
+
+Status ValidateAdd(const AddArgs& args) {
+  const struct {
+    const char* name;
+    ConstTensorView view;
+  } tensors[] = {{"a", args.a}, {"b", args.b}, {"out", args.out}};
+  for (const auto& [name, view] : tensors) {
+    if (view.shape() != args.a.shape() || view.dtype() != args.a.dtype()) {
+      return InvalidArgument("add: {} is {}; expected the shape and dtype of a, {}", name,
+                             view.ToString(), args.a.ToString());
+    }
+    if (view.dtype() != DType::kFloat32 && view.dtype() != DType::kBFloat16) {
+      return InvalidArgument("add: {} is {}; expected float32 or bfloat16", name, view.ToString());
+    }
+    if (view.elements() != 0 && !view.defined()) {
+      return InvalidArgument("add: {} is nothing; expected {} {}", name, Name(view.dtype()),
+                             view.shape().ToString());
+    }
+    if (!view.IsDense()) {
+      return InvalidArgument("add: {} is {}; expected a dense tensor", name, view.ToString());
+    }
+  }
+  return OkStatus();
+}
+
+}  // namespace te

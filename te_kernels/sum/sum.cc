@@ -1,0 +1,16 @@
+#include "te_kernels/sum/sum.h"
+
+namespace te {
+
+Status ValidateSum(const SumArgs& args) {
+  if (args.x.dtype() != DType::kFloat32 && args.x.dtype() != DType::kBFloat16) {
+    return InvalidArgument("sum: x is {}; expected float32 or bfloat16", args.x.ToString());
+  }
+  if (!args.x.IsDense() || (args.x.elements() != 0 && !args.x.defined())) {
+    return InvalidArgument("sum: x is {}; expected a dense tensor", args.x.ToString());
+  }
+  if (args.out == nullptr) return InvalidArgument("sum: out is null; expected one double");
+  return OkStatus();
+}
+
+}  // namespace te
