@@ -82,8 +82,8 @@ struct JsonMember {
 inline constexpr int kMaxJsonDepth = 64;
 
 // The one value that `text` consists of (white space around it is fine). Errors are kCorruptData:
-// "NAME: byte N: what is wrong".
-StatusOr<JsonValue> ParseJson(std::string_view text, std::string_view name);
+// "NAME: byte N: what is wrong" (without "NAME: " when there is none).
+StatusOr<JsonValue> ParseJson(std::string_view text, std::string_view name = {});
 // The same for one line of a JSON-lines file; `line` counts from 1 and stands in the error:
 // "NAME:LINE: byte N: ...".
 StatusOr<JsonValue> ParseJsonLine(std::string_view text, std::string_view name, int64_t line);
