@@ -36,6 +36,7 @@ constexpr KernelTable kCpuKernels = {
     .dropout_backward = DropoutBackwardCpu,
     .bias_gradient = BiasGradientCpu,
     .sum = SumCpu,
+    .step_update = StepUpdateCpu,
     .adamw = AdamWCpu,
     .random_fill = RandomFillCpu,
     .repeat_kv_forward = RepeatKvForwardCpu,

@@ -19,6 +19,7 @@
 #include "te_kernels/rms_norm/rms_norm.h"
 #include "te_kernels/rope/rope.h"
 #include "te_kernels/softmax/softmax.h"
+#include "te_kernels/step_update/step_update.h"
 #include "te_kernels/sum/sum.h"
 
 namespace te {
@@ -50,6 +51,7 @@ struct KernelTable {
   Operation<DropoutBackwardArgs> dropout_backward;
   Operation<BiasGradientArgs> bias_gradient;
   Operation<SumArgs> sum;
+  Operation<StepUpdateArgs> step_update;
   Operation<AdamWArgs> adamw;
   Operation<RandomFillArgs> random_fill;
   Operation<RepeatKvForwardArgs> repeat_kv_forward;

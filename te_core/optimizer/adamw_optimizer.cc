@@ -1,0 +1,187 @@
+#include "te_core/optimizer/adamw_optimizer.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace te {
+namespace {
+
+bool IsFloat32OrBFloat16(DType dtype) {
+  return dtype == DType::kFloat32 || dtype == DType::kBFloat16;
+}
+
+Status CheckOptions(const AdamWOptions& options) {
+  // Written so that NaN fails.
+  if (!(options.beta1 >= 0 && options.beta1 < 1)) {
+    return InvalidArgument("AdamW: beta1 is {}; expected a number in [0, 1)", options.beta1);
+  }
+  if (!(options.beta2 >= 0 && options.beta2 < 1)) {
+    return InvalidArgument("AdamW: beta2 is {}; expected a number in [0, 1)", options.beta2);
+  }
+  if (!(options.epsilon >= 0) || !std::isfinite(options.epsilon)) {
+    return InvalidArgument("AdamW: epsilon is {}; expected 0 or more", options.epsilon);
+  }
+  if (!(options.weight_decay >= 0) || !std::isfinite(options.weight_decay)) {
+    return InvalidArgument("AdamW: weight_decay is {}; expected 0 or more", options.weight_decay);
+  }
+  if (!IsFloat32OrBFloat16(options.moments)) {
+    return InvalidArgument("AdamW: moments are {}; expected float32 or bfloat16",
+                           Name(options.moments));
+  }
+  if (options.master_weights != MasterWeights::kNone &&
+      options.master_weights != MasterWeights::kFloat32) {
+    return InvalidArgument("AdamW: master_weights is {}; expected none (0) or float32 (1)",
+                           static_cast<int>(options.master_weights));
+  }
+  if (options.rounding != Rounding::kNearest && options.rounding != Rounding::kStochastic) {
+    return InvalidArgument("AdamW: rounding is {}; expected nearest (0) or stochastic (1)",
+                           static_cast<int>(options.rounding));
+  }
+  return OkStatus();
+}
+
+}  // namespace
+
+StatusOr<std::unique_ptr<AdamWOptimizer>> AdamWOptimizer::Create(
+    Context* context, const std::vector<Parameter*>& parameters, const AdamWOptions& options) {
+  if (context == nullptr) return InvalidArgument("AdamW: context is null");
+  TE_RETURN_IF_ERROR(CheckOptions(options));
+  std::unique_ptr<AdamWOptimizer> optimizer(new AdamWOptimizer(context, options));
+  for (size_t i = 0; i < parameters.size(); ++i) {
+    Parameter* parameter = parameters[i];
+    if (parameter == nullptr)
+      return InvalidArgument("AdamW: parameter {} of {} is null", i, parameters.size());
+    if (std::find(parameters.begin(), parameters.begin() + i, parameter) !=
+        parameters.begin() + i) {
+      return InvalidArgument("AdamW: parameter {} ('{}') is in the list twice", i, parameter->name);
+    }
+    if (!parameter->requires_grad) continue;
+    const Tensor& value = parameter->value;
+    if (!value.defined() || !IsFloat32OrBFloat16(value.dtype()) || !value.view().IsDense()) {
+      return InvalidArgument(
+          "AdamW: parameter '{}' is {}; expected a dense tensor of float32 or bfloat16",
+          parameter->name, value.view().ToString());
+    }
+    State state;
+    state.parameter = parameter;
+    TE_ASSIGN_OR_RETURN(state.m, context->NewZeroTensor(options.moments, value.shape()));
+    TE_ASSIGN_OR_RETURN(state.v, context->NewZeroTensor(options.moments, value.shape()));
+    if (options.master_weights == MasterWeights::kFloat32 && value.dtype() != DType::kFloat32) {
+      TE_ASSIGN_OR_RETURN(state.master, context->NewTensor(DType::kFloat32, value.shape()));
+      TE_RETURN_IF_ERROR(
+          context->kernels().cast(context->exec(), {.x = value, .y = state.master.view()}));
+    }
+    state.random_stream = context->NewRandomStream();
+    optimizer->states_.push_back(std::move(state));
+  }
+  return optimizer;
+}
+
+Status AdamWOptimizer::BeginStep() {
+  StepScalars* scalars = context_->scalars();
+  Device& device = context_->device();
+  TE_RETURN_IF_ERROR(device.Zero(context_->exec(), &scalars->loss_sum, sizeof(scalars->loss_sum)));
+  TE_RETURN_IF_ERROR(
+      device.Zero(context_->exec(), &scalars->token_count, sizeof(scalars->token_count)));
+  return device.Zero(context_->exec(), &scalars->grad_square_sum, sizeof(scalars->grad_square_sum));
+}
+
+Status AdamWOptimizer::Step(const StepInputs& inputs) {
+  if (!std::isfinite(inputs.learning_rate) || inputs.learning_rate < 0) {
+    return InvalidArgument("AdamW: learning_rate is {}; expected 0 or more", inputs.learning_rate);
+  }
+  if (!(inputs.max_grad_norm >= 0)) {
+    return InvalidArgument("AdamW: max_grad_norm is {}; expected 0 (off) or more",
+                           inputs.max_grad_norm);
+  }
+  TE_RETURN_IF_ERROR(CheckGradients());
+  StepScalars* scalars = context_->scalars();
+  TE_RETURN_IF_ERROR(context_->device().CopyFromHost(context_->exec(), &inputs.learning_rate,
+                                                     &scalars->learning_rate, sizeof(float)));
+  TE_RETURN_IF_ERROR(ReduceOverRanks());
+  if (inputs.max_grad_norm > 0 || inputs.want_grad_norm) TE_RETURN_IF_ERROR(SumGradientSquares());
+  TE_RETURN_IF_ERROR(context_->kernels().step_update(
+      context_->exec(),
+      {.scalars = scalars, .max_grad_norm = inputs.max_grad_norm, .rng_advance = kRngAdvance}));
+  for (const State& state : states_) TE_RETURN_IF_ERROR(Update(state));
+  return OkStatus();
+}
+
+Status AdamWOptimizer::CheckGradients() const {
+  for (const State& state : states_) {
+    const Parameter& parameter = *state.parameter;
+    if (!parameter.grad.defined()) {
+      return FailedPrecondition(
+          "AdamW: parameter '{}' has no gradient; expected one after backward", parameter.name);
+    }
+    if (parameter.grad.shape() != parameter.value.shape()) {
+      return FailedPrecondition("AdamW: the gradient of '{}' is {}; expected the shape of {}",
+                                parameter.name, parameter.grad.view().ToString(),
+                                parameter.value.view().ToString());
+    }
+  }
+  return OkStatus();
+}
+
+Status AdamWOptimizer::ReduceOverRanks() {
+  Communicator* data = context_->groups().data;
+  if (data == nullptr) return OkStatus();
+  const Exec& exec = context_->exec();
+  StepScalars* scalars = context_->scalars();
+  const TensorView loss(&scalars->loss_sum, DType::kFloat64, {1});
+  const TensorView count(&scalars->token_count, DType::kInt64, {1});
+  TE_RETURN_IF_ERROR(data->AllReduce(exec, loss, ReduceOp::kSum));
+  TE_RETURN_IF_ERROR(data->AllReduce(exec, count, ReduceOp::kSum));
+  for (const State& state : states_) {
+    TE_RETURN_IF_ERROR(data->AllReduce(exec, state.parameter->grad.view(), ReduceOp::kSum));
+  }
+  return OkStatus();
+}
+
+Status AdamWOptimizer::SumGradientSquares() {
+  double* out = &context_->scalars()->grad_square_sum;
+  TE_RETURN_IF_ERROR(context_->device().Zero(context_->exec(), out, sizeof(*out)));
+  for (const State& state : states_) {
+    TE_RETURN_IF_ERROR(context_->kernels().sum(
+        context_->exec(),
+        {.x = state.parameter->grad, .squared = true, .accumulate = true, .out = out}));
+  }
+  return OkStatus();
+}
+
+Status AdamWOptimizer::Update(const State& state) {
+  Parameter& parameter = *state.parameter;
+  // The step's offset alone: an update belongs to no micro-batch.
+  const RandomState random = {.seed = context_->options().seed,
+                              .stream = state.random_stream,
+                              .offset = 0,
+                              .step_offset = &context_->scalars()->rng_offset};
+  return context_->kernels()
+      .adamw(context_->exec(), {.param = parameter.MutableValue(),
+                                .grad = parameter.grad,
+                                .m = state.m.view(),
+                                .v = state.v.view(),
+                                .master = state.master.view(),
+                                .beta1 = options_.beta1,
+                                .beta2 = options_.beta2,
+                                .epsilon = options_.epsilon,
+                                .weight_decay = options_.weight_decay,
+                                .rounding = options_.rounding,
+                                .random = random,
+                                .scalars = context_->scalars()})
+      .WithContext(parameter.name);
+}
+
+std::vector<AdamWOptimizer::StateTensor> AdamWOptimizer::StateTensors() const {
+  std::vector<StateTensor> out;
+  for (const State& state : states_) {
+    Parameter* parameter = state.parameter;
+    out.push_back({parameter->name + ".exp_avg", parameter, state.m.view()});
+    out.push_back({parameter->name + ".exp_avg_sq", parameter, state.v.view()});
+    if (state.master.defined())
+      out.push_back({parameter->name + ".master", parameter, state.master.view()});
+  }
+  return out;
+}
+
+}  // namespace te

@@ -1,0 +1,98 @@
+// AdamW over a model's parameters (te_kernels/adamw has the equation). The step's numbers stay on
+// the device: the host writes the learning rate and reads nothing.
+//
+//   optimizer->BeginStep();  forward and backward of every micro-batch;
+//   optimizer->Step({.learning_rate = lr});
+// Gradients are sums over tokens (and micro-batches); StepScalars::token_count, which the loss
+// accumulates, divides once.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "te_core/context.h"
+#include "te_core/parameter.h"
+#include "te_kernels/adamw/adamw.h"
+
+namespace te {
+
+enum class MasterWeights : int32_t {
+  kNone = 0,  // bfloat16 parameters are updated in place
+  kFloat32 =
+      1,  // a float32 copy is updated and rounded into them (float32 parameters need and get none)
+};
+
+struct AdamWOptions {
+  double beta1 = 0.9;
+  double beta2 = 0.999;
+  double epsilon = 1e-8;
+  double weight_decay = 0.01;
+  DType moments = DType::kFloat32;  // or kBFloat16
+  MasterWeights master_weights = MasterWeights::kNone;
+  Rounding rounding = Rounding::kNearest;  // of every bfloat16 store: parameters and moments
+};
+
+// Thread-compatible. The context and the parameters must outlive it.
+class AdamWOptimizer {
+ public:
+  // What the optimizer keeps for one parameter.
+  struct State {
+    Parameter* parameter = nullptr;
+    Tensor m;
+    Tensor v;
+    Tensor master;  // undefined where there is none
+    uint32_t random_stream = 0;
+  };
+  // One tensor of it under its name: parameter->name + ".exp_avg", ".exp_avg_sq", ".master"
+  // (torch's names). A parameter's name is unique within its layer; writers of checkpoints put the
+  // layer's full name before it.
+  struct StateTensor {
+    std::string name;
+    Parameter* parameter = nullptr;
+    TensorView value;
+  };
+
+  struct StepInputs {
+    float learning_rate = 0;
+    float max_grad_norm = 0;      // 0: no clipping
+    bool want_grad_norm = false;  // StepScalars::grad_square_sum is computed without clipping, too
+                                  // (GradNorm() reads it)
+  };
+
+  // Parameters without requires_grad are left out; float32 and bfloat16 are taken. Moments start at
+  // zero, masters as copies. kInvalidArgument names option or parameter.
+  static StatusOr<std::unique_ptr<AdamWOptimizer>> Create(Context* context,
+                                                          const std::vector<Parameter*>& parameters,
+                                                          const AdamWOptions& options);
+
+  // Before the first micro-batch: loss_sum, token_count and grad_square_sum become 0.
+  Status BeginStep();
+  // After the last backward pass. Without counted tokens (token_count == 0) nothing changes but
+  // StepScalars::skip, which becomes 1. Every trained parameter needs its gradient
+  // (Layer::EnsureGradients), or kFailedPrecondition names it and nothing changes. Bumps every
+  // trained parameter's version. StepScalars keep the loss and the count until the next BeginStep.
+  Status Step(const StepInputs& inputs);
+
+  const AdamWOptions& options() const { return options_; }
+  const std::vector<State>& states() const { return states_; }
+  std::vector<StateTensor> StateTensors() const;
+
+  // By which a step advances StepScalars::rng_offset: micro-batch indices
+  // (Context::set_micro_batch) must stay below.
+  static constexpr uint64_t kRngAdvance = 65536;
+
+ private:
+  AdamWOptimizer(Context* context, const AdamWOptions& options)
+      : context_(context), options_(options) {}
+  Status CheckGradients() const;
+  Status ReduceOverRanks();
+  Status SumGradientSquares();
+  Status Update(const State& state);
+
+  Context* context_;
+  AdamWOptions options_;
+  std::vector<State> states_;
+};
+
+}  // namespace te
