@@ -1,0 +1,34 @@
+// A new file, written front to back and made durable.
+#pragma once
+
+#include <cstddef>
+#include <string>
+
+#include "te_kernels/base/status.h"
+
+namespace te {
+
+// Move-only; closes at the end (without a check: call Finish).
+class OutputFile {
+ public:
+  OutputFile() = default;
+  // Creates the file; one that exists is an error (a symbolic link is never followed), or truncated with `replace`.
+  static StatusOr<OutputFile> Create(const std::string& path, bool replace = false);
+  ~OutputFile();
+  OutputFile(OutputFile&& other) noexcept;
+  OutputFile& operator=(OutputFile&& other) noexcept;
+  OutputFile(const OutputFile&) = delete;
+  OutputFile& operator=(const OutputFile&) = delete;
+
+  Status Write(const void* bytes, size_t count);
+  // fsync and close: from here on the bytes survive a power failure (the name does after SyncDirectory of its folder).
+  Status Finish();
+
+ private:
+  std::string path_;
+  int fd_ = -1;
+};
+
+Status SyncDirectory(const std::string& path);
+
+}  // namespace te
