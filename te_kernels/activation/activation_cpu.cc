@@ -1,102 +1,113 @@
 #include <algorithm>
 
-#include "Eigen/Core"
 #include "te_kernels/activation/activation.h"
 #include "te_kernels/base/parallel.h"
+#include "te_kernels/base/simd.h"
 
 namespace te {
 namespace {
 
-// Rows are worked through in blocks of one size, the last one padded: Eigen computes elements
-// outside of a whole packet by other means, and an element's bits may not depend on where it
-// stands.
-constexpr int64_t kBlock = 256;
-constexpr int64_t kBlocksPerThread = 32;
-using Block = Eigen::Array<float, kBlock, 1>;
+// Elements of a row that are one unit of work: an element's thread never depends on the others'
+// number.
+constexpr int64_t kBlock = 2048;
+constexpr int64_t kBlocksPerThread = 4;
 
-// The functions of one half: value f and derivative d at u. d is not computed where it is null.
+using simd::Floats;
+using simd::Load;
+using simd::Store;
 
-void Sigmoid(const Block& u, Block* s) { *s = 1.0f / (1.0f + (-u).exp()); }
+inline Floats Sigmoid(Floats u) { return 1.0f / (1.0f + simd::Exp(-u)); }
 
+// The function of the first half: value f and derivative d at u, both always: what is not used
+// costs nothing once inlined. Comparisons are written so that a NaN stays one.
 struct Glu {
-  static void Apply(const Block& u, Block* f, Block* d) {
-    Sigmoid(u, f);
-    if (d != nullptr) *d = *f * (1.0f - *f);
+  static void Apply(Floats u, Floats* f, Floats* d) {
+    *f = Sigmoid(u);
+    *d = *f * (1.0f - *f);
   }
 };
 
-// u sigmoid(a u)
-template <int kThousandths>
-struct ScaledSilu {
-  static void Apply(const Block& u, Block* f, Block* d) {
-    constexpr float a = static_cast<float>(kThousandths / 1000.0);
-    Block s;
-    Sigmoid(a * u, &s);
-    *f = u * s;
-    if (d != nullptr) *d = s + a * *f * (1.0f - s);
-  }
+inline void ScaledSilu(float a, Floats u, Floats* f, Floats* d) {  // u sigmoid(a u)
+  const Floats s = Sigmoid(a * u);
+  *f = u * s;
+  *d = s + a * *f * (1.0f - s);
+}
+struct Silu {
+  static void Apply(Floats u, Floats* f, Floats* d) { ScaledSilu(1.0f, u, f, d); }
 };
-using Silu = ScaledSilu<1000>;
-using Qgelu = ScaledSilu<1702>;
+struct Qgelu {
+  static void Apply(Floats u, Floats* f, Floats* d) { ScaledSilu(1.702f, u, f, d); }
+};
 
-// 0.5 (1 + tanh(z)) = sigmoid(2 z): no cancellation for negative u.
+// 0.5 (1 + tanh(z)) = sigmoid(2 z), which does not cancel for negative z.
 struct Gelu {
-  static void Apply(const Block& u, Block* f, Block* d) {
+  static void Apply(Floats u, Floats* f, Floats* d) {
     constexpr float k = 2 * 0.79788456f;
-    Block s;
-    Sigmoid(k * u * (1.0f + 0.044715f * u * u), &s);
+    constexpr float cubic = 0.044715f;
+    // Beyond, sigmoid is 0 or 1 in float32, and the powers of u would overflow.
+    const Floats below = u > 100.0f ? simd::Broadcast(100.0f) : u;
+    const Floats bounded = below < -100.0f ? simd::Broadcast(-100.0f) : below;
+    const Floats square = bounded * bounded;
+    const Floats s = Sigmoid(k * bounded * (1.0f + cubic * square));
     *f = u * s;
-    if (d != nullptr) *d = s + *f * (1.0f - s) * (k * (1.0f + 3 * 0.044715f * u * u));
+    *d = s + bounded * s * (1.0f - s) * (k * (1.0f + 3 * cubic * square));
   }
 };
 
-// Comparisons are written so that a NaN stays one.
 struct Relu {
-  static void Apply(const Block& u, Block* f, Block* d) {
-    *f = (u < 0.0f).select(0.0f, u);
-    if (d != nullptr) *d = (u > 0.0f).select(Block::Ones(), Block::Zero());
+  static void Apply(Floats u, Floats* f, Floats* d) {
+    *f = u < 0.0f ? Floats{} : u;
+    *d = u > 0.0f ? simd::Broadcast(1.0f) : Floats{};
   }
 };
 
 struct Srelu {
-  static void Apply(const Block& u, Block* f, Block* d) {
-    Block positive;
-    Relu::Apply(u, &positive, nullptr);
+  static void Apply(Floats u, Floats* f, Floats* d) {
+    const Floats positive = u < 0.0f ? Floats{} : u;
     *f = positive * positive;
-    if (d != nullptr) *d = 2.0f * positive;
+    *d = 2.0f * positive;
   }
 };
 
-template <typename T>
-void Load(const T* from, int64_t n, Block* to) {
-  float* out = to->data();
-  if (n == kBlock) {
-    for (int64_t i = 0; i < kBlock; ++i) out[i] = static_cast<float>(from[i]);
-    return;
+// A gated function: y(gate, linear) and its two derivatives.
+template <typename F>
+struct GatedBy {
+  void Apply(Floats gate, Floats linear, Floats* y, Floats* d_gate, Floats* d_linear) const {
+    Floats d;
+    F::Apply(gate, d_linear, &d);
+    *y = *d_linear * linear;
+    *d_gate = d * linear;
   }
-  to->setZero();
-  for (int64_t i = 0; i < n; ++i) out[i] = static_cast<float>(from[i]);
-}
+};
 
-template <typename T>
-void Store(const Block& from, int64_t n, T* to) {
-  const float* in = from.data();
-  if (n == kBlock) {
-    for (int64_t i = 0; i < kBlock; ++i) to[i] = T(in[i]);
-    return;
+struct ClampedSwiglu {
+  ActivationParams params;
+
+  void Apply(Floats gate, Floats linear, Floats* y, Floats* d_gate, Floats* d_linear) const {
+    const Floats limit = simd::Broadcast(params.limit);
+    const Floats g = gate > limit ? limit : gate;
+    const Floats below = linear > limit ? limit : linear;
+    const Floats u = (below < -limit ? -limit : below) + params.glu_linear_offset;
+    Floats value, derivative;
+    ScaledSilu(params.alpha, g, &value, &derivative);
+    *y = value * u;
+    *d_gate = gate > limit ? Floats{} : derivative * u;
+    *d_linear = linear > limit ? Floats{} : value;
+    *d_linear = linear < -limit ? Floats{} : *d_linear;
   }
-  for (int64_t i = 0; i < n; ++i) to[i] = T(in[i]);
-}
+};
 
 // Calls body(row, first element, count) for the blocks of a [T, F] tensor.
 template <typename Body>
 void ForEachBlock(const Exec& exec, const Shape& shape, const Body& body) {
   const int64_t width = shape[1];
   const int64_t blocks = (width + kBlock - 1) / kBlock;
-  ParallelFor(exec, shape[0] * blocks, kBlocksPerThread, [&](int64_t begin, int64_t end) {
+  const int64_t block = blocks == 0 ? 0 : (width + blocks - 1) / blocks;
+  const int64_t grain = block == 0 ? 1 : std::max<int64_t>(1, kBlocksPerThread * kBlock / block);
+  ParallelFor(exec, shape[0] * blocks, grain, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
-      const int64_t first = i % blocks * kBlock;
-      body(i / blocks, first, std::min(kBlock, width - first));
+      const int64_t first = i % blocks * block;
+      body(i / blocks, first, std::min(block, width - first));
     }
   });
 }
@@ -106,146 +117,105 @@ auto* Row(const View& view, int64_t row) {
   return view.template as<T>() + row * view.stride(0);
 }
 
-struct Plain {
-  template <typename F, typename T>
-  static void Forward(const Exec& exec, const ActivationForwardArgs& args) {
-    ForEachBlock(exec, args.x.shape(), [&](int64_t t, int64_t first, int64_t n) {
-      Block u, f;
-      Load(Row<T>(args.x, t) + first, n, &u);
-      F::Apply(u, &f, nullptr);
-      Store(f, n, Row<T>(args.y.dense, t) + first);
-    });
-  }
-  template <typename F, typename T>
-  static void Backward(const Exec& exec, const ActivationBackwardArgs& args) {
-    ForEachBlock(exec, args.x.shape(), [&](int64_t t, int64_t first, int64_t n) {
-      Block u, dy, f, d;
-      Load(Row<T>(args.x, t) + first, n, &u);
-      Load(Row<T>(args.dy, t) + first, n, &dy);
-      F::Apply(u, &f, &d);
-      d *= dy;
-      Store(d, n, Row<T>(args.dx.dense, t) + first);
-    });
-  }
-};
+// No pointer is restrict: dx may be dy. `omp simd` states that elements of different index do not
+// overlap.
 
-struct Gated {
-  template <typename F, typename T>
-  static void Forward(const Exec& exec, const ActivationForwardArgs& args) {
-    const TensorView& y = args.y.dense;
-    ForEachBlock(exec, y.shape(), [&](int64_t t, int64_t first, int64_t n) {
-      const T* x = Row<T>(args.x, t) + first;
-      Block gate, linear, f;
-      Load(x, n, &gate);
-      Load(x + y.dim(1), n, &linear);
-      F::Apply(gate, &f, nullptr);
-      f *= linear;
-      Store(f, n, Row<T>(y, t) + first);
+template <typename T, typename F>
+void PlainForward(const Exec& exec, const ActivationForwardArgs& args) {
+  ForEachBlock(exec, args.x.shape(), [&](int64_t t, int64_t first, int64_t n) {
+    const T* x = Row<T>(args.x, t) + first;
+    T* y = Row<T>(args.y.dense, t) + first;
+    simd::ForEachVector(n, [&](int64_t i, int64_t count) TE_SIMD_LAMBDA {
+      Floats f, d;
+      F::Apply(Load(x + i, count), &f, &d);
+      Store(f, y + i, count);
     });
-  }
-  template <typename F, typename T>
-  static void Backward(const Exec& exec, const ActivationBackwardArgs& args) {
-    const int64_t width = args.dy.dim(1);
-    ForEachBlock(exec, args.dy.shape(), [&](int64_t t, int64_t first, int64_t n) {
-      const T* x = Row<T>(args.x, t) + first;
-      T* dx = Row<T>(args.dx.dense, t) + first;
-      Block gate, linear, dy, f, d;
-      Load(x, n, &gate);
-      Load(x + width, n, &linear);
-      Load(Row<T>(args.dy, t) + first, n, &dy);
-      F::Apply(gate, &f, &d);
-      d *= dy * linear;
-      Store(d, n, dx);
-      d = dy * f;
-      Store(d, n, dx + width);
-      if (args.y.defined()) {
-        f *= linear;
-        Store(f, n, Row<T>(args.y, t) + first);
-      }
-    });
-  }
-};
-
-// Both halves clamped: the gate from above, the linear half on both sides.
-struct Clamped {
-  Block gate, linear, sigmoid;
-
-  template <typename T>
-  void Compute(const T* x, int64_t width, int64_t n, const ActivationParams& params,
-               Block* raw_gate, Block* raw_linear) {
-    Load(x, n, raw_gate);
-    Load(x + width, n, raw_linear);
-    const float limit = params.limit;
-    gate = (*raw_gate > limit).select(limit, *raw_gate);
-    linear = (*raw_linear > limit).select(limit, *raw_linear);
-    linear = (linear < -limit).select(-limit, linear) + params.glu_linear_offset;
-    Sigmoid(params.alpha * gate, &sigmoid);
-  }
-};
-
-template <typename T>
-void ClampedForward(const Exec& exec, const ActivationForwardArgs& args) {
-  const TensorView& y = args.y.dense;
-  ForEachBlock(exec, y.shape(), [&](int64_t t, int64_t first, int64_t n) {
-    Clamped c;
-    Block raw_gate, raw_linear;
-    c.Compute(Row<T>(args.x, t) + first, y.dim(1), n, args.params, &raw_gate, &raw_linear);
-    const Block out = c.gate * c.sigmoid * c.linear;
-    Store(out, n, Row<T>(y, t) + first);
   });
 }
 
-template <typename T>
-void ClampedBackward(const Exec& exec, const ActivationBackwardArgs& args) {
-  const int64_t width = args.dy.dim(1);
-  const float limit = args.params.limit;
-  ForEachBlock(exec, args.dy.shape(), [&](int64_t t, int64_t first, int64_t n) {
-    Clamped c;
-    Block raw_gate, raw_linear, dy, out;
-    c.Compute(Row<T>(args.x, t) + first, width, n, args.params, &raw_gate, &raw_linear);
-    Load(Row<T>(args.dy, t) + first, n, &dy);
+template <typename T, typename F>
+void PlainBackward(const Exec& exec, const ActivationBackwardArgs& args) {
+  ForEachBlock(exec, args.x.shape(), [&](int64_t t, int64_t first, int64_t n) {
+    const T* x = Row<T>(args.x, t) + first;
+    const T* dy = Row<T>(args.dy, t) + first;
     T* dx = Row<T>(args.dx.dense, t) + first;
-    const Block value = c.gate * c.sigmoid;
-    out = dy * c.linear * (c.sigmoid + args.params.alpha * value * (1.0f - c.sigmoid));
-    out = (raw_gate > limit).select(0.0f, out);
-    Store(out, n, dx);
-    out = dy * value;
-    out = (raw_linear.abs() > limit).select(0.0f, out);
-    Store(out, n, dx + width);
-    if (args.y.defined()) {
-      out = value * c.linear;
-      Store(out, n, Row<T>(args.y, t) + first);
-    }
+    simd::ForEachVector(n, [&](int64_t i, int64_t count) TE_SIMD_LAMBDA {
+      Floats f, d;
+      F::Apply(Load(x + i, count), &f, &d);
+      Store(d * Load(dy + i, count), dx + i, count);
+    });
   });
+}
+
+template <typename T, typename F>
+void GatedForward(const Exec& exec, const ActivationForwardArgs& args, const F& function) {
+  const int64_t width = args.y.dense.dim(1);
+  ForEachBlock(exec, args.y.dense.shape(), [&](int64_t t, int64_t first, int64_t n) {
+    const T* gate = Row<T>(args.x, t) + first;
+    const T* linear = gate + width;
+    T* y = Row<T>(args.y.dense, t) + first;
+    simd::ForEachVector(n, [&](int64_t i, int64_t count) TE_SIMD_LAMBDA {
+      Floats value, d_gate, d_linear;
+      function.Apply(Load(gate + i, count), Load(linear + i, count), &value, &d_gate, &d_linear);
+      Store(value, y + i, count);
+    });
+  });
+}
+
+template <typename T, typename F, bool kOutput>
+void GatedBackwardBlocks(const Exec& exec, const ActivationBackwardArgs& args, const F& function) {
+  const int64_t width = args.dy.dim(1);
+  ForEachBlock(exec, args.dy.shape(), [&](int64_t t, int64_t first, int64_t n) {
+    const T* gate = Row<T>(args.x, t) + first;
+    const T* linear = gate + width;
+    const T* dy = Row<T>(args.dy, t) + first;
+    T* gate_gradient = Row<T>(args.dx.dense, t) + first;
+    T* linear_gradient = gate_gradient + width;
+    T* y = kOutput ? Row<T>(args.y, t) + first : nullptr;
+    simd::ForEachVector(n, [&](int64_t i, int64_t count) TE_SIMD_LAMBDA {
+      const Floats gradient = Load(dy + i, count);
+      Floats value, d_gate, d_linear;
+      function.Apply(Load(gate + i, count), Load(linear + i, count), &value, &d_gate, &d_linear);
+      Store(gradient * d_gate, gate_gradient + i, count);
+      Store(gradient * d_linear, linear_gradient + i, count);
+      if constexpr (kOutput) Store(value, y + i, count);
+    });
+  });
+}
+
+template <typename T, typename F>
+void GatedBackward(const Exec& exec, const ActivationBackwardArgs& args, const F& function) {
+  args.y.defined() ? GatedBackwardBlocks<T, F, true>(exec, args, function)
+                   : GatedBackwardBlocks<T, F, false>(exec, args, function);
 }
 
 template <typename T>
 void Forward(const Exec& exec, const ActivationForwardArgs& args) {
   switch (args.kind) {
     case ActivationKind::kGelu:
-      return Plain::Forward<Gelu, T>(exec, args);
+      return PlainForward<T, Gelu>(exec, args);
     case ActivationKind::kGeglu:
-      return Gated::Forward<Gelu, T>(exec, args);
+      return GatedForward<T>(exec, args, GatedBy<Gelu>());
     case ActivationKind::kGlu:
-      return Gated::Forward<Glu, T>(exec, args);
+      return GatedForward<T>(exec, args, GatedBy<Glu>());
     case ActivationKind::kQgelu:
-      return Plain::Forward<Qgelu, T>(exec, args);
+      return PlainForward<T, Qgelu>(exec, args);
     case ActivationKind::kQgeglu:
-      return Gated::Forward<Qgelu, T>(exec, args);
+      return GatedForward<T>(exec, args, GatedBy<Qgelu>());
     case ActivationKind::kRelu:
-      return Plain::Forward<Relu, T>(exec, args);
+      return PlainForward<T, Relu>(exec, args);
     case ActivationKind::kReglu:
-      return Gated::Forward<Relu, T>(exec, args);
+      return GatedForward<T>(exec, args, GatedBy<Relu>());
     case ActivationKind::kSrelu:
-      return Plain::Forward<Srelu, T>(exec, args);
+      return PlainForward<T, Srelu>(exec, args);
     case ActivationKind::kSreglu:
-      return Gated::Forward<Srelu, T>(exec, args);
+      return GatedForward<T>(exec, args, GatedBy<Srelu>());
     case ActivationKind::kSilu:
-      return Plain::Forward<Silu, T>(exec, args);
+      return PlainForward<T, Silu>(exec, args);
     case ActivationKind::kSwiglu:
-      return Gated::Forward<Silu, T>(exec, args);
+      return GatedForward<T>(exec, args, GatedBy<Silu>());
     case ActivationKind::kClampedSwiglu:
-      return ClampedForward<T>(exec, args);
+      return GatedForward<T>(exec, args, ClampedSwiglu{args.params});
   }
 }
 
@@ -253,29 +223,29 @@ template <typename T>
 void Backward(const Exec& exec, const ActivationBackwardArgs& args) {
   switch (args.kind) {
     case ActivationKind::kGelu:
-      return Plain::Backward<Gelu, T>(exec, args);
+      return PlainBackward<T, Gelu>(exec, args);
     case ActivationKind::kGeglu:
-      return Gated::Backward<Gelu, T>(exec, args);
+      return GatedBackward<T>(exec, args, GatedBy<Gelu>());
     case ActivationKind::kGlu:
-      return Gated::Backward<Glu, T>(exec, args);
+      return GatedBackward<T>(exec, args, GatedBy<Glu>());
     case ActivationKind::kQgelu:
-      return Plain::Backward<Qgelu, T>(exec, args);
+      return PlainBackward<T, Qgelu>(exec, args);
     case ActivationKind::kQgeglu:
-      return Gated::Backward<Qgelu, T>(exec, args);
+      return GatedBackward<T>(exec, args, GatedBy<Qgelu>());
     case ActivationKind::kRelu:
-      return Plain::Backward<Relu, T>(exec, args);
+      return PlainBackward<T, Relu>(exec, args);
     case ActivationKind::kReglu:
-      return Gated::Backward<Relu, T>(exec, args);
+      return GatedBackward<T>(exec, args, GatedBy<Relu>());
     case ActivationKind::kSrelu:
-      return Plain::Backward<Srelu, T>(exec, args);
+      return PlainBackward<T, Srelu>(exec, args);
     case ActivationKind::kSreglu:
-      return Gated::Backward<Srelu, T>(exec, args);
+      return GatedBackward<T>(exec, args, GatedBy<Srelu>());
     case ActivationKind::kSilu:
-      return Plain::Backward<Silu, T>(exec, args);
+      return PlainBackward<T, Silu>(exec, args);
     case ActivationKind::kSwiglu:
-      return Gated::Backward<Silu, T>(exec, args);
+      return GatedBackward<T>(exec, args, GatedBy<Silu>());
     case ActivationKind::kClampedSwiglu:
-      return ClampedBackward<T>(exec, args);
+      return GatedBackward<T>(exec, args, ClampedSwiglu{args.params});
   }
 }
 

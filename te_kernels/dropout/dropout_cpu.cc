@@ -1,10 +1,15 @@
 #include <algorithm>
 
 #include "te_kernels/base/parallel.h"
+#include "te_kernels/base/simd.h"
 #include "te_kernels/dropout/dropout.h"
 
 namespace te {
 namespace {
+
+using simd::Floats;
+using simd::Load;
+using simd::Store;
 
 constexpr int64_t kBlock = 256;  // elements: 64 Philox blocks, which the compiler runs side by side
 constexpr int64_t kBlocksPerThread = 16;
@@ -27,7 +32,9 @@ void KeepScales(const RandomState& random, int64_t first, float p, float* scale)
 }
 
 // A dropped element is a plain zero even where x is infinite or NaN.
-inline float Scaled(float value, float scale) { return scale == 0.0f ? 0.0f : value * scale; }
+inline Floats Scaled(Floats value, Floats scale) {
+  return scale == 0.0f ? Floats{} : value * scale;
+}
 
 // Calls body(first, count, scales) for blocks of consecutive elements.
 template <typename Body>
@@ -54,23 +61,18 @@ void Forward(const Exec& exec, const DropoutForwardArgs& args) {
                [&](int64_t first, int64_t n, const float* scale) {
                  const T* x = args.x.as<T>() + first;
                  T* out = args.out.as<T>() + first;
-                 float value[kBlock];
+                 float bias_of[kBlock] = {};
                  if (bias != nullptr) {
-                   int64_t h = first % hidden;
-                   for (int64_t i = 0; i < n; ++i) {
-                     value[i] = static_cast<float>(x[i]) + static_cast<float>(bias[h]);
+                   for (int64_t i = 0, h = first % hidden; i < n; ++i) {
+                     bias_of[i] = static_cast<float>(bias[h]);
                      if (++h == hidden) h = 0;
                    }
-                 } else {
-                   for (int64_t i = 0; i < n; ++i) value[i] = static_cast<float>(x[i]);
                  }
-                 for (int64_t i = 0; i < n; ++i) value[i] = Scaled(value[i], scale[i]);
-                 if (residual != nullptr) {
-                   for (int64_t i = 0; i < n; ++i) {
-                     value[i] += static_cast<float>(residual[first + i]);
-                   }
-                 }
-                 for (int64_t i = 0; i < n; ++i) out[i] = T(value[i]);
+                 simd::ForEachVector(n, [&](int64_t i, int64_t count) TE_SIMD_LAMBDA {
+                   Floats value = Scaled(Load(x + i, count) + Load(bias_of + i), Load(scale + i));
+                   if (residual != nullptr) value += Load(residual + first + i, count);
+                   Store(value, out + i, count);
+                 });
                });
 }
 
@@ -80,10 +82,9 @@ void Backward(const Exec& exec, const DropoutBackwardArgs& args) {
                [&](int64_t first, int64_t n, const float* scale) {
                  const T* dout = args.dout.as<T>() + first;
                  T* dx = args.dx.as<T>() + first;
-#pragma omp simd
-                 for (int64_t i = 0; i < n; ++i) {
-                   dx[i] = T(Scaled(static_cast<float>(dout[i]), scale[i]));
-                 }
+                 simd::ForEachVector(n, [&](int64_t i, int64_t count) TE_SIMD_LAMBDA {
+                   Store(Scaled(Load(dout + i, count), Load(scale + i)), dx + i, count);
+                 });
                });
 }
 

@@ -2,36 +2,50 @@
 #include <cmath>
 
 #include "te_kernels/base/parallel.h"
+#include "te_kernels/base/simd.h"
 #include "te_kernels/layer_norm/layer_norm.h"
 #include "te_kernels/rms_norm/norm_rows.h"
 
 namespace te {
 namespace {
 
+using simd::Floats;
+using simd::Load;
+using simd::Store;
+
 struct Moments {
   float mean;
   float rstd;
 };
 
-// Two passes over a row that lies in the first-level cache: the one-pass formula cancels.
+// The variance takes a second pass over a row that lies in the nearest cache: the one-pass formula
+// cancels.
 template <typename T>
 Moments ForwardRow(const T* x, const float* g, const float* beta, int64_t hidden, float epsilon,
                    T* y) {
-  float sum = 0;
-#pragma omp simd reduction(+ : sum)
-  for (int64_t h = 0; h < hidden; ++h) sum += static_cast<float>(x[h]);
-  const float mean = sum / static_cast<float>(hidden);
-  float square_sum = 0;
-#pragma omp simd reduction(+ : square_sum)
-  for (int64_t h = 0; h < hidden; ++h) {
-    const float centered = static_cast<float>(x[h]) - mean;
-    square_sum += centered * centered;
-  }
-  const float rstd = 1.0f / std::sqrt(square_sum / static_cast<float>(hidden) + epsilon);
-#pragma omp simd
-  for (int64_t h = 0; h < hidden; ++h) {
-    y[h] = T((static_cast<float>(x[h]) - mean) * rstd * g[h] + beta[h]);
-  }
+  // Two sums each: one would wait for the addition before it.
+  Floats sums[2] = {};
+  simd::ForEachVector(hidden, [&](int64_t h, int64_t n) TE_SIMD_LAMBDA {
+    const Floats sum = sums[0] + Load(x + h, n);
+    sums[0] = sums[1];
+    sums[1] = sum;
+  });
+  const float mean = simd::Sum(sums[0] + sums[1]) / static_cast<float>(hidden);
+  Floats squares[2] = {};
+  simd::ForEachVector(hidden, [&](int64_t h, int64_t n) TE_SIMD_LAMBDA {
+    Floats centered = Load(x + h, n) - mean;
+    if (n < simd::kLanes) {  // lanes past the end hold -mean
+      for (int64_t i = n; i < simd::kLanes; ++i) centered[i] = 0;
+    }
+    const Floats sum = squares[0] + centered * centered;
+    squares[0] = squares[1];
+    squares[1] = sum;
+  });
+  const float variance = simd::Sum(squares[0] + squares[1]) / static_cast<float>(hidden);
+  const float rstd = 1.0f / std::sqrt(variance + epsilon);
+  simd::ForEachVector(hidden, [&](int64_t h, int64_t n) TE_SIMD_LAMBDA {
+    Store((Load(x + h, n) - mean) * rstd * Load(g + h, n) + Load(beta + h, n), y + h, n);
+  });
   return {mean, rstd};
 }
 
@@ -39,27 +53,25 @@ template <typename T, bool kAdd, bool kPartial>
 void BackwardRow(const T* dy, const T* x, const float* g, Moments moments, const T* add,
                  int64_t hidden, T* dx, float* gamma_partial, float* beta_partial) {
   const float mean = moments.mean, rstd = moments.rstd;
-  float sum = 0, dot = 0;  // of w, and of w and xhat
-#pragma omp simd reduction(+ : sum, dot)
-  for (int64_t h = 0; h < hidden; ++h) {
-    const float w = static_cast<float>(dy[h]) * g[h];
+  Floats sum = {}, dot = {};  // of w, and of w xhat
+  simd::ForEachVector(hidden, [&](int64_t h, int64_t n) TE_SIMD_LAMBDA {
+    const Floats w = Load(dy + h, n) * Load(g + h, n);
     sum += w;
-    dot += w * ((static_cast<float>(x[h]) - mean) * rstd);
-  }
-  const float mean_w = sum / static_cast<float>(hidden);
-  const float mean_dot = dot / static_cast<float>(hidden);
-#pragma omp simd
-  for (int64_t h = 0; h < hidden; ++h) {
-    const float gradient = static_cast<float>(dy[h]);
-    const float xhat = (static_cast<float>(x[h]) - mean) * rstd;
-    float out = rstd * (gradient * g[h] - mean_w - xhat * mean_dot);
-    if constexpr (kAdd) out += static_cast<float>(add[h]);
+    dot += w * ((Load(x + h, n) - mean) * rstd);
+  });
+  const float mean_w = simd::Sum(sum) / static_cast<float>(hidden);
+  const float mean_dot = simd::Sum(dot) / static_cast<float>(hidden);
+  simd::ForEachVector(hidden, [&](int64_t h, int64_t n) TE_SIMD_LAMBDA {
+    const Floats gradient = Load(dy + h, n);
+    const Floats xhat = (Load(x + h, n) - mean) * rstd;
+    Floats out = (gradient * Load(g + h, n) - mean_w - xhat * mean_dot) * rstd;
+    if constexpr (kAdd) out += Load(add + h, n);
     if constexpr (kPartial) {
-      gamma_partial[h] += gradient * xhat;
-      beta_partial[h] += gradient;
+      Store(Load(gamma_partial + h, n) + gradient * xhat, gamma_partial + h, n);
+      Store(Load(beta_partial + h, n) + gradient, beta_partial + h, n);
     }
-    dx[h] = T(out);
-  }
+    Store(out, dx + h, n);
+  });
 }
 
 template <typename T>

@@ -2,6 +2,7 @@
 #include <cstring>
 
 #include "te_kernels/base/parallel.h"
+#include "te_kernels/base/simd.h"
 #include "te_kernels/repeat_kv/repeat_kv.h"
 
 namespace te {
@@ -28,22 +29,17 @@ auto* Row(const View& view, size_t size, int64_t b, int64_t h, int64_t s) {
 
 template <typename T>
 void Backward(const Exec& exec, const RepeatKvBackwardArgs& args, int64_t repeats) {
-  constexpr int64_t kBlock = 256;
   const int64_t head_dim = args.dx.dim(3);
   ForEachRow(exec, args.dx, [&](int64_t b, int64_t g, int64_t s) {
     T* dx = reinterpret_cast<T*>(Row(args.dx, sizeof(T), b, g, s));
-    for (int64_t start = 0; start < head_dim; start += kBlock) {
-      const int64_t n = std::min(kBlock, head_dim - start);
-      float sum[kBlock] = {};
+    simd::ForEachVector(head_dim, [&](int64_t i, int64_t n) TE_SIMD_LAMBDA {
+      simd::Floats sum = {};
       for (int64_t r = 0; r < repeats; ++r) {
-        const T* dy =
-            reinterpret_cast<const T*>(Row(args.dy, sizeof(T), b, g * repeats + r, s)) + start;
-#pragma omp simd
-        for (int64_t i = 0; i < n; ++i) sum[i] += static_cast<float>(dy[i]);
+        const char* dy = Row(args.dy, sizeof(T), b, g * repeats + r, s);
+        sum += simd::Load(reinterpret_cast<const T*>(dy) + i, n);
       }
-#pragma omp simd
-      for (int64_t i = 0; i < n; ++i) dx[start + i] = T(sum[i]);
-    }
+      simd::Store(sum, dx + i, n);
+    });
   });
 }
 

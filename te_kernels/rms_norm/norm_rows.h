@@ -7,6 +7,7 @@
 
 #include "te_kernels/base/exec.h"
 #include "te_kernels/base/parallel.h"
+#include "te_kernels/base/simd.h"
 
 namespace te::norm {
 
@@ -19,8 +20,9 @@ inline int64_t RowGrain(int64_t hidden) {
 
 template <typename T>
 void CopyToFloat(const T* from, int64_t n, float plus, float* to) {
-#pragma omp simd
-  for (int64_t i = 0; i < n; ++i) to[i] = static_cast<float>(from[i]) + plus;
+  simd::ForEachVector(n, [&](int64_t i, int64_t count) TE_SIMD_LAMBDA {
+    simd::Store(simd::Load(from + i, count) + plus, to + i, count);
+  });
 }
 
 // A parameter as dense float32 in scratch, `plus` added (1 for a zero-centered gamma).
@@ -51,21 +53,13 @@ struct RowChunks {
 template <typename T>
 void AddPartials(const float* partials, int64_t count, int64_t stride, int64_t begin, int64_t end,
                  bool accumulate, T* gradient) {
-  constexpr int64_t kBlock = 256;
-  float sum[kBlock];
-  for (int64_t start = begin; start < end; start += kBlock) {
-    const int64_t n = std::min(kBlock, end - start);
-    std::fill(sum, sum + n, 0.0f);
-    for (int64_t c = 0; c < count; ++c) {
-      const float* partial = partials + c * stride + start;
-#pragma omp simd
-      for (int64_t i = 0; i < n; ++i) sum[i] += partial[i];
-    }
-    for (int64_t i = 0; i < n; ++i) {
-      const float before = accumulate ? static_cast<float>(gradient[start + i]) : 0.0f;
-      gradient[start + i] = T(before + sum[i]);
-    }
-  }
+  simd::ForEachVector(end - begin, [&](int64_t i, int64_t n) TE_SIMD_LAMBDA {
+    simd::Floats sum = {};
+    if (accumulate) sum = simd::Load(gradient + begin + i, n);
+    simd::Floats added = {};
+    for (int64_t c = 0; c < count; ++c) added += simd::Load(partials + c * stride + begin + i, n);
+    simd::Store(sum + added, gradient + begin + i, n);
+  });
 }
 
 // gradient[h] (+)= sum over chunks c of partials[c * stride + h].

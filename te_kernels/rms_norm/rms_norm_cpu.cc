@@ -2,46 +2,54 @@
 #include <cmath>
 
 #include "te_kernels/base/parallel.h"
+#include "te_kernels/base/simd.h"
 #include "te_kernels/rms_norm/norm_rows.h"
 #include "te_kernels/rms_norm/rms_norm.h"
 
 namespace te {
 namespace {
 
-// y and x may be one buffer, so that neither is restrict: `omp simd` states that elements of
-// different index do not overlap.
+using simd::Floats;
+using simd::Load;
+using simd::Store;
+
+// y and x may be one buffer: a vector is read before it is written.
 template <typename T>
 float ForwardRow(const T* x, const float* g, int64_t hidden, float epsilon, T* y) {
-  float square_sum = 0;
-#pragma omp simd reduction(+ : square_sum)
-  for (int64_t h = 0; h < hidden; ++h) {
-    const float value = static_cast<float>(x[h]);
-    square_sum += value * value;
-  }
-  const float rstd = 1.0f / std::sqrt(square_sum / static_cast<float>(hidden) + epsilon);
-#pragma omp simd
-  for (int64_t h = 0; h < hidden; ++h) y[h] = T(static_cast<float>(x[h]) * rstd * g[h]);
+  // Two sums: one would wait for the multiply-add before it.
+  Floats square_sum[2] = {};
+  simd::ForEachVector(hidden, [&](int64_t h, int64_t n) TE_SIMD_LAMBDA {
+    const Floats value = Load(x + h, n);
+    const Floats sum = square_sum[0] + value * value;
+    square_sum[0] = square_sum[1];
+    square_sum[1] = sum;
+  });
+  const float mean = simd::Sum(square_sum[0] + square_sum[1]) / static_cast<float>(hidden);
+  const float rstd = 1.0f / std::sqrt(mean + epsilon);
+  simd::ForEachVector(hidden, [&](int64_t h, int64_t n) TE_SIMD_LAMBDA {
+    Store(Load(x + h, n) * rstd * Load(g + h, n), y + h, n);
+  });
   return rstd;
 }
 
 template <typename T, bool kAdd, bool kPartial>
 void BackwardRow(const T* dy, const T* x, const float* g, float rstd, const T* add, int64_t hidden,
                  T* dx, float* partial) {
-  float dot = 0;  // of w and x
-#pragma omp simd reduction(+ : dot)
-  for (int64_t h = 0; h < hidden; ++h) {
-    dot += static_cast<float>(dy[h]) * g[h] * static_cast<float>(x[h]);
-  }
-  const float mean = dot * rstd / static_cast<float>(hidden);  // of w * xhat
-#pragma omp simd
-  for (int64_t h = 0; h < hidden; ++h) {
-    const float gradient = static_cast<float>(dy[h]);
-    const float xhat = static_cast<float>(x[h]) * rstd;
-    float out = rstd * (gradient * g[h] - xhat * mean);
-    if constexpr (kAdd) out += static_cast<float>(add[h]);
-    if constexpr (kPartial) partial[h] += gradient * xhat;
-    dx[h] = T(out);
-  }
+  Floats sums[2] = {};  // of w x
+  simd::ForEachVector(hidden, [&](int64_t h, int64_t n) TE_SIMD_LAMBDA {
+    const Floats sum = sums[0] + Load(dy + h, n) * Load(g + h, n) * Load(x + h, n);
+    sums[0] = sums[1];
+    sums[1] = sum;
+  });
+  const float mean = simd::Sum(sums[0] + sums[1]) * rstd / static_cast<float>(hidden);  // of w xhat
+  simd::ForEachVector(hidden, [&](int64_t h, int64_t n) TE_SIMD_LAMBDA {
+    const Floats gradient = Load(dy + h, n);
+    const Floats xhat = Load(x + h, n) * rstd;
+    Floats out = (gradient * Load(g + h, n) - xhat * mean) * rstd;
+    if constexpr (kAdd) out += Load(add + h, n);
+    if constexpr (kPartial) Store(Load(partial + h, n) + gradient * xhat, partial + h, n);
+    Store(out, dx + h, n);
+  });
 }
 
 template <typename T>

@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "te_kernels/base/parallel.h"
+#include "te_kernels/base/simd.h"
 #include "te_kernels/rope/rope.h"
 
 namespace te {
@@ -8,22 +9,47 @@ namespace {
 
 constexpr int64_t kElementsPerThread = 1 << 14;
 
-// One head. x and y may be one buffer: both elements of a pair are read before either is written,
-// and pairs do not overlap.
+using simd::Floats;
+using simd::Load;
+using simd::Store;
+
+// The heads below rotate `pairs` pairs. x and y may be one buffer: both elements of a pair are read
+// before either is written, and pairs do not overlap.
+
+template <typename T>
+void RotateHalves(const T* x, const float* cos, const float* sin, float sign, int64_t pairs, T* y) {
+  simd::ForEachVector(pairs, [&](int64_t r, int64_t n) TE_SIMD_LAMBDA {
+    const Floats u = Load(x + r, n), v = Load(x + pairs + r, n);
+    const Floats c = Load(cos + r, n), s = Load(sin + r, n) * sign;
+    Store(u * c - v * s, y + r, n);
+    Store(u * s + v * c, y + pairs + r, n);
+  });
+}
+
+template <typename T>
+void RotateInterleaved(const T* x, const float* cos, const float* sin, float sign, int64_t pairs,
+                       T* y) {
+  using Lanes = int32_t __attribute__((vector_size(4 * simd::kLanes)));
+  constexpr Lanes kFirst = {0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30};
+  constexpr Lanes kSecond = {1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31};
+  constexpr Lanes kLow = {0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23};
+  constexpr Lanes kHigh = {8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+  simd::ForEachVector(pairs, [&](int64_t r, int64_t n) TE_SIMD_LAMBDA {
+    const int64_t low = std::min(2 * n, simd::kLanes), high = 2 * n - low;
+    const Floats a = Load(x + 2 * r, low), b = Load(x + 2 * r + low, high);
+    const Floats u = __builtin_shuffle(a, b, kFirst), v = __builtin_shuffle(a, b, kSecond);
+    const Floats c = Load(cos + r, n), s = Load(sin + r, n) * sign;
+    const Floats first = u * c - v * s, second = u * s + v * c;
+    Store(__builtin_shuffle(first, second, kLow), y + 2 * r, low);
+    Store(__builtin_shuffle(first, second, kHigh), y + 2 * r + low, high);
+  });
+}
+
 template <typename T, bool kInterleaved>
 void RotateHead(const T* x, const float* cos, const float* sin, float sign, int64_t pairs,
                 int64_t head_dim, T* y) {
-  constexpr int64_t step = kInterleaved ? 2 : 1;
-  const int64_t second = kInterleaved ? 1 : pairs;
-#pragma omp simd
-  for (int64_t r = 0; r < pairs; ++r) {
-    const float u = static_cast<float>(x[r * step]);
-    const float v = static_cast<float>(x[r * step + second]);
-    const float c = cos[r];
-    const float s = sign * sin[r];
-    y[r * step] = T(u * c - v * s);
-    y[r * step + second] = T(u * s + v * c);
-  }
+  kInterleaved ? RotateInterleaved(x, cos, sin, sign, pairs, y)
+               : RotateHalves(x, cos, sin, sign, pairs, y);
   if (y != x) std::copy(x + 2 * pairs, x + head_dim, y + 2 * pairs);
 }
 

@@ -170,6 +170,17 @@ HostTensor HostTensor::Normal(DType dtype, const Shape& shape, uint64_t seed, do
   return HostTensor(dtype, shape, NormalDoubles(shape.elements(), seed, deviation), pad);
 }
 
+FilledTensor::FilledTensor(DType dtype, const Shape& shape) {
+  const size_t bytes = static_cast<size_t>(shape.elements()) * SizeOf(dtype);
+  storage_.reset(new uint8_t[bytes + kGuardBytes]);
+  const size_t address = reinterpret_cast<size_t>(storage_.get());
+  view_ = TensorView(storage_.get() + (kGuardBytes - address % kGuardBytes) % kGuardBytes, dtype,
+                     shape);
+  for (int64_t i = 0; i < shape.elements(); ++i) {
+    Write(view_.data(), dtype, i, 0.5 + static_cast<double>(i % 251) / 512);
+  }
+}
+
 std::vector<uint8_t> BytesOf(const ConstTensorView& view) {
   const size_t size = SizeOf(view.dtype());
   std::vector<uint8_t> out;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "te_kernels/base/view.h"
@@ -49,6 +50,18 @@ class HostTensor {
   // Moving keeps the storage's address; a copy would alias it.
   HostTensor(HostTensor&&) = default;
   HostTensor& operator=(HostTensor&&) = default;
+};
+
+// A dense tensor of values in [0.5, 1), made fast: for benchmarks.
+class FilledTensor {
+ public:
+  FilledTensor(DType dtype, const Shape& shape);
+  operator TensorView() const { return view_; }
+  operator ConstTensorView() const { return view_; }
+
+ private:
+  std::unique_ptr<uint8_t[]> storage_;
+  TensorView view_;
 };
 
 // The bytes of a view's elements in row-major order.
