@@ -42,6 +42,12 @@ struct ForwardArgs {
   ConstTensorView key;    // DotProductAttention alone
   ConstTensorView value;
   ConstTensorView labels;  // CrossEntropy alone: int32
+  // Added to the output inside the last GEMM: Linear, LayerNormLinear, LayerNormMLP, MultiheadAttention. May be the input, or
+  // norm_output's memory.
+  ConstTensorView residual;
+  // Layers with a norm in front: the norm's output, when wanted (return_layernorm_output). In training it must stay unchanged until
+  // BackwardWeight.
+  TensorView norm_output;
   AttentionInputs attention;
 };
 
@@ -53,6 +59,8 @@ struct BackwardArgs {
   TensorView dinput;        // undefined: not wanted
   TensorView dkey;          // DotProductAttention alone
   TensorView dvalue;
+  ConstTensorView dresidual;     // of layers that take `residual`: added to dinput (what reaches the input by another path)
+  ConstTensorView dnorm_output;  // gradient of the norm_output that was asked for
   bool accumulate_gradients = false;  // add to parameters' gradients instead of overwriting them
   const GradientReady* gradient_ready = nullptr;
 };

@@ -1,0 +1,63 @@
+// softmax(q k^T / sqrt(d)) v with masks, windows, grouped queries and dropout. Equations:
+// te_kernels/attention.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "te_core/layer.h"
+#include "te_kernels/attention/attention.h"
+
+namespace te {
+
+enum class AttentionFormat : int32_t { kBshd = 0, kSbhd = 1 };
+
+const char* Name(AttentionFormat format);
+// "bshd" or "sbhd"; kInvalidArgument lists the names.
+StatusOr<AttentionFormat> ParseAttentionFormat(std::string_view name);
+
+struct WindowSize {  // -1: infinite
+  int64_t left = -1;
+  int64_t right = -1;
+};
+
+struct DotProductAttentionOptions {
+  int64_t num_attention_heads = 0;
+  int64_t kv_channels = 0;     // head_dim
+  int64_t num_gqa_groups = 0;  // 0: num_attention_heads
+  float attention_dropout = 0;
+  AttentionFormat qkv_format = AttentionFormat::kSbhd;
+  AttentionMaskType attn_mask_type = AttentionMaskType::kCausal;
+  WindowSize window_size;
+  float softmax_scale = 0;  // 0: 1 / sqrt(kv_channels)
+};
+
+// input (the query), output [B, Sq, n, d], key, value [B, Skv, g, d] in bshd; [S, B, ...] in sbhd;
+// any strides with an inner one of 1. dinput, dkey, dvalue: all three or none. No parameters.
+// args.attention: masks alone (rotation and caches are MultiheadAttention's).
+class DotProductAttention : public Layer {
+ public:
+  static StatusOr<std::unique_ptr<DotProductAttention>> Create(
+      Context* context, const DotProductAttentionOptions& options, std::string name);
+
+  Status Forward(const ForwardArgs& args, Saved* saved) override;
+  Status BackwardInput(const BackwardArgs& args, Saved* saved) override;
+  Status BackwardWeight(const BackwardArgs& args, Saved* saved) override;
+  void VisitParameters(const std::string& prefix, const ParameterVisitor& visit) override;
+  std::string Describe(int indent) const override;
+
+  // As Forward with another mask type than the options': a KeyValueCache turns causal into
+  // causal_bottom_right.
+  Status ForwardWithMaskType(const ForwardArgs& args, AttentionMaskType type, Saved* saved);
+
+  const DotProductAttentionOptions& options() const { return options_; }
+
+ private:
+  struct State;
+  using Layer::Layer;
+
+  DotProductAttentionOptions options_;
+  uint32_t dropout_stream_ = 0;
+};
+
+}  // namespace te
