@@ -8,10 +8,10 @@
 //
 // w is `master` when given (float32; param receives its rounding), else param itself. Arithmetic in float32.
 // param, grad: float32 or bfloat16, grad of either; moments m, v: one dtype of {float32, bfloat16}. All dense, n elements.
-// Rounding of bfloat16 stores: to nearest even, or stochastic: the low 16 bits of a random number are added to the
-// float's bits before truncation; element i of param uses number i of `random`, its m the high 16 bits of it, its v the low
-// 16 bits of number i of stream + 2^31 (param, m and v never share bits). (random.step_offset = &scalars->rng_offset keeps a
-// captured graph unchanged from step to step.)
+// Rounding of bfloat16 stores: to nearest even, or stochastic: 16 random bits are added to the float's bits before
+// truncation. Of number i of `random`, element i of param takes the low half, m the high half, v the exclusive or of both:
+// each is uniform and any two are independent, which is what unbiased sums of roundings need. (random.step_offset =
+// &scalars->rng_offset keeps a captured graph unchanged from step to step.)
 #pragma once
 
 #include "te_kernels/base/exec.h"

@@ -1,17 +1,18 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <type_traits>
 
 #include "te_kernels/adamw/adamw.h"
 #include "te_kernels/base/parallel.h"
 #include "te_kernels/base/philox_fill.h"
+#include "te_kernels/base/simd.h"
 
 namespace te {
 namespace {
 
-// Elements at a time: whole Philox blocks; what is converted stays in L1.
-constexpr int64_t kBlock = 512;
-constexpr uint32_t kSecondStream = 0x80000000u;  // of v's random bits (adamw.h)
+constexpr int64_t kBlock =
+    1024;  // elements at a time: whole Philox blocks, their numbers stay in L1
 
 struct Constants {
   float grad_scale;
@@ -39,103 +40,84 @@ Constants MakeConstants(const AdamWArgs& args) {
   return c;
 }
 
-void Update(const Constants& c, int64_t n, const float* __restrict grad, float* __restrict w,
-            float* __restrict m, float* __restrict v) {
+void StoreStochastic(float value, uint32_t, float* to) { *to = value; }
+// Adds 16 random bits below the last kept one and truncates: rounds away from zero with the
+// probability of the dropped fraction.
+void StoreStochastic(float value, uint32_t random, bfloat16* to) {
+  const uint32_t bits = std::bit_cast<uint32_t>(value);
+  const uint32_t rounded = (bits + random) >> 16;
+  const uint32_t quiet_nan = (bits >> 16) | 0x40u;
+  to->bits = static_cast<uint16_t>((bits & 0x7fffffffu) > 0x7f800000u ? quiet_nan : rounded);
+}
+
+// One block; `random` holds one number an element when kStochastic.
+template <bool kStochastic, bool kMaster, typename Param, typename Grad, typename Moment>
+void UpdateBlock(const Constants& c, int64_t n, const Grad* __restrict grad,
+                 Param* __restrict param, Moment* __restrict m, Moment* __restrict v,
+                 float* __restrict master, const uint32_t* __restrict random) {
 #pragma omp simd
   for (int64_t i = 0; i < n; ++i) {
-    const float g = c.grad_scale * grad[i];
-    const float m_new = c.beta1 * m[i] + c.one_minus_beta1 * g;
-    const float v_new = c.beta2 * v[i] + c.one_minus_beta2 * g * g;
+    const float g = c.grad_scale * LoadFloat(grad + i);
+    const float m_new = c.beta1 * LoadFloat(m + i) + c.one_minus_beta1 * g;
+    const float v_new = c.beta2 * LoadFloat(v + i) + c.one_minus_beta2 * g * g;
     const float denominator = std::sqrt(v_new) * c.root_correction + c.epsilon;
-    m[i] = m_new;
-    v[i] = v_new;
-    w[i] = w[i] * c.decay - c.step_size * (m_new / denominator);
-  }
-}
-
-void Widen(const bfloat16* from, int64_t n, float* to) {
-#pragma omp simd
-  for (int64_t i = 0; i < n; ++i) to[i] = static_cast<float>(from[i]);
-}
-
-void NarrowNearest(const float* from, int64_t n, bfloat16* to) {
-#pragma omp simd
-  for (int64_t i = 0; i < n; ++i) to[i] = bfloat16(from[i]);
-}
-
-// Adds 16 random bits below the last kept one and truncates: rounds up with the probability of the
-// dropped fraction. `shift` picks the low (0) or high (16) half of each number.
-void NarrowStochastic(const float* from, const uint32_t* random, int shift, int64_t n,
-                      bfloat16* to) {
-#pragma omp simd
-  for (int64_t i = 0; i < n; ++i) {
-    const uint32_t bits = std::bit_cast<uint32_t>(from[i]);
-    const uint32_t rounded = (bits + ((random[i] >> shift) & 0xffffu)) >> 16;
-    const uint32_t quiet_nan = (bits >> 16) | 0x40u;
-    to[i].bits = static_cast<uint16_t>((bits & 0x7fffffffu) > 0x7f800000u ? quiet_nan : rounded);
-  }
-}
-
-// A tensor's block as floats: in place, or in a buffer.
-class Block {
- public:
-  explicit Block(const TensorView& tensor)
-      : wide_(tensor.dtype() == DType::kFloat32 ? tensor.as<float>() : nullptr),
-        narrow_(wide_ == nullptr ? tensor.as<bfloat16>() : nullptr) {}
-
-  float* Load(int64_t first, int64_t n) {
-    if (wide_ != nullptr) return wide_ + first;
-    if (narrow_ != nullptr) Widen(narrow_ + first, n, buffer_);
-    return buffer_;
-  }
-  void Store(const float* from, int64_t first, int64_t n, const uint32_t* random, int shift) {
-    if (narrow_ == nullptr) {
-      if (from != wide_ + first) std::copy_n(from, n, wide_ + first);
-    } else if (random != nullptr) {
-      NarrowStochastic(from, random, shift, n, narrow_ + first);
+    const float w_old = kMaster ? master[i] : LoadFloat(param + i);
+    const float w = w_old * c.decay - c.step_size * (m_new / denominator);
+    if constexpr (kMaster) master[i] = w;
+    if constexpr (kStochastic) {
+      StoreStochastic(w, random[i] & 0xffffu, param + i);
+      StoreStochastic(m_new, random[i] >> 16, m + i);
+      StoreStochastic(v_new, (random[i] ^ random[i] >> 16) & 0xffffu, v + i);
     } else {
-      NarrowNearest(from, n, narrow_ + first);
+      StoreRounded(w, param + i);
+      StoreRounded(m_new, m + i);
+      StoreRounded(v_new, v + i);
     }
   }
+}
 
- private:
-  float* wide_;
-  bfloat16* narrow_;
-  alignas(64) float buffer_[kBlock];
-};
-
-void UpdateRange(const AdamWArgs& args, const Constants& constants, const RandomState& random,
-                 int64_t begin, int64_t end) {
-  const bool has_master = args.master.defined();
-  Block param(args.param), m(args.m), v(args.v), master(args.master);
-  const float* wide_grad = args.grad.dtype() == DType::kFloat32 ? args.grad.as<float>() : nullptr;
-  alignas(64) float grad_buffer[kBlock];
-  alignas(64) uint32_t first_numbers[kBlock];
-  alignas(64) uint32_t second_numbers[kBlock];
-  const bool stochastic = args.rounding == Rounding::kStochastic;
-  const bool narrow_moments = args.m.dtype() == DType::kBFloat16;
-  const bool needs_first = stochastic && (narrow_moments || args.param.dtype() == DType::kBFloat16);
-  const bool needs_second = stochastic && narrow_moments;
-  RandomState second = random;
-  second.stream += kSecondStream;
-  for (int64_t first = begin; first < end; first += kBlock) {
-    const int64_t n = std::min(kBlock, end - first);
-    const float* grad = grad_buffer;
-    if (wide_grad != nullptr) {
-      grad = wide_grad + first;
-    } else {
-      Widen(args.grad.as<bfloat16>() + first, n, grad_buffer);
+template <bool kStochastic, bool kMaster, typename Param, typename Grad, typename Moment>
+void Run(const Exec& exec, const AdamWArgs& args) {
+  const Constants constants = MakeConstants(args);
+  const RandomState random = args.random.Resolved();
+  const int64_t n = args.param.elements();
+  ParallelFor(exec, (n + kBlock - 1) / kBlock, 32, [&](int64_t begin, int64_t end) {
+    alignas(64) uint32_t numbers[kBlock];
+    for (int64_t block = begin; block < end; ++block) {
+      const int64_t first = block * kBlock;
+      const int64_t count = std::min(kBlock, n - first);
+      if constexpr (kStochastic) PhiloxFill(random, first / 4, (count + 3) / 4, numbers);
+      UpdateBlock<kStochastic, kMaster>(
+          constants, count, args.grad.as<Grad>() + first, args.param.as<Param>() + first,
+          args.m.as<Moment>() + first, args.v.as<Moment>() + first,
+          kMaster ? args.master.as<float>() + first : nullptr, numbers);
     }
-    float* w = has_master ? master.Load(first, n) : param.Load(first, n);
-    float* m_values = m.Load(first, n);
-    float* v_values = v.Load(first, n);
-    if (needs_first) PhiloxFill(random, first / 4, (n + 3) / 4, first_numbers);
-    if (needs_second) PhiloxFill(second, first / 4, (n + 3) / 4, second_numbers);
-    Update(constants, n, grad, w, m_values, v_values);
-    param.Store(w, first, n, needs_first ? first_numbers : nullptr, 0);
-    m.Store(m_values, first, n, needs_second ? first_numbers : nullptr, 16);
-    v.Store(v_values, first, n, needs_second ? second_numbers : nullptr, 0);
-  }
+  });
+}
+
+// The switches become template arguments one after the other.
+template <typename Param, typename Grad, typename Moment>
+void ByMode(const Exec& exec, const AdamWArgs& args) {
+  // Float32 stores are exact: without a bfloat16 one there is nothing to draw numbers for.
+  constexpr bool kNarrow = std::is_same_v<Param, bfloat16> || std::is_same_v<Moment, bfloat16>;
+  const bool stochastic = kNarrow && args.rounding == Rounding::kStochastic;
+  const bool master = args.master.defined();
+  if (stochastic && master) return Run<kNarrow, true, Param, Grad, Moment>(exec, args);
+  if (stochastic) return Run<kNarrow, false, Param, Grad, Moment>(exec, args);
+  if (master) return Run<false, true, Param, Grad, Moment>(exec, args);
+  Run<false, false, Param, Grad, Moment>(exec, args);
+}
+
+template <typename Param, typename Grad>
+void ByMoment(const Exec& exec, const AdamWArgs& args) {
+  const bool wide = args.m.dtype() == DType::kFloat32;
+  wide ? ByMode<Param, Grad, float>(exec, args) : ByMode<Param, Grad, bfloat16>(exec, args);
+}
+
+template <typename Param>
+void ByGrad(const Exec& exec, const AdamWArgs& args) {
+  const bool wide = args.grad.dtype() == DType::kFloat32;
+  wide ? ByMoment<Param, float>(exec, args) : ByMoment<Param, bfloat16>(exec, args);
 }
 
 }  // namespace
@@ -143,12 +125,8 @@ void UpdateRange(const AdamWArgs& args, const Constants& constants, const Random
 Status AdamWCpu(const Exec& exec, const AdamWArgs& args) {
   TE_RETURN_IF_ERROR(ValidateAdamW(args));
   if (args.scalars->skip != 0) return OkStatus();
-  const Constants constants = MakeConstants(args);
-  const RandomState random = args.random.Resolved();
-  const int64_t n = args.param.elements();
-  ParallelFor(exec, (n + kBlock - 1) / kBlock, 32, [&](int64_t begin, int64_t end) {
-    UpdateRange(args, constants, random, begin * kBlock, std::min(n, end * kBlock));
-  });
+  const bool wide = args.param.dtype() == DType::kFloat32;
+  wide ? ByGrad<float>(exec, args) : ByGrad<bfloat16>(exec, args);
   return OkStatus();
 }
 

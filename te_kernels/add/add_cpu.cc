@@ -1,5 +1,6 @@
 #include "te_kernels/add/add.h"
 #include "te_kernels/base/parallel.h"
+#include "te_kernels/base/simd.h"
 
 namespace te {
 namespace {
@@ -15,7 +16,7 @@ void Run(const Exec& exec, const AddArgs& args) {
   // out may be a or b: each element is read before it is written.
 #pragma omp simd
     for (int64_t i = begin; i < end; ++i) {
-      out[i] = static_cast<T>(static_cast<float>(a[i]) + static_cast<float>(b[i]));
+      StoreRounded(LoadFloat(a + i) + LoadFloat(b + i), out + i);
     }
   });
 }

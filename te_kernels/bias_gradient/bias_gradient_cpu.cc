@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "te_kernels/base/parallel.h"
+#include "te_kernels/base/simd.h"
 #include "te_kernels/bias_gradient/bias_gradient.h"
 
 namespace te {
@@ -25,18 +26,18 @@ void Run(const Exec& exec, const BiasGradientArgs& args) {
       const int64_t column = block * kColumns;
       const int64_t width = std::min(kColumns, columns - column);
       for (int64_t n = 0; n < width; ++n) {
-        total[n] = args.accumulate ? static_cast<float>(dbias[column + n]) : 0;
+        total[n] = args.accumulate ? LoadFloat(dbias + column + n) : 0;
       }
       for (int64_t first = 0; first < rows; first += kRows) {
         const int64_t last = std::min(rows, first + kRows);
         for (int64_t n = 0; n < width; ++n) part[n] = 0;
         for (int64_t t = first; t < last; ++t) {
           const T* row = dy + t * args.dy.stride(0) + column;
-          for (int64_t n = 0; n < width; ++n) part[n] += static_cast<float>(row[n]);
+          for (int64_t n = 0; n < width; ++n) part[n] += LoadFloat(row + n);
         }
         for (int64_t n = 0; n < width; ++n) total[n] += part[n];
       }
-      for (int64_t n = 0; n < width; ++n) dbias[column + n] = static_cast<B>(total[n]);
+      for (int64_t n = 0; n < width; ++n) StoreRounded(total[n], dbias + column + n);
     }
   });
 }

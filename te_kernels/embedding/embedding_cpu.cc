@@ -2,6 +2,7 @@
 #include <cstring>
 
 #include "te_kernels/base/parallel.h"
+#include "te_kernels/base/simd.h"
 #include "te_kernels/embedding/embedding.h"
 
 namespace te {
@@ -38,13 +39,13 @@ void AddRows(const Exec& exec, const EmbeddingBackwardArgs& args, const uint64_t
       const int64_t width = std::min(kColumns, hidden - column);
       const auto id = static_cast<int64_t>(sorted[segments[segment]] >> 32);
       T* out = dtable + id * hidden + column;
-      for (int64_t h = 0; h < width; ++h) sum[h] = args.accumulate ? static_cast<float>(out[h]) : 0;
+      for (int64_t h = 0; h < width; ++h) sum[h] = args.accumulate ? LoadFloat(out + h) : 0;
       for (int64_t i = segments[segment]; i < segments[segment + 1]; ++i) {
         const auto t = static_cast<int64_t>(sorted[i] & 0xffffffffu);
         const T* row = dout + t * hidden + column;
-        for (int64_t h = 0; h < width; ++h) sum[h] += static_cast<float>(row[h]);
+        for (int64_t h = 0; h < width; ++h) sum[h] += LoadFloat(row + h);
       }
-      for (int64_t h = 0; h < width; ++h) out[h] = static_cast<T>(sum[h]);
+      for (int64_t h = 0; h < width; ++h) StoreRounded(sum[h], out + h);
     }
   });
 }

@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "te_kernels/base/parallel.h"
+#include "te_kernels/base/simd.h"
 #include "te_kernels/sum/sum.h"
 
 namespace te {
@@ -18,15 +19,15 @@ double Pairwise(const double* x, int64_t n) {
 template <bool kSquared, typename T>
 double SumChunk(const T* x, int64_t n) {
   double lanes[kLanes] = {};
-  const auto add = [](double& lane, T value) {
-    const double v = static_cast<float>(value);
+  const auto add = [](double& lane, const T* value) {
+    const double v = LoadFloat(value);
     lane += kSquared ? v * v : v;
   };
   int64_t i = 0;
   for (; i + kLanes <= n; i += kLanes) {
-    for (int lane = 0; lane < kLanes; ++lane) add(lanes[lane], x[i + lane]);
+    for (int lane = 0; lane < kLanes; ++lane) add(lanes[lane], x + i + lane);
   }
-  for (int lane = 0; i < n; ++i, ++lane) add(lanes[lane], x[i]);
+  for (int lane = 0; i < n; ++i, ++lane) add(lanes[lane], x + i);
   return Pairwise(lanes, kLanes);
 }
 
