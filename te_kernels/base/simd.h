@@ -7,6 +7,10 @@
 #include <cstring>
 #include <limits>
 
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
+
 #include "te_kernels/base/dtype.h"
 
 namespace te {
@@ -49,10 +53,17 @@ TE_SIMD Floats Load(const bfloat16* from, int64_t count = kLanes) {
   } else {
     std::memcpy(&bits, from, static_cast<size_t>(count) * sizeof(bfloat16));
   }
-  return (Floats)(__builtin_convertvector(bits, Words) << 16);
+#if defined(__AVX512F__)
+  // One instruction where GCC 12 makes four of the portable form.
+  const Words wide = (Words)_mm512_maskz_cvtepu16_epi32(0xffff, (__m256i)bits);
+#else
+  const Words wide = __builtin_convertvector(bits, Words);
+#endif
+  return (Floats)(wide << 16);
 }
 
-// Rounds to nearest even, as bfloat16(float) does; NaN stays.
+// Rounds to nearest even; NaN stays. Subnormals (below 1.2e-38) may become zero: the processor's
+// own conversion to bfloat16, eight instructions in one, knows no others.
 TE_SIMD void Store(Floats value, float* to, int64_t count = kLanes) {
   if (count == kLanes) {
     std::memcpy(to, &value, sizeof(value));
@@ -62,10 +73,14 @@ TE_SIMD void Store(Floats value, float* to, int64_t count = kLanes) {
 }
 
 TE_SIMD void Store(Floats value, bfloat16* to, int64_t count = kLanes) {
+#if defined(__AVX512BF16__)
+  const HalfWords out = (HalfWords)_mm512_maskz_cvtneps_pbh(0xffff, (__m512)value);
+#else
   const Words bits = (Words)value;
   const Words high = bits >> 16;
   const Words rounded = (bits + 0x7fffu + (high & 1u)) >> 16;
   const HalfWords out = __builtin_convertvector(value != value ? high | 0x40u : rounded, HalfWords);
+#endif
   if (count == kLanes) {
     std::memcpy(static_cast<void*>(to), &out, sizeof(out));
   } else {
