@@ -2,12 +2,12 @@
 
 load("//bazel:cuda_configure.bzl", "cuda_configure")
 load("//bazel:host_tools.bzl", "host_tools")
-load("//bazel:offline.bzl", "distro_bazel_stubs")
+load("//bazel:offline.bzl", "offline_rules")
 load("//bazel:system_library.bzl", "system_library")
 
 def te_dependencies():
     """Declares every external repository."""
-    distro_bazel_stubs()
+    offline_rules()
     cuda_configure(name = "cuda")
     host_tools(name = "host_tools")
     system_library(
