@@ -48,6 +48,7 @@ class CpuDevice : public Device {
  public:
   const char* name() const override { return "cpu"; }
   const KernelTable& kernels() const override { return kCpuKernels; }
+  bool host_accessible() const override { return true; }
 
   int default_threads() const override {
     cpu_set_t set;

@@ -13,6 +13,8 @@ class Device : public MemoryResource {
  public:
   virtual const char* name() const = 0;  // "cpu", "cuda"
   virtual const KernelTable& kernels() const = 0;
+  // Whether the host may read and write this device's memory by pointer: files are then read straight into their place.
+  virtual bool host_accessible() const { return false; }
   virtual int default_threads() const = 0;  // as many as this process may run on
   // A new state for one context (oneDNN's engine and cached primitives); used by one thread at a time.
   virtual StatusOr<std::unique_ptr<LibraryState>> NewLibraryState() = 0;
