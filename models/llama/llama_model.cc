@@ -1,0 +1,543 @@
+#include "models/llama/llama_model.h"
+
+#include <map>
+#include <utility>
+
+#include "models/llama/hf_decoder_layer.h"
+#include "models/llama/hf_lm_head.h"
+#include "te_core/layers/transformer_layer.h"
+
+namespace te {
+namespace {
+
+RotaryOptions RotaryOptionsOf(const LlamaConfig& config) {
+  const LlamaRopeConfig& rope = config.rope;
+  RotaryOptions out;
+  out.dim = config.head_dim;
+  out.rotary_base = rope.theta;
+  out.max_position_embeddings = config.max_position_embeddings;
+  switch (rope.type) {
+    case LlamaRopeType::kDefault:
+      out.scaling.type = RopeType::kDefault;
+      break;
+    case LlamaRopeType::kLinear:
+      out.scaling.type = RopeType::kLinear;
+      break;
+    case LlamaRopeType::kDynamic:
+      out.scaling.type = RopeType::kDynamic;
+      break;
+    case LlamaRopeType::kLlama3:
+      out.scaling.type = RopeType::kLlama3;
+      break;
+    case LlamaRopeType::kYarn:
+      out.scaling.type = RopeType::kYarn;
+      break;
+  }
+  out.scaling.factor = rope.factor;
+  out.scaling.low_freq_factor = rope.low_freq_factor;
+  out.scaling.high_freq_factor = rope.high_freq_factor;
+  out.scaling.original_max_position_embeddings = rope.original_max_position_embeddings;
+  out.scaling.beta_fast = rope.beta_fast;
+  out.scaling.beta_slow = rope.beta_slow;
+  out.scaling.attention_factor = rope.attention_factor;
+  // Python's truth: 0 is as good as absent.
+  if (rope.mscale != 0) out.scaling.mscale = rope.mscale;
+  if (rope.mscale_all_dim != 0) out.scaling.mscale_all_dim = rope.mscale_all_dim;
+  out.scaling.truncate = rope.truncate;
+  return out;
+}
+
+// The tutorial's TELlamaDecoderLayer, and what it leaves out: head_dim, biases, padding.
+TransformerLayerOptions DecoderOptions(const LlamaConfig& config, DType params_dtype,
+                                       int64_t index) {
+  TransformerLayerOptions out;
+  out.hidden_size = config.hidden_size;
+  out.ffn_hidden_size = config.intermediate_size;
+  out.num_attention_heads = config.num_attention_heads;
+  out.num_gqa_groups = config.num_key_value_heads;
+  out.kv_channels = config.head_dim;
+  out.layernorm_epsilon = static_cast<float>(config.rms_norm_eps);
+  out.hidden_dropout = 0;
+  out.attention_dropout = static_cast<float>(config.attention_dropout);
+  out.self_attn_mask_type = AttentionMaskType::kPaddingCausal;
+  out.fuse_qkv_params = false;
+  out.bias = false;
+  out.qkv_bias = config.attention_bias;
+  out.proj_bias = config.attention_bias;
+  out.mlp_bias = config.mlp_bias;
+  out.normalization = NormalizationKind::kRmsNorm;
+  out.activation = ActivationKind::kSwiglu;
+  out.attn_input_format = AttentionFormat::kBshd;
+  out.layer_number = static_cast<int>(index) + 1;
+  out.params_dtype = params_dtype;
+  out.perform_initialization = false;
+  return out;
+}
+
+// The weights of one decoder layer as Hugging Face cuts them.
+LlamaDecoderWeights DecoderWeights(const std::map<std::string, NamedParameter>& by_name,
+                                   int64_t ffn) {
+  const auto find = [&](const std::string& name) {
+    const auto it = by_name.find(name);
+    return it == by_name.end() ? NamedParameter() : it->second;
+  };
+  const auto rows = [](NamedParameter p, int64_t begin, int64_t count) {
+    p.row_begin += begin;
+    p.rows = count;
+    return p;
+  };
+  const std::string qkv = "self_attention.layernorm_qkv.";
+  LlamaDecoderWeights w;
+  w.input_layernorm = find(qkv + "layer_norm_weight");
+  w.q = find(qkv + "query_weight");
+  w.k = find(qkv + "key_weight");
+  w.v = find(qkv + "value_weight");
+  w.q_bias = find(qkv + "query_bias");
+  w.k_bias = find(qkv + "key_bias");
+  w.v_bias = find(qkv + "value_bias");
+  w.o = find("self_attention.proj.weight");
+  w.o_bias = find("self_attention.proj.bias");
+  w.post_attention_layernorm = find("layernorm_mlp.layer_norm_weight");
+  const NamedParameter fc1 = find("layernorm_mlp.fc1_weight"),
+                       fc1_bias = find("layernorm_mlp.fc1_bias");
+  w.gate = rows(fc1, 0, ffn);
+  w.up = rows(fc1, ffn, ffn);
+  w.gate_bias = rows(fc1_bias, 0, ffn);
+  w.up_bias = rows(fc1_bias, ffn, ffn);
+  w.down = find("layernorm_mlp.fc2_weight");
+  w.down_bias = find("layernorm_mlp.fc2_bias");
+  return w;
+}
+
+}  // namespace
+
+// What Backward needs of a forward pass, besides the layers' own states (the slot's children).
+struct LlamaModel::PassState : SavedState {
+  TensorView ids;      // int32 [B, S]
+  TensorView labels;   // int32 [B S], shifted
+  TensorView padding;  // uint8 [B, S], nonzero = padding; undefined: none
+  RotaryTable rotary;
+  std::vector<TensorView> x;       // [B, S, H]: input of layer i, then the last layer's output
+  std::vector<Arena::Mark> marks;  // where layer i's activations begin
+  TensorView normed;               // [B, S, H]
+  TensorView losses;               // float32 [B S]
+  TensorView dx[2];                // gradients of x, in turns
+  bool done = false;
+};
+
+const char* Name(LlamaPath path) { return path == LlamaPath::kTe ? "te" : "hf"; }
+
+StatusOr<LlamaPath> ParseLlamaPath(std::string_view name) {
+  if (name == "te") return LlamaPath::kTe;
+  if (name == "hf") return LlamaPath::kHf;
+  return InvalidArgument("path is '{}'; expected te or hf", name);
+}
+
+LlamaModel::LlamaModel(Context* context, const LlamaConfig& config,
+                       const LlamaModelOptions& options)
+    : context_(context), config_(config), options_(options), pool_(context->memory()) {}
+
+LlamaModel::~LlamaModel() = default;
+
+StatusOr<std::unique_ptr<LlamaModel>> LlamaModel::Create(Context* context,
+                                                         const LlamaConfig& config,
+                                                         const LlamaModelOptions& options) {
+  TE_RETURN_IF_ERROR(config.Validate());
+  if (options.params_dtype != DType::kFloat32 && options.params_dtype != DType::kBFloat16) {
+    return Unsupported("params_dtype is {}; supported: float32, bfloat16",
+                       te::Name(options.params_dtype));
+  }
+  std::unique_ptr<LlamaModel> model(new LlamaModel(context, config, options));
+  TE_RETURN_IF_ERROR(model->Build());
+  return model;
+}
+
+Status LlamaModel::Build() {
+  TE_ASSIGN_OR_RETURN(rotary_, RotaryPositionEmbedding::Create(context_, RotaryOptionsOf(config_)));
+  std::map<std::string, NamedParameter> by_name;
+  const auto collect = [&](Layer* layer) {
+    for (const NamedParameter& p : layer->NamedParameters())
+      by_name[JoinName(layer->name(), p.name)] = p;
+    layer->VisitParameters(layer->name(), [&](const std::string& full_name, Parameter& parameter) {
+      parameters_.push_back(&parameter);
+      parameter_names_.push_back(full_name);
+    });
+  };
+  TE_ASSIGN_OR_RETURN(embedding_, Embedding::Create(context_,
+                                                    {.vocab_size = config_.vocab_size,
+                                                     .hidden_size = config_.hidden_size,
+                                                     .params_dtype = options_.params_dtype,
+                                                     .perform_initialization = false},
+                                                    "model.embed_tokens"));
+  collect(embedding_.get());
+  for (int64_t i = 0; i < config_.num_hidden_layers; ++i) {
+    const std::string name = "model.layers." + std::to_string(i);
+    TE_ASSIGN_OR_RETURN(std::unique_ptr<TransformerLayer> layer,
+                        TransformerLayer::Create(
+                            context_, DecoderOptions(config_, options_.params_dtype, i), name));
+    collect(layer.get());
+    if (options_.path == LlamaPath::kHf) {
+      std::map<std::string, NamedParameter> own;
+      for (const NamedParameter& p : layer->NamedParameters()) own[p.name] = p;
+      hf_layers_.push_back(std::make_unique<LlamaHfDecoderLayer>(
+          context_, name, config_, DecoderWeights(own, config_.intermediate_size)));
+    }
+    te_layers_.push_back(std::move(layer));
+  }
+  TE_ASSIGN_OR_RETURN(norm_,
+                      Norm::Create(context_,
+                                   {.hidden_size = config_.hidden_size,
+                                    .layernorm_epsilon = static_cast<float>(config_.rms_norm_eps),
+                                    .params_dtype = options_.params_dtype},
+                                   "model.norm"));
+  collect(norm_.get());
+  TE_ASSIGN_OR_RETURN(
+      head_, LinearCrossEntropy::Create(
+                 context_,
+                 {.hidden_size = config_.hidden_size,
+                  .vocab_size = config_.vocab_size,
+                  .params_dtype = options_.params_dtype,
+                  .perform_initialization = false},
+                 "lm_head", config_.tie_word_embeddings ? &embedding_->weight() : nullptr));
+  if (!config_.tie_word_embeddings) collect(head_.get());
+
+  for (LlamaTensorName& name : LlamaNameMap(config_)) {
+    const auto it = by_name.find(name.te_name);
+    if (it == by_name.end() || it->second.rows != name.te_rows) {
+      return Internal("{}: no layer has the tensor {} of {} rows", name.hf_name, name.te_name,
+                      name.te_rows);
+    }
+    const NamedParameter& p = it->second;
+    tensors_.push_back({std::move(name), p.parameter, p.row_begin});
+    tensors_.back().row_begin += tensors_.back().name.row_begin;
+    if (!(tensors_.back().value().shape() == tensors_.back().name.shape)) {
+      return Internal("{}: its place is {}; expected {}", tensors_.back().name.hf_name,
+                      tensors_.back().value().ToString(), tensors_.back().name.shape.ToString());
+    }
+    random_streams_.push_back(context_->NewRandomStream());
+  }
+  return OkStatus();
+}
+
+Layer* LlamaModel::decoder(int64_t index) const {
+  const auto i = static_cast<size_t>(index);
+  return hf_layers_.empty() ? te_layers_[i].get() : hf_layers_[i].get();
+}
+
+const LlamaTensor* LlamaModel::FindTensor(std::string_view hf_name) const {
+  for (const LlamaTensor& tensor : tensors_) {
+    if (tensor.name.hf_name == hf_name) return &tensor;
+  }
+  return nullptr;
+}
+
+Status LlamaModel::EnsureGradients() {
+  for (Parameter* parameter : parameters_)
+    TE_RETURN_IF_ERROR(parameter->EnsureGrad(context_->memory()));
+  return OkStatus();
+}
+
+Status LlamaModel::Initialize(const LlamaTensor& tensor) {
+  const auto index = static_cast<size_t>(&tensor - tensors_.data());
+  ++tensor.parameter->version;
+  RandomFillArgs fill = {.out = tensor.value()};
+  if (tensor.name.shape.rank() == 2) {
+    fill.b = static_cast<float>(config_.initializer_range);
+  } else {
+    // A constant: a normal distribution without width.
+    fill.a = tensor.name.hf_name.ends_with(".bias") ? 0.0f : 1.0f;
+    fill.b = 0.0f;
+  }
+  fill.random = {.seed = context_->options().seed, .stream = random_streams_[index]};
+  return context_->kernels().random_fill(context_->exec(), fill);
+}
+
+Status LlamaModel::InitializeAll() {
+  for (const LlamaTensor& tensor : tensors_) TE_RETURN_IF_ERROR(Initialize(tensor));
+  return OkStatus();
+}
+
+Status LlamaModel::CheckBatch(const LlamaBatch& batch) const {
+  if (batch.batch < 1 || batch.sequence < 1) {
+    return InvalidArgument("batch is [{}, {}]; expected at least one row and one token",
+                           batch.batch, batch.sequence);
+  }
+  int64_t tokens = 0;
+  if (__builtin_mul_overflow(batch.batch, batch.sequence, &tokens) ||
+      batch.input_ids.size() != static_cast<size_t>(tokens)) {
+    return InvalidArgument("input_ids has {} elements; expected batch {} times sequence {}",
+                           batch.input_ids.size(), batch.batch, batch.sequence);
+  }
+  if (!batch.labels.empty() && batch.labels.size() != batch.input_ids.size()) {
+    return InvalidArgument("labels has {} elements; expected {} as input_ids", batch.labels.size(),
+                           tokens);
+  }
+  if (!batch.attention_mask.empty() && batch.attention_mask.size() != batch.input_ids.size()) {
+    return InvalidArgument("attention_mask has {} elements; expected {} as input_ids",
+                           batch.attention_mask.size(), tokens);
+  }
+  // Here and not in a kernel: a device could not name the element without a round trip.
+  const auto where = [&](size_t i) {
+    return fmt::format("[{}, {}]", i / static_cast<size_t>(batch.sequence),
+                       i % static_cast<size_t>(batch.sequence));
+  };
+  for (size_t i = 0; i < batch.input_ids.size(); ++i) {
+    if (batch.input_ids[i] < 0 || batch.input_ids[i] >= config_.vocab_size) {
+      return InvalidArgument("input_ids{} is {}; expected a token from 0 to {} (vocab_size - 1)",
+                             where(i), batch.input_ids[i], config_.vocab_size - 1);
+    }
+  }
+  for (size_t i = 0; i < batch.labels.size(); ++i) {
+    const int32_t label = batch.labels[i];
+    if (label != kIgnoreIndex && (label < 0 || label >= config_.vocab_size)) {
+      return InvalidArgument("labels{} is {}; expected {} or a token from 0 to {} (vocab_size - 1)",
+                             where(i), label, kIgnoreIndex, config_.vocab_size - 1);
+    }
+  }
+  for (size_t i = 0; i < batch.attention_mask.size(); ++i) {
+    if (batch.attention_mask[i] > 1) {
+      return InvalidArgument("attention_mask{} is {}; expected 1 (keep) or 0 (padding)", where(i),
+                             batch.attention_mask[i]);
+    }
+  }
+  return OkStatus();
+}
+
+StatusOr<LlamaModel::Pass> LlamaModel::Forward(const LlamaBatch& batch) {
+  TE_RETURN_IF_ERROR(CheckBatch(batch));
+  TE_ASSIGN_OR_RETURN(Pass pass, pool_.Acquire());
+  TE_RETURN_IF_ERROR(ForwardBody(batch, pass.get(), &pass->root.state<PassState>()));
+  return pass;
+}
+
+Status LlamaModel::ForwardBody(const LlamaBatch& batch, SavedPool::Slot* slot, PassState* state) {
+  const int64_t B = batch.batch, S = batch.sequence, layers = config_.num_hidden_layers;
+  const DType dtype = options_.params_dtype;
+  Saved& root = slot->root;
+  state->done = false;
+  state->labels = TensorView();
+  state->padding = TensorView();
+  state->x.clear();
+  state->marks.clear();
+  TE_ASSIGN_OR_RETURN(state->ids, root.Allocate(DType::kInt32, {B, S}));
+  TE_RETURN_IF_ERROR(context_->CopyFromHost(batch.input_ids.data(), state->ids));
+  if (!batch.labels.empty()) {
+    // Position s predicts token s + 1: the labels move one to the left, and the last position
+    // predicts nothing.
+    std::vector<int32_t> shifted(batch.labels.begin() + 1, batch.labels.end());
+    shifted.push_back(kIgnoreIndex);
+    for (int64_t b = 1; b < B; ++b) shifted[static_cast<size_t>(b * S - 1)] = kIgnoreIndex;
+    TE_ASSIGN_OR_RETURN(state->labels, root.Allocate(DType::kInt32, {B, S}));
+    TE_RETURN_IF_ERROR(context_->CopyFromHost(shifted.data(), state->labels));
+  }
+  std::vector<uint8_t> padding(batch.attention_mask.begin(), batch.attention_mask.end());
+  bool any = false;
+  for (uint8_t& keep : padding) {
+    any = any || keep == 0;
+    keep = keep == 0;
+  }
+  if (any) {
+    TE_ASSIGN_OR_RETURN(state->padding, root.Allocate(DType::kUInt8, {B, S}));
+    TE_RETURN_IF_ERROR(context_->CopyFromHost(padding.data(), state->padding));
+  }
+  TE_ASSIGN_OR_RETURN(state->rotary, rotary_->Table(S));
+  // Before the layers' activations, so that giving those back leaves these alone.
+  const Shape hidden = {B, S, config_.hidden_size};
+  for (TensorView& dx : state->dx) {
+    TE_ASSIGN_OR_RETURN(dx, root.Allocate(dtype, hidden));
+  }
+  TE_ASSIGN_OR_RETURN(TensorView x, root.Allocate(dtype, hidden));
+  ForwardArgs embed;
+  embed.input = state->ids;
+  embed.output = x;
+  TE_RETURN_IF_ERROR(embedding_->Forward(embed, root.child(static_cast<size_t>(layers))));
+  for (int64_t i = 0; i < layers; ++i) {
+    state->x.push_back(x);
+    state->marks.push_back(root.arena()->Here());
+    ForwardArgs args;
+    args.input = x;
+    TE_ASSIGN_OR_RETURN(args.output, root.Allocate(dtype, hidden));
+    args.attention.padding_mask = state->padding;
+    args.attention.rotary = state->rotary;
+    TE_RETURN_IF_ERROR(decoder(i)->Forward(args, root.child(static_cast<size_t>(i))));
+    x = args.output;
+  }
+  state->x.push_back(x);
+  TE_ASSIGN_OR_RETURN(state->normed, root.Allocate(dtype, hidden));
+  ForwardArgs norm;
+  norm.input = x;
+  norm.output = state->normed;
+  return norm_->Forward(norm, root.child(static_cast<size_t>(layers + 1)));
+}
+
+Status LlamaModel::Head(const LinearCrossEntropyArgs& args) {
+  if (options_.path == LlamaPath::kTe) return head_->Run(args);
+  TE_RETURN_IF_ERROR(RunLlamaHfHead(context_, &head_->weight(), args));
+  // A tied weight waits for the embedding's part.
+  if (args.gradient_ready != nullptr && !config_.tie_word_embeddings &&
+      head_->weight().requires_grad) {
+    (*args.gradient_ready)(head_->weight());
+  }
+  return OkStatus();
+}
+
+Status LlamaModel::EvaluateLoss(Pass* pass) {
+  const PassState& state = (*pass)->root.state<PassState>();
+  if (!state.labels.defined())
+    return FailedPrecondition("evaluate loss: the forward pass had no labels");
+  if (state.done) return FailedPrecondition("evaluate loss: this pass has had its backward");
+  return Head({.input = state.normed, .labels = state.labels, .scalars = context_->scalars()});
+}
+
+Status LlamaModel::Backward(Pass* pass, const LlamaBackwardOptions& options) {
+  if (pass->get() == nullptr) return FailedPrecondition("backward: the pass has been released");
+  Saved& root = (*pass)->root;
+  PassState& state = root.state<PassState>();
+  if (!state.labels.defined())
+    return FailedPrecondition("backward: the forward pass had no labels");
+  if (state.done)
+    return FailedPrecondition(
+        "backward: this pass has had its backward; expected one for each forward");
+  for (const Parameter* parameter : parameters_) {
+    if (parameter->requires_grad && !parameter->grad.defined()) {
+      return FailedPrecondition(
+          "backward: parameter {} has no gradient buffer; call EnsureGradients first",
+          parameter->name);
+    }
+  }
+  state.done = true;
+  const int64_t layers = config_.num_hidden_layers;
+  TensorView dy = state.dx[0], dx = state.dx[1];
+  TE_RETURN_IF_ERROR(Head({.input = state.normed,
+                           .labels = state.labels,
+                           .scalars = context_->scalars(),
+                           .dinput = dy,
+                           .weight_gradient = true,
+                           .accumulate_gradients = options.accumulate_gradients,
+                           .gradient_ready = options.gradient_ready}));
+  BackwardArgs args;
+  args.accumulate_gradients = options.accumulate_gradients;
+  args.gradient_ready = options.gradient_ready;
+  args.doutput = dy;
+  args.dinput = dx;
+  TE_RETURN_IF_ERROR(norm_->Backward(args, root.child(static_cast<size_t>(layers + 1))));
+  for (int64_t i = layers - 1; i >= 0; --i) {
+    std::swap(dy, dx);
+    args.doutput = dy;
+    args.dinput = dx;
+    TE_RETURN_IF_ERROR(decoder(i)->Backward(args, root.child(static_cast<size_t>(i))));
+    root.arena()->Rewind(state.marks[static_cast<size_t>(i)]);
+  }
+  args.doutput = dx;
+  args.dinput = TensorView();
+  args.accumulate_gradients = options.accumulate_gradients || config_.tie_word_embeddings;
+  return embedding_->Backward(args, root.child(static_cast<size_t>(layers)));
+}
+
+Status LlamaModel::RunMicroBatch(const LlamaBatch& batch, const LlamaBackwardOptions& options) {
+  if (batch.labels.empty())
+    return InvalidArgument("labels are missing; expected one for each token of input_ids");
+  TE_ASSIGN_OR_RETURN(Pass pass, Forward(batch));
+  return Backward(&pass, options);
+}
+
+ConstTensorView LlamaModel::HiddenState(const Pass& pass, int64_t index) const {
+  const PassState& state = pass->root.state<PassState>();
+  return index == config_.num_hidden_layers ? state.normed : state.x[static_cast<size_t>(index)];
+}
+
+Status LlamaModel::Logits(const Pass& pass, TensorView out) {
+  const PassState& state = pass->root.state<PassState>();
+  const ConstTensorView x = state.normed.Reshape({state.ids.elements(), config_.hidden_size});
+  return context_->kernels().gemm(
+      context_->exec(),
+      {.kind = GemmKind::kFprop, .a = x, .b = head_->weight().value.view(), .d = out});
+}
+
+StatusOr<std::vector<KeyValueCache>> LlamaModel::NewCaches(int64_t batch, int64_t capacity) {
+  std::vector<KeyValueCache> caches(static_cast<size_t>(config_.num_hidden_layers));
+  const Shape shape = {batch, capacity, config_.num_key_value_heads, config_.head_dim};
+  for (KeyValueCache& cache : caches) {
+    TE_ASSIGN_OR_RETURN(cache.key, context_->NewTensor(options_.params_dtype, shape));
+    TE_ASSIGN_OR_RETURN(cache.value, context_->NewTensor(options_.params_dtype, shape));
+  }
+  return caches;
+}
+
+Status LlamaModel::Infer(int64_t batch, int64_t sequence, std::span<const int32_t> ids,
+                         std::span<KeyValueCache> caches, TensorView logits) {
+  TE_RETURN_IF_ERROR(CheckBatch({.batch = batch, .sequence = sequence, .input_ids = ids}));
+  if (!caches.empty() && options_.path == LlamaPath::kHf) {
+    return Unsupported("the hf path has no key-value cache; use the te path");
+  }
+  if (!caches.empty() && caches.size() != te_layers_.size()) {
+    return InvalidArgument("{} key-value caches; expected one for each of {} layers", caches.size(),
+                           te_layers_.size());
+  }
+  const int64_t start = caches.empty() ? 0 : caches[0].length;
+  if (!caches.empty() && start + sequence > caches[0].key.shape()[1]) {
+    return InvalidArgument(
+        "the key-value cache holds {} tokens; expected room for {} before and {} new ones",
+        caches[0].key.shape()[1], start, sequence);
+  }
+  const DType dtype = options_.params_dtype;
+  const Shape hidden = {batch, sequence, config_.hidden_size};
+  ArenaScope scope(context_->scratch());
+  Arena* scratch = context_->scratch();
+  TE_ASSIGN_OR_RETURN(const TensorView tokens, scratch->Allocate(DType::kInt32, {batch, sequence}));
+  TE_RETURN_IF_ERROR(context_->CopyFromHost(ids.data(), tokens));
+  TE_ASSIGN_OR_RETURN(TensorView x, scratch->Allocate(dtype, hidden));
+  TE_ASSIGN_OR_RETURN(TensorView y, scratch->Allocate(dtype, hidden));
+  TE_ASSIGN_OR_RETURN(const RotaryTable rotary, rotary_->Table(start + sequence));
+  ForwardArgs embed;
+  embed.input = tokens;
+  embed.output = x;
+  TE_RETURN_IF_ERROR(embedding_->Forward(embed, nullptr));
+  for (int64_t i = 0; i < config_.num_hidden_layers; ++i) {
+    ForwardArgs args;
+    args.input = x;
+    args.output = y;
+    args.attention.rotary = rotary;
+    args.attention.start_position = start;
+    if (!caches.empty()) args.attention.cache = &caches[static_cast<size_t>(i)];
+    TE_RETURN_IF_ERROR(decoder(i)->Forward(args, nullptr));
+    std::swap(x, y);
+  }
+  // Only the last position of a row is asked for.
+  TE_ASSIGN_OR_RETURN(const TensorView last,
+                      scratch->Allocate(dtype, {batch, config_.hidden_size}));
+  TE_ASSIGN_OR_RETURN(const TensorView normed,
+                      scratch->Allocate(dtype, {batch, config_.hidden_size}));
+  TE_RETURN_IF_ERROR(
+      context_->kernels().cast(context_->exec(), {.x = x.Select(1, sequence - 1), .y = last}));
+  ForwardArgs norm;
+  norm.input = last;
+  norm.output = normed;
+  TE_RETURN_IF_ERROR(norm_->Forward(norm, nullptr));
+  return context_->kernels().gemm(
+      context_->exec(),
+      {.kind = GemmKind::kFprop, .a = normed, .b = head_->weight().value.view(), .d = logits});
+}
+
+std::string LlamaModel::Describe() const {
+  const int64_t layers = config_.num_hidden_layers;
+  // As PyTorch prints a ModuleList of equal modules.
+  const std::string label =
+      layers == 1 ? "(0): " : fmt::format("(0-{}): {} x ", layers - 1, layers);
+  return fmt::format(
+      "LlamaForCausalLM(\n"
+      "  (model): LlamaModel(\n"
+      "    (embed_tokens): {}\n"
+      "    (layers): ModuleList(\n"
+      "      {}{}\n"
+      "    )\n"
+      "    (norm): {}\n"
+      "  )\n"
+      "  (lm_head): {}{}\n"
+      ")",
+      embedding_->Describe(4), label, decoder(0)->Describe(6), norm_->Describe(4),
+      head_->Describe(2),
+      config_.tie_word_embeddings ? " (weight tied to model.embed_tokens.weight)" : "");
+}
+
+}  // namespace te
