@@ -1,19 +1,21 @@
-// Scaled dot-product attention (Vaswani et al. 2017, equation 1) with grouped queries (Ainslie et al. 2023),
-// computed block by block so that the scores never exist whole (Dao et al. 2022).
+// Scaled dot-product attention (Vaswani et al. 2017, equation 1) with grouped queries (Ainslie et
+// al. 2023), computed block by block so that the scores never exist whole (Dao et al. 2022).
 //
 //   head h of n reads group h / (n / g) of g
 //   p[b, h, i, :] = softmax_j(softmax_scale * q[b, i, h, :] . k[b, j, h', :]) over the visible keys
-//   out[b, i, h, :] = sum_j drop(p[b, h, i, j]) v[b, j, h', :];  lse[b, h, i] = log sum_j exp(score)
+//   out[b, i, h, :] = sum_j drop(p[b, h, i, j]) v[b, j, h', :];  lse[b, h, i] = log sum_j
+//   exp(score)
 //
-// Dropout: drop(p) = p / (1 - dropout) or 0; element (b, h, i, j) uses random number ((b n + h) Sq + i) Skv + j
-// of `random` (philox.h), kept where ToUniform(number) >= dropout.
+// Dropout: drop(p) = p / (1 - dropout) or 0; element (b, h, i, j) uses random number ((b n + h) Sq
+// + i) Skv + j of `random` (philox.h), kept where ToUniform(number) >= dropout.
 //
-// q, out [B, Sq, n, d], k, v [B, Skv, g, d]: one dtype of {float32, bfloat16}, inner stride 1, other strides free
-// (slices of a packed buffer; [S, B, ...] as a transposed view); lse float32 [B, n, Sq], -infinity where
-// every key is masked (out is 0 there). Softmax and accumulation in float32; p is rounded to the dtype before
-// its product with v, as fused GPU kernels do. v's head_dim may differ from q's. Any head_dim >= 1.
-// Backward needs q, k, v, out and lse of the forward pass, and the same mask, scale, dropout and random state;
-// dq, dk, dv are overwritten. Bitwise repeatable, for any number of threads.
+// q, out [B, Sq, n, d], k, v [B, Skv, g, d]: one dtype of {float32, bfloat16}, inner stride 1,
+// other strides free (slices of a packed buffer; [S, B, ...] as a transposed view); lse float32 [B,
+// n, Sq], -infinity where every key is masked (out is 0 there). Softmax and accumulation in
+// float32; p is rounded to the dtype before its product with v, as fused GPU kernels do. v's
+// head_dim may differ from q's. Any head_dim >= 1. Backward needs q, k, v, out and lse of the
+// forward pass, and the same mask, scale, dropout and random state; dq, dk, dv are overwritten.
+// Bitwise repeatable, for any number of threads.
 #pragma once
 
 #include "te_kernels/attention/attention_mask.h"

@@ -20,18 +20,22 @@ enum class AttentionMaskType : int32_t {
 };
 
 const char* Name(AttentionMaskType type);
-// "causal" and so on (Transformer Engine's spelling, "padding,causal" too); kInvalidArgument lists the names.
+// Whether the type reads AttentionMask::padding.
+bool UsesPadding(AttentionMaskType type);
+// "causal" and so on (Transformer Engine's spelling, "padding,causal" too); kInvalidArgument lists
+// the names.
 StatusOr<AttentionMaskType> ParseAttentionMaskType(std::string_view name);
 
 struct AttentionMask {
   AttentionMaskType type = AttentionMaskType::kCausal;
-  // Padding types: uint8 [B, Skv], nonzero = this key is padding. A query row of which every key is masked
-  // has output 0 and gradient 0.
+  // Padding types: uint8 [B, Skv], nonzero = this key is padding. A query row of which every key is
+  // masked has output 0 and gradient 0.
   ConstTensorView padding;
-  // kArbitrary: uint8 [B or 1, n or 1, Sq, Skv], nonzero = masked out (a dimension of size 1 broadcasts).
+  // kArbitrary: uint8 [B or 1, n or 1, Sq, Skv], nonzero = masked out (a dimension of size 1
+  // broadcasts).
   ConstTensorView arbitrary;
-  // Key j is visible to query i only if i' - window_left <= j <= i' + window_right, where i' = i, or
-  // i + Skv - Sq for the bottom-right types; -1 is infinite. Causal types: window_right is 0.
+  // Key j is visible to query i only if i' - window_left <= j <= i' + window_right, where i' = i,
+  // or i + Skv - Sq for the bottom-right types; -1 is infinite. Causal types: window_right is 0.
   int64_t window_left = -1;
   int64_t window_right = -1;
 };
@@ -42,10 +46,30 @@ struct KeyRange {
   int64_t begin;
   int64_t end;
 };
-KeyRange VisibleKeys(const AttentionMask& mask, int64_t query, int64_t num_queries, int64_t num_keys);
+KeyRange VisibleKeys(const AttentionMask& mask, int64_t query, int64_t num_queries,
+                     int64_t num_keys);
+
+// One query's row of a validated mask, in host memory: for loops of the CPU backend.
+class MaskedRow {
+ public:
+  MaskedRow(const AttentionMask& mask, int64_t batch, int64_t head, int64_t query,
+            int64_t num_queries, int64_t num_keys);
+
+  // Outside [begin, end) every key is masked.
+  int64_t begin() const { return range_.begin; }
+  int64_t end() const { return range_.end; }
+  // Whether keys inside the range may be masked.
+  bool has_holes() const { return masked_ != nullptr; }
+  bool Masked(int64_t key) const { return masked_ != nullptr && masked_[key * stride_] != 0; }
+
+ private:
+  KeyRange range_;
+  const uint8_t* masked_ = nullptr;
+  int64_t stride_ = 1;
+};
 
 // Checks that the tensors that `type` needs are there, and their shapes and dtypes.
-Status ValidateAttentionMask(const AttentionMask& mask, int64_t batch, int64_t heads, int64_t num_queries,
-                             int64_t num_keys);
+Status ValidateAttentionMask(const AttentionMask& mask, int64_t batch, int64_t heads,
+                             int64_t num_queries, int64_t num_keys);
 
 }  // namespace te

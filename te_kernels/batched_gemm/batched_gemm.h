@@ -1,9 +1,9 @@
 // Batched matrix product: d[i, j] = alpha * a[i, j] b[i, j] (+ beta * d[i, j]), for all i, j.
 //
-// a [B0, B1, M, K], b [B0, B1, K, N], d [B0, B1, M, N], any strides (a transposed operand is a transposed
-// view; a stride of 0 in a batch dimension of a or b broadcasts); d's inner stride is 1 and it does not
-// overlap a or b. dtypes: a and b share one of {float32, bfloat16}; d has it too or is float32.
-// Accumulation in float32. beta is 0 or 1.
+// a [B0, B1, M, K], b [B0, B1, K, N], d [B0, B1, M, N], any strides (a transposed operand is a
+// transposed view; a stride of 0 in a batch dimension of a or b broadcasts); d's inner stride is 1
+// and it does not overlap a or b. dtypes: a and b share one of {float32, bfloat16}; d has it too or
+// is float32. Accumulation in float32. beta is 0 or 1.
 #pragma once
 
 #include "te_kernels/base/exec.h"

@@ -2,12 +2,12 @@
 //
 //   loss[t] = lse[t] - (1 - label_smoothing) x[t, label] - label_smoothing mean_v x[t, v]
 //   dlogits[t, v] = softmax(x[t, :])[v] - (1 - label_smoothing) [v == label] - label_smoothing / V
-// Both are 0 where label == ignore_index. The gradient is that of the SUM of the losses: the count divides later,
-// once (StepScalars::grad_scale). Source: torch.nn.functional.cross_entropy.
+// Both are 0 where label == ignore_index. The gradient is that of the SUM of the losses: the count
+// divides later, once (StepScalars::grad_scale). Source: torch.nn.functional.cross_entropy.
 //
-// logits [T, V] of {float32, bfloat16}, inner stride 1; labels int32 [T], each ignore_index or in [0, V) (else
-// kInvalidArgument names row and value, before anything is written); loss float32 [T]; dlogits of logits' dtype
-// and shape, may be logits itself. Arithmetic in float32.
+// logits [T, V] of {float32, bfloat16}, inner stride 1; labels int32 [T], each ignore_index or in
+// [0, V) (else kInvalidArgument names row and value, before anything is written); loss float32 [T];
+// dlogits of logits' dtype and shape, may be logits itself. Arithmetic in float32.
 #pragma once
 
 #include "te_kernels/base/exec.h"

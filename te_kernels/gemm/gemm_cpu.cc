@@ -1,0 +1,88 @@
+#include <cstring>
+
+#include "te_kernels/base/parallel.h"
+#include "te_kernels/cast/in_float.h"
+#include "te_kernels/gemm/gemm.h"
+#include "te_kernels/gemm/onednn_state.h"
+
+namespace te {
+namespace {
+
+void CopyRows(const Exec& exec, ConstTensorView from, TensorView to) {
+  const size_t bytes = static_cast<size_t>(to.dim(1)) * SizeOf(to.dtype());
+  ParallelFor(exec, to.dim(0), 64, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i)
+      std::memcpy(to.Select(0, i).data(), from.Select(0, i).data(), bytes);
+  });
+}
+
+// Without terms to sum (K == 0), d is c or 0, plus the bias.
+template <typename T>
+void EmptySum(const GemmArgs& args, bool add_d) {
+  for (int64_t i = 0; i < args.d.dim(0); ++i) {
+    T* row = args.d.Select(0, i).as<T>();
+    for (int64_t j = 0; j < args.d.dim(1); ++j) {
+      float value = add_d ? static_cast<float>(row[j]) : 0.0f;
+      if (args.bias.defined()) value += static_cast<float>(args.bias.as<T>()[j]);
+      row[j] = T(value);
+    }
+  }
+}
+
+// The operands as oneDNN sees them: d = a b.
+void Orient(const GemmArgs& args, MatmulSpec* spec) {
+  spec->a = args.a.dense;
+  spec->b = args.b.dense;
+  if (args.kind == GemmKind::kFprop) spec->b = spec->b.Transpose(0, 1);
+  if (args.kind == GemmKind::kWgrad) spec->a = spec->a.Transpose(0, 1);
+}
+
+// For machines without bfloat16 instructions: the same product with float32 copies, rounded once at
+// the end.
+Status GemmThroughFloat(const Exec& exec, const GemmArgs& args) {
+  ArenaScope scope(exec.scratch);
+  GemmArgs in_float = args;
+  TE_ASSIGN_OR_RETURN(const TensorView a, InFloat(exec, args.a.dense));
+  TE_ASSIGN_OR_RETURN(const TensorView b, InFloat(exec, args.b.dense));
+  in_float.a = a;
+  in_float.b = b;
+  if (args.d.dtype() == DType::kFloat32) return GemmCpu(exec, in_float);
+  if (args.bias.defined()) {
+    TE_ASSIGN_OR_RETURN(in_float.bias, InFloat(exec, args.bias));
+  }
+  TE_ASSIGN_OR_RETURN(in_float.d, exec.scratch->Allocate(DType::kFloat32, args.d.shape()));
+  if (args.beta != 0) {
+    TE_ASSIGN_OR_RETURN(in_float.c,
+                        InFloat(exec, args.c.defined() ? args.c : ConstTensorView(args.d)));
+  }
+  TE_RETURN_IF_ERROR(GemmCpu(exec, in_float));
+  return CastCpu(exec, {.x = in_float.d, .y = args.d});
+}
+
+}  // namespace
+
+Status GemmCpu(const Exec& exec, const GemmArgs& args) {
+  TE_RETURN_IF_ERROR(ValidateGemm(args));
+  if (args.d.elements() == 0) return OkStatus();
+  MatmulSpec spec;
+  Orient(args, &spec);
+  const int64_t terms = spec.a.dim(1);
+  if (terms != 0 && spec.a.dtype() == DType::kBFloat16) {
+    TE_ASSIGN_OR_RETURN(const OnednnState* state, GetOnednnState(exec));
+    if (!state->native_bf16()) return GemmThroughFloat(exec, args);
+  }
+  if (args.beta != 0 && args.c.defined() && args.c.data() != args.d.data())
+    CopyRows(exec, args.c, args.d);
+  if (terms == 0) {
+    args.d.dtype() == DType::kFloat32 ? EmptySum<float>(args, args.beta != 0)
+                                      : EmptySum<bfloat16>(args, args.beta != 0);
+    return OkStatus();
+  }
+  spec.d = args.d;
+  spec.bias = args.bias;
+  spec.accumulate = args.beta != 0;
+  return RunMatmul(exec, spec, args.a.dense.data(), args.b.dense.data(), args.bias.data(),
+                   args.d.data());
+}
+
+}  // namespace te
