@@ -1,4 +1,5 @@
-// A checkpoint directory in Hugging Face's layout: which files hold its weights, and which tensor stands where.
+// A checkpoint directory in Hugging Face's layout: which files hold its weights, and which tensor
+// stands where.
 #pragma once
 
 #include <map>
@@ -11,11 +12,13 @@
 namespace te {
 
 struct CheckpointOptions {
-  std::string variant;    // "fp16": model.fp16.safetensors, model.safetensors.index.fp16.json, ...; empty: none
+  std::string variant;    // "fp16": model.fp16.safetensors, model.safetensors.index.fp16.json, ...;
+                          // empty: none
   std::string subfolder;  // of the checkpoint directory; empty: the directory itself
 };
 
-// Holds the weight files open: a checkpoint that is replaced on disk meanwhile is still read as it was. Thread-compatible.
+// Holds the weight files open: a checkpoint that is replaced on disk meanwhile is still read as it
+// was. Thread-compatible.
 class CheckpointReader {
  public:
   struct Tensor {
@@ -24,14 +27,16 @@ class CheckpointReader {
     size_t index = 0;  // into that file's entries()
   };
 
-  // Opens the first of these that exists, Hugging Face's order of preference: model.safetensors, model.safetensors.index.json
-  // with its shards, pytorch_model.bin, pytorch_model.bin.index.json with its shards. Refused: an index whose file names lead
-  // out of the directory (links are followed), names a file that is missing or a tensor that its shard lacks; a tensor in two
+  // Opens the first of these that exists, Hugging Face's order of preference: model.safetensors,
+  // model.safetensors.index.json with its shards, pytorch_model.bin, pytorch_model.bin.index.json
+  // with its shards. Refused: an index whose file names lead out of the directory (links are
+  // followed), names a file that is missing or a tensor that its shard lacks; a tensor in two
   // shards. The error names file and tensor.
-  static StatusOr<std::unique_ptr<CheckpointReader>> Open(const std::string& directory, const CheckpointOptions& options = {});
+  static StatusOr<std::unique_ptr<CheckpointReader>> Open(const std::string& directory,
+                                                          const CheckpointOptions& options = {});
   // These files, without an index.
-  static StatusOr<std::unique_ptr<CheckpointReader>> OpenFiles(const std::string& directory,
-                                                              const std::vector<std::string>& paths);
+  static StatusOr<std::unique_ptr<CheckpointReader>> OpenFiles(
+      const std::string& directory, const std::vector<std::string>& paths);
 
   // Where config.json and the tokenizer stand, too: the directory with its subfolder.
   const std::string& directory() const { return directory_; }

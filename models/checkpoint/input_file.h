@@ -9,12 +9,13 @@
 
 namespace te {
 
-// Move-only; closes at the end. Reads from several threads may run at once. pread and not mmap: a file that shrinks while it is
-// mapped would be a SIGBUS, here it is an error.
+// Move-only; closes at the end. Reads from several threads may run at once. pread and not mmap: a
+// file that shrinks while it is mapped would be a SIGBUS, here it is an error.
 class InputFile {
  public:
   InputFile() = default;
-  // Follows symbolic links (a hub snapshot is made of them). kNotFound, kIoError; the message names the path.
+  // Follows symbolic links (a hub snapshot is made of them). kNotFound, kIoError; the message names
+  // the path.
   static StatusOr<InputFile> Open(const std::string& path);
   ~InputFile();
   InputFile(InputFile&& other) noexcept;

@@ -30,7 +30,8 @@ struct TiedTensor {
 };
 
 struct LoadOptions {
-  // Absent tensors are left as they are (the caller initializes them first) and listed, instead of being an error.
+  // Absent tensors are left as they are (the caller initializes them first) and listed, instead of
+  // being an error.
   bool allow_missing = false;
   std::vector<TiedTensor> tied;
   // Null: everything is kUnexpected.
@@ -46,15 +47,18 @@ struct LoadReport {
   std::vector<std::string> unexpected;
   std::vector<std::string> extra_layers;
   std::vector<std::string> ignored;
-  // One line each, for the user: what is missing and was initialized, skipped layers, unexpected tensors.
+  // One line each, for the user: what is missing and was initialized, skipped layers, unexpected
+  // tensors.
   std::vector<std::string> Warnings() const;
 };
 
-// Reads every wanted tensor, shard by shard and in the order of the file's bytes, straight into its place: beyond the model, peak
-// memory is one tensor's scratch at most (a .bin tensor whose elements are not in order), 2 MiB otherwise. All names and shapes
-// are checked before the first byte is read. Errors name the tensor, the shapes and the file. A tied tensor that is absent under
+// Reads every wanted tensor, shard by shard and in the order of the file's bytes, straight into its
+// place: beyond the model, peak memory is one tensor's scratch at most (a .bin tensor whose
+// elements are not in order), 2 MiB otherwise. All names and shapes are checked before the first
+// byte is read. Errors name the tensor, the shapes and the file. A tied tensor that is absent under
 // `name` but there as `alias` is read from there.
-StatusOr<LoadReport> LoadParameters(const CheckpointReader& reader, std::span<const WantedTensor> wanted,
+StatusOr<LoadReport> LoadParameters(const CheckpointReader& reader,
+                                    std::span<const WantedTensor> wanted,
                                     const LoadOptions& options);
 
 }  // namespace te

@@ -12,7 +12,8 @@ namespace te {
 class OutputFile {
  public:
   OutputFile() = default;
-  // Creates the file; one that exists is an error (a symbolic link is never followed), or truncated with `replace`.
+  // Creates the file; one that exists is an error (a symbolic link is never followed), or truncated
+  // with `replace`.
   static StatusOr<OutputFile> Create(const std::string& path, bool replace = false);
   ~OutputFile();
   OutputFile(OutputFile&& other) noexcept;
@@ -21,7 +22,8 @@ class OutputFile {
   OutputFile& operator=(const OutputFile&) = delete;
 
   Status Write(const void* bytes, size_t count);
-  // fsync and close: from here on the bytes survive a power failure (the name does after SyncDirectory of its folder).
+  // fsync and close: from here on the bytes survive a power failure (the name does after
+  // SyncDirectory of its folder).
   Status Finish();
 
  private:

@@ -1,6 +1,7 @@
-// A restricted unpickler: reads what torch.save writes for a dictionary of tensors and builds tensors and containers, nothing
-// else. Every global that is not on its short list is refused by name; nothing is ever called.
-// Opcodes: Python's Lib/pickletools.py; what the globals mean: torch/_utils.py and torch/serialization.py.
+// A restricted unpickler: reads what torch.save writes for a dictionary of tensors and builds
+// tensors and containers, nothing else. Every global that is not on its short list is refused by
+// name; nothing is ever called. Opcodes: Python's Lib/pickletools.py; what the globals mean:
+// torch/_utils.py and torch/serialization.py.
 #pragma once
 
 #include <cstdint>
@@ -15,7 +16,19 @@ namespace te {
 
 struct PickleObject {
   enum class Kind : uint8_t {
-    kNone, kBool, kInteger, kDouble, kString, kBytes, kTuple, kList, kDict, kSet, kGlobal, kStorage, kTensor,
+    kNone,
+    kBool,
+    kInteger,
+    kDouble,
+    kString,
+    kBytes,
+    kTuple,
+    kList,
+    kDict,
+    kSet,
+    kGlobal,
+    kStorage,
+    kTensor,
   };
   Kind kind = Kind::kNone;
   StoredType type = StoredType::kU8;  // storage, tensor
@@ -24,7 +37,8 @@ struct PickleObject {
   int64_t integer = 0;
   double number = 0;
   std::string text;  // string, bytes; a global's "module.name"; a storage's key
-  // Tuple, list, set: the elements. Dict: key, value, key, value, ... Tensor: its storage, then shape (a tuple), strides (a tuple).
+  // Tuple, list, set: the elements. Dict: key, value, key, value, ... Tensor: its storage, then
+  // shape (a tuple), strides (a tuple).
   std::vector<const PickleObject*> items;
 
   const char* kind_name() const;
@@ -33,7 +47,8 @@ struct PickleObject {
 // Owns all objects; they may form cycles.
 class Pickle {
  public:
-  // kCorruptData for a broken pickle, kUnsupported for one that wants more than tensors and containers. Errors say the byte.
+  // kCorruptData for a broken pickle, kUnsupported for one that wants more than tensors and
+  // containers. Errors say the byte.
   static StatusOr<Pickle> Parse(std::string_view bytes);
   const PickleObject& root() const { return *root_; }
 

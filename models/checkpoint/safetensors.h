@@ -1,5 +1,6 @@
-// Safetensors files: 8 bytes of header length (little endian), a JSON header, the tensors' bytes without gaps.
-// Format: https://github.com/huggingface/safetensors#format. Every rule written there is checked when a file is opened.
+// Safetensors files: 8 bytes of header length (little endian), a JSON header, the tensors' bytes
+// without gaps. Format: https://github.com/huggingface/safetensors#format. Every rule written there
+// is checked when a file is opened.
 #pragma once
 
 #include <cstdint>
@@ -35,8 +36,9 @@ class SafetensorsFile : public TensorFile {
   std::vector<std::pair<std::string, std::string>> metadata_;
 };
 
-// One tensor to be written. The bytes come from `write`, which calls its argument with successive pieces until all
-// elements (row-major, of `type`) have been handed over: no tensor needs to be in host memory as a whole.
+// One tensor to be written. The bytes come from `write`, which calls its argument with successive
+// pieces until all elements (row-major, of `type`) have been handed over: no tensor needs to be in
+// host memory as a whole.
 struct SafetensorsItem {
   using Sink = std::function<Status(const void* bytes, size_t count)>;
   std::string name;
@@ -50,9 +52,11 @@ struct SafetensorsItem {
 // A host tensor as an item; `data` (dense) must stay alive and unchanged until it is written.
 StatusOr<SafetensorsItem> HostItem(const std::string& name, ConstTensorView data);
 
-// Creates `path` (which must not exist, unless `replace`) with the items in order of falling element size, so that each is
-// aligned to its element, and fsyncs it. On failure the half-written file is removed.
+// Creates `path` (which must not exist, unless `replace`) with the items in order of falling
+// element size, so that each is aligned to its element, and fsyncs it. On failure the half-written
+// file is removed.
 Status WriteSafetensors(const std::string& path, const std::vector<SafetensorsItem>& items,
-                        const std::vector<std::pair<std::string, std::string>>& metadata, bool replace);
+                        const std::vector<std::pair<std::string, std::string>>& metadata,
+                        bool replace);
 
 }  // namespace te

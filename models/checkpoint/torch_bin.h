@@ -1,4 +1,5 @@
-// Files of torch.save since 1.6 (pytorch_model.bin): a zip archive with NAME/data.pkl and one entry NAME/data/KEY a storage.
+// Files of torch.save since 1.6 (pytorch_model.bin): a zip archive with NAME/data.pkl and one entry
+// NAME/data/KEY a storage.
 #pragma once
 
 #include <memory>
@@ -13,17 +14,19 @@ struct zip;
 
 namespace te {
 
-// The file must hold a flat dictionary of tensors (a state dict). Several tensors may share one storage; they may be strided.
-// Streams of one file must not be used by several threads.
+// The file must hold a flat dictionary of tensors (a state dict). Several tensors may share one
+// storage; they may be strided. Streams of one file must not be used by several threads.
 class TorchBinFile : public TensorFile {
  public:
-  // kUnsupported: big-endian files, pickles that want more than tensors and containers. kCorruptData for the rest.
+  // kUnsupported: big-endian files, pickles that want more than tensors and containers.
+  // kCorruptData for the rest.
   static StatusOr<std::unique_ptr<TorchBinFile>> Open(const std::string& path);
   ~TorchBinFile() override;
 
   const std::string& path() const override { return path_; }
   const std::vector<TensorEntry>& entries() const override { return entries_; }
-  // A tensor whose elements lie in order is streamed; another one is gathered from a copy of the part of the storage that it spans.
+  // A tensor whose elements lie in order is streamed; another one is gathered from a copy of the
+  // part of the storage that it spans.
   StatusOr<std::unique_ptr<TensorStream>> OpenStream(size_t index) const override;
 
  private:
@@ -42,9 +45,11 @@ class TorchBinFile : public TensorFile {
   std::vector<Layout> layouts_;
 };
 
-// Whether a file with these first bytes was written by torch.save before 1.6 (or with _use_new_zipfile_serialization=False).
+// Whether a file with these first bytes was written by torch.save before 1.6 (or with
+// _use_new_zipfile_serialization=False).
 bool IsLegacyTorchFile(std::string_view head);
-// The error for a .bin file that is no zip: what it is instead and, for an old torch file, the command that converts it.
+// The error for a .bin file that is no zip: what it is instead and, for an old torch file, the
+// command that converts it.
 Status NotAZip(const std::string& path, std::string_view head);
 
 }  // namespace te

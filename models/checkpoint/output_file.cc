@@ -1,0 +1,68 @@
+#include "models/checkpoint/output_file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+namespace te {
+
+StatusOr<OutputFile> OutputFile::Create(const std::string& path, bool replace) {
+  OutputFile file;
+  file.path_ = path;
+  file.fd_ =
+      open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC | (replace ? O_TRUNC : O_EXCL), 0666);
+  if (file.fd_ < 0) return IoError("{}: cannot create the file: {}", path, std::strerror(errno));
+  return file;
+}
+
+OutputFile::~OutputFile() {
+  if (fd_ >= 0) close(fd_);
+}
+
+OutputFile::OutputFile(OutputFile&& other) noexcept
+    : path_(std::move(other.path_)), fd_(std::exchange(other.fd_, -1)) {}
+
+OutputFile& OutputFile::operator=(OutputFile&& other) noexcept {
+  std::swap(path_, other.path_);
+  std::swap(fd_, other.fd_);
+  return *this;
+}
+
+Status OutputFile::Write(const void* bytes, size_t count) {
+  constexpr size_t kMost = size_t{1} << 30;
+  size_t done = 0;
+  while (done < count) {
+    const ssize_t n =
+        write(fd_, static_cast<const char*>(bytes) + done, std::min(count - done, kMost));
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return IoError("{}: writing: {}", path_, std::strerror(errno));
+    done += static_cast<size_t>(n);
+  }
+  return OkStatus();
+}
+
+Status OutputFile::Finish() {
+  if (fsync(fd_) != 0) return IoError("{}: fsync: {}", path_, std::strerror(errno));
+  // Not retried on EINTR: on Linux the descriptor is gone in any case.
+  if (close(std::exchange(fd_, -1)) != 0 && errno != EINTR) {
+    return IoError("{}: close: {}", path_, std::strerror(errno));
+  }
+  return OkStatus();
+}
+
+Status SyncDirectory(const std::string& path) {
+  const int fd = open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0) return IoError("{}: {}", path, std::strerror(errno));
+  const int result = fsync(fd);
+  const int error = errno;
+  close(fd);
+  // Some file systems cannot sync a directory and say EINVAL: nothing more can be done there.
+  if (result != 0 && error != EINVAL) return IoError("{}: fsync: {}", path, std::strerror(error));
+  return OkStatus();
+}
+
+}  // namespace te

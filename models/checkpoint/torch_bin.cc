@@ -1,0 +1,422 @@
+#include "models/checkpoint/torch_bin.h"
+
+#include <unistd.h>
+#include <zip.h>
+
+#include <algorithm>
+#include <cstring>
+#include <new>
+#include <unordered_map>
+
+#include "models/checkpoint/pickle.h"
+
+namespace te {
+namespace {
+
+constexpr zip_int64_t kMaxZipEntries = 1'000'000;
+constexpr size_t kSkipBytes = size_t{1} << 18;
+
+// One entry of the archive, read front to back.
+class ZipEntry {
+ public:
+  static StatusOr<ZipEntry> Open(zip_t* archive, uint64_t index) {
+    zip_stat_t info;
+    if (zip_stat_index(archive, index, 0, &info) != 0) {
+      return CorruptData("zip entry {}: {}", index, zip_strerror(archive));
+    }
+    // torch.save with set_crc32_options(False) leaves all checksums 0; a stored entry read
+    // "compressed" is not checked.
+    const bool unchecked = info.crc == 0 && info.comp_method == ZIP_CM_STORE;
+    ZipEntry entry;
+    entry.size_ = info.size;
+    entry.file_ = zip_fopen_index(archive, index, unchecked ? ZIP_FL_COMPRESSED : 0);
+    if (entry.file_ == nullptr)
+      return CorruptData("zip entry {}: {}", info.name, zip_strerror(archive));
+    return entry;
+  }
+  ZipEntry() = default;
+  ~ZipEntry() {
+    if (file_ != nullptr) zip_fclose(file_);
+  }
+  ZipEntry(ZipEntry&& other) noexcept
+      : file_(std::exchange(other.file_, nullptr)), size_(other.size_), at_(other.at_) {}
+  ZipEntry& operator=(ZipEntry&& other) noexcept {
+    std::swap(file_, other.file_);
+    size_ = other.size_;
+    at_ = other.at_;
+    return *this;
+  }
+
+  Status Read(void* to, size_t bytes) {
+    size_t done = 0;
+    while (done < bytes) {
+      const zip_int64_t n = zip_fread(file_, static_cast<char*>(to) + done, bytes - done);
+      if (n < 0) return CorruptData("zip: {}", zip_file_strerror(file_));
+      if (n == 0)
+        return CorruptData("zip: the entry ends after {} of {} bytes: truncated?", at_ + done,
+                           size_);
+      done += static_cast<size_t>(n);
+    }
+    at_ += bytes;
+    if (at_ < size_) return OkStatus();
+    // The checksum is compared when the end is met.
+    char beyond;
+    const zip_int64_t n = zip_fread(file_, &beyond, 1);
+    if (n < 0) return CorruptData("zip: {}", zip_file_strerror(file_));
+    return n == 0 ? OkStatus() : CorruptData("zip: the entry is longer than its {} bytes", size_);
+  }
+  Status Skip(uint64_t bytes) {
+    if (bytes == 0) return OkStatus();
+    std::vector<char> scratch(static_cast<size_t>(std::min<uint64_t>(bytes, kSkipBytes)));
+    while (bytes > 0) {
+      const size_t n = static_cast<size_t>(std::min<uint64_t>(bytes, scratch.size()));
+      TE_RETURN_IF_ERROR(Read(scratch.data(), n));
+      bytes -= n;
+    }
+    return OkStatus();
+  }
+  // Jumps when the entry is stored, reads over the bytes when it is deflated.
+  Status Seek(uint64_t byte) {
+    if (byte == 0) return OkStatus();
+    if (byte <= static_cast<uint64_t>(INT64_MAX) &&
+        zip_fseek(file_, static_cast<zip_int64_t>(byte), SEEK_SET) == 0) {
+      at_ = byte;
+      return OkStatus();
+    }
+    return Skip(byte);
+  }
+
+ private:
+  zip_file_t* file_ = nullptr;
+  uint64_t size_ = 0;
+  uint64_t at_ = 0;
+};
+
+class InOrderStream : public TensorStream {
+ public:
+  explicit InOrderStream(ZipEntry entry) : entry_(std::move(entry)) {}
+  Status Read(void* to, size_t bytes) override { return entry_.Read(to, bytes); }
+
+ private:
+  ZipEntry entry_;
+};
+
+// Walks a copy of the storage's part in row-major order of the tensor.
+class GatherStream : public TensorStream {
+ public:
+  GatherStream(std::vector<char> span, size_t item, std::vector<int64_t> shape,
+               std::vector<int64_t> strides)
+      : span_(std::move(span)),
+        item_(item),
+        shape_(std::move(shape)),
+        strides_(std::move(strides)),
+        at_(shape_.size(), 0) {}
+
+  Status Read(void* to, size_t bytes) override {
+    char* out = static_cast<char*>(to);
+    size_t count = bytes / item_;
+    if (shape_.empty()) {
+      std::memcpy(out, span_.data(), count * item_);
+      return OkStatus();
+    }
+    const size_t inner = shape_.size() - 1;
+    while (count > 0) {
+      const int64_t run = std::min(static_cast<int64_t>(count), shape_[inner] - at_[inner]);
+      CopyRun(out, offset_, run);
+      out += static_cast<size_t>(run) * item_;
+      count -= static_cast<size_t>(run);
+      at_[inner] += run;
+      offset_ += run * strides_[inner];
+      for (size_t i = inner; at_[i] == shape_[i] && i > 0; --i) {
+        offset_ += strides_[i - 1] - shape_[i] * strides_[i];
+        at_[i] = 0;
+        ++at_[i - 1];
+      }
+    }
+    return OkStatus();
+  }
+
+ private:
+  void CopyRun(char* out, int64_t offset, int64_t run) const {
+    const char* from = span_.data() + static_cast<size_t>(offset) * item_;
+    const size_t step = static_cast<size_t>(strides_.back()) * item_;
+    if (step == item_) {
+      std::memcpy(out, from, static_cast<size_t>(run) * item_);
+    } else if (item_ == 2) {
+      for (int64_t i = 0; i < run; ++i)
+        std::memcpy(out + 2 * i, from + static_cast<size_t>(i) * step, 2);
+    } else if (item_ == 4) {
+      for (int64_t i = 0; i < run; ++i)
+        std::memcpy(out + 4 * i, from + static_cast<size_t>(i) * step, 4);
+    } else {
+      for (int64_t i = 0; i < run; ++i) {
+        std::memcpy(out + static_cast<size_t>(i) * item_, from + static_cast<size_t>(i) * step,
+                    item_);
+      }
+    }
+  }
+
+  std::vector<char> span_;
+  size_t item_;
+  std::vector<int64_t> shape_;
+  std::vector<int64_t> strides_;
+  std::vector<int64_t> at_;
+  int64_t offset_ = 0;
+};
+
+}  // namespace
+
+// Reads the archive's structure: entry names, byte order, the pickle, every tensor's place.
+class TorchBinFile::Builder {
+ public:
+  explicit Builder(TorchBinFile* file) : file_(file) {}
+
+  Status Build(uint64_t file_bytes) {
+    TE_RETURN_IF_ERROR(ListEntries(file_bytes));
+    TE_RETURN_IF_ERROR(CheckByteOrder());
+    std::string text;
+    TE_RETURN_IF_ERROR(ReadSmall(prefix_ + "/data.pkl", kMaxPickleBytes, &text));
+    StatusOr<Pickle> pickle = Pickle::Parse(text);
+    if (!pickle.ok()) return pickle.status().WithContext("data.pkl");
+    return AddTensors(pickle->root());
+  }
+
+ private:
+  Status ListEntries(uint64_t file_bytes) {
+    const zip_int64_t count = zip_get_num_entries(file_->archive_, 0);
+    if (count > kMaxZipEntries)
+      return Unsupported("{} entries in the zip archive; at most {} are taken", count,
+                         kMaxZipEntries);
+    for (zip_int64_t i = 0; i < count; ++i) {
+      zip_stat_t info;
+      if (zip_stat_index(file_->archive_, static_cast<zip_uint64_t>(i), 0, &info) != 0 ||
+          info.name == nullptr) {
+        return CorruptData("zip entry {}: {}", i, zip_strerror(file_->archive_));
+      }
+      const std::string name = info.name;
+      if (info.encryption_method != ZIP_EM_NONE)
+        return Unsupported("zip entry {} is encrypted", name);
+      if (info.comp_method != ZIP_CM_STORE && info.comp_method != ZIP_CM_DEFLATE) {
+        return Unsupported("zip entry {} has compression method {}; stored and deflated are read",
+                           name, info.comp_method);
+      }
+      if (info.comp_size > file_bytes)
+        return CorruptData("zip entry {} is said to have {} bytes in the file", name,
+                           info.comp_size);
+      if (info.comp_method == ZIP_CM_STORE && info.comp_size != info.size) {
+        return CorruptData("zip entry {} is stored, but with sizes {} and {}", name, info.comp_size,
+                           info.size);
+      }
+      if (!entries_.try_emplace(name, Entry{static_cast<uint64_t>(i), info.size}).second) {
+        return CorruptData("zip entry {} is there twice", name);
+      }
+      if (name.ends_with("/data.pkl") && name.find('/') == name.size() - 9)
+        prefix_ = name.substr(0, name.size() - 9);
+    }
+    return prefix_.empty()
+               ? CorruptData("a zip archive without data.pkl: not written by torch.save")
+               : OkStatus();
+  }
+
+  Status CheckByteOrder() {
+    if (!entries_.contains(prefix_ + "/byteorder"))
+      return OkStatus();  // before PyTorch 2.1: always the machine's, little
+    std::string order;
+    TE_RETURN_IF_ERROR(ReadSmall(prefix_ + "/byteorder", 16, &order));
+    if (order == "little") return OkStatus();
+    return Unsupported("written with byte order \"{}\"; only little-endian files are read", order);
+  }
+
+  Status ReadSmall(const std::string& name, size_t most, std::string* text) {
+    const Entry entry = entries_.at(name);
+    if (entry.size > most)
+      return Unsupported("{} has {} bytes; at most {} are taken", name, entry.size, most);
+    StatusOr<ZipEntry> stream = ZipEntry::Open(file_->archive_, entry.index);
+    if (!stream.ok()) return stream.status();
+    text->resize(static_cast<size_t>(entry.size));
+    return stream->Read(text->data(), text->size()).WithContext(name);
+  }
+
+  Status AddTensors(const PickleObject& root) {
+    if (root.kind != PickleObject::Kind::kDict) {
+      return Unsupported("the file holds {}; expected a state dict: names and tensors",
+                         root.kind_name());
+    }
+    for (size_t i = 0; i < root.items.size(); i += 2) {
+      const PickleObject& key = *root.items[i];
+      const PickleObject& value = *root.items[i + 1];
+      if (key.kind != PickleObject::Kind::kString)
+        return Unsupported("a key of the state dict is {}; expected a str", key.kind_name());
+      if (value.kind == PickleObject::Kind::kDict) {
+        return Unsupported(
+            "\"{}\" is a dict: a training checkpoint with the weights one level down? Expected "
+            "Hugging Face's flat "
+            "state dict; save it with: python -c \"import torch; d = torch.load('{}', "
+            "map_location='cpu', "
+            "weights_only=True); torch.save(d['{}'], '{}')\"",
+            key.text, file_->path_, key.text, file_->path_);
+      }
+      if (value.kind != PickleObject::Kind::kTensor) {
+        return Unsupported("\"{}\" is {}; expected a tensor", key.text, value.kind_name());
+      }
+      if (!names_.try_emplace(key.text, true).second)
+        return CorruptData("tensor {} is there twice", key.text);
+      TE_RETURN_IF_ERROR(AddTensor(key.text, value).WithContext("tensor " + key.text));
+    }
+    return SortByPlace();
+  }
+
+  Status AddTensor(const std::string& name, const PickleObject& tensor) {
+    const PickleObject& storage = *tensor.items[0];
+    TensorEntry entry;
+    Layout layout;
+    entry.name = name;
+    entry.type = tensor.type;
+    const uint64_t item = static_cast<uint64_t>(BitsOf(tensor.type) / 8);
+    const uint64_t storage_item = static_cast<uint64_t>(BitsOf(storage.type) / 8);
+    const auto it = entries_.find(prefix_ + "/data/" + storage.text);
+    if (it == entries_.end())
+      return CorruptData("its storage \"{}\" is not in the archive", storage.text);
+    uint64_t storage_bytes;
+    if (__builtin_mul_overflow(static_cast<uint64_t>(storage.integer), storage_item,
+                               &storage_bytes) ||
+        storage_bytes != it->second.size) {
+      return CorruptData(
+          "its storage \"{}\" is said to have {} elements of {} bytes, but the archive holds {} "
+          "bytes",
+          storage.text, storage.integer, storage_item, it->second.size);
+    }
+    // In 128 bits nothing here overflows: 64 dimensions of products below 2^126 are bounded before
+    // each step.
+    using Wide = unsigned __int128;
+    Wide elements = 1, last = static_cast<Wide>(tensor.integer);
+    bool empty = false;
+    for (const PickleObject* dim : tensor.items[1]->items) {
+      entry.shape.push_back(dim->integer);
+      empty = empty || dim->integer == 0;
+    }
+    for (size_t i = 0; i < entry.shape.size(); ++i) {
+      layout.strides.push_back(tensor.items[2]->items[i]->integer);
+      elements *= static_cast<Wide>(entry.shape[i]);
+      if (entry.shape[i] > 1)
+        last += static_cast<Wide>(entry.shape[i] - 1) * static_cast<Wide>(layout.strides[i]);
+      if (elements > static_cast<Wide>(INT64_MAX) / 8 || last > (Wide{1} << 120)) {
+        return CorruptData("the size of {} overflows", ShapeToString(entry.shape));
+      }
+    }
+    entry.elements = static_cast<int64_t>(elements);
+    const uint64_t available = storage_bytes / item;
+    if (!empty && last >= available) {
+      return CorruptData(
+          "shape {} with strides {} at offset {} reaches beyond its storage of {} elements",
+          ShapeToString(entry.shape), ShapeToString(layout.strides), tensor.integer, available);
+    }
+    int64_t expected = 1;
+    for (size_t i = entry.shape.size(); !empty && i-- > 0;) {
+      if (entry.shape[i] != 1 && layout.strides[i] != expected) layout.in_order = false;
+      expected *= entry.shape[i];
+    }
+    layout.zip_index = it->second.index;
+    if (!empty) {
+      layout.first_byte = static_cast<uint64_t>(tensor.integer) * item;
+      layout.span = static_cast<uint64_t>(last) - static_cast<uint64_t>(tensor.integer) + 1;
+    }
+    file_->entries_.push_back(std::move(entry));
+    file_->layouts_.push_back(std::move(layout));
+    return OkStatus();
+  }
+
+  // Reading then goes forward through the file.
+  Status SortByPlace() {
+    std::vector<size_t> order(file_->entries_.size());
+    for (size_t i = 0; i < order.size(); ++i) order[i] = i;
+    const auto place = [&](size_t i) {
+      return std::pair(file_->layouts_[i].zip_index, file_->layouts_[i].first_byte);
+    };
+    std::stable_sort(order.begin(), order.end(),
+                     [&](size_t a, size_t b) { return place(a) < place(b); });
+    std::vector<TensorEntry> entries;
+    std::vector<Layout> layouts;
+    for (size_t i : order) {
+      entries.push_back(std::move(file_->entries_[i]));
+      layouts.push_back(std::move(file_->layouts_[i]));
+    }
+    file_->entries_ = std::move(entries);
+    file_->layouts_ = std::move(layouts);
+    return OkStatus();
+  }
+
+  struct Entry {
+    uint64_t index = 0;
+    uint64_t size = 0;
+  };
+  TorchBinFile* file_;
+  std::unordered_map<std::string, Entry> entries_;
+  std::unordered_map<std::string, bool> names_;
+  std::string prefix_;
+};
+
+StatusOr<std::unique_ptr<TorchBinFile>> TorchBinFile::Open(const std::string& path) {
+  auto file = std::make_unique<TorchBinFile>();
+  file->path_ = path;
+  TE_ASSIGN_OR_RETURN(const InputFile input, InputFile::Open(path));
+  const int fd = dup(input.descriptor());
+  if (fd < 0) return IoError("{}: {}", path, std::strerror(errno));
+  int code = 0;
+  file->archive_ = zip_fdopen(fd, 0, &code);  // takes the descriptor when it succeeds
+  if (file->archive_ == nullptr) {
+    close(fd);
+    zip_error_t error;
+    zip_error_init_with_code(&error, code);
+    const std::string reason = zip_error_strerror(&error);
+    zip_error_fini(&error);
+    return CorruptData("{}: a zip archive by its first bytes, but: {}; truncated?", path, reason);
+  }
+  try {
+    TE_RETURN_IF_ERROR(Builder(file.get()).Build(input.size()).WithContext(path));
+  } catch (const std::bad_alloc&) {
+    return OutOfMemory("{}: no memory for the archive's list of tensors", path);
+  }
+  return file;
+}
+
+TorchBinFile::~TorchBinFile() {
+  if (archive_ != nullptr) zip_discard(archive_);
+}
+
+StatusOr<std::unique_ptr<TensorStream>> TorchBinFile::OpenStream(size_t index) const {
+  const TensorEntry& entry = entries_[index];
+  const Layout& layout = layouts_[index];
+  TE_ASSIGN_OR_RETURN(ZipEntry stream, ZipEntry::Open(archive_, layout.zip_index));
+  TE_RETURN_IF_ERROR(stream.Seek(layout.first_byte));
+  if (layout.in_order)
+    return std::unique_ptr<TensorStream>(std::make_unique<InOrderStream>(std::move(stream)));
+  const size_t item = static_cast<size_t>(BitsOf(entry.type) / 8);
+  std::vector<char> span(static_cast<size_t>(layout.span) * item);
+  TE_RETURN_IF_ERROR(stream.Read(span.data(), span.size()));
+  return std::unique_ptr<TensorStream>(
+      std::make_unique<GatherStream>(std::move(span), item, entry.shape, layout.strides));
+}
+
+bool IsLegacyTorchFile(std::string_view head) {
+  // Protocol 2 and the long 0x1950a86a20f9469cfc6c: MAGIC_NUMBER of torch/serialization.py, any
+  // protocol.
+  constexpr std::string_view kMagic("\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19", 12);
+  return head.size() >= 14 && head[0] == '\x80' && head.substr(2, 12) == kMagic;
+}
+
+Status NotAZip(const std::string& path, std::string_view head) {
+  if (IsLegacyTorchFile(head)) {
+    return Unsupported(
+        "{}: torch.save's format before PyTorch 1.6, which is not read; convert it with: python -c "
+        "\"import torch; "
+        "p = '{}'; torch.save(torch.load(p, map_location='cpu', weights_only=True), p)\"",
+        path, path);
+  }
+  return CorruptData(
+      "{}: no file of torch.save: a zip archive begins with PK, this one with byte {:#04x}{}", path,
+      head.empty() ? 0u : static_cast<unsigned char>(head[0]),
+      head.empty() ? " (it is empty)" : (head[0] == '<' ? " (a web page?)" : ""));
+}
+
+}  // namespace te
