@@ -91,13 +91,13 @@ double UnitRoundoff(DType dtype) {
     case DType::kFloat32:
       return 0x1p-24;
     case DType::kFloat16:
-      return 0x1p-11 / 2;
+      return 0x1p-11;
     case DType::kBFloat16:
-      return 0x1p-8 / 2;
+      return 0x1p-8;
     case DType::kFloat8E4M3:
-      return 0x1p-3 / 2;
+      return 0x1p-4;
     case DType::kFloat8E5M2:
-      return 0x1p-2 / 2;
+      return 0x1p-3;
     default:
       return 0;
   }

@@ -11,7 +11,7 @@
 namespace te::test {
 
 // Half the distance between 1 and the next number: the largest relative error of one rounding to
-// nearest (float32 2^-24, bfloat16 2^-9, float16 2^-12, float64 2^-53).
+// nearest (float32 2^-24, bfloat16 2^-8, float16 2^-11, float64 2^-53).
 double UnitRoundoff(DType dtype);
 
 // Any floating or integer view (but FP8), whatever its strides, in row-major order of its shape.

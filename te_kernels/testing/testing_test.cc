@@ -45,6 +45,14 @@ TEST(HostTensorTest, RoundsToTheDtypeAndReadsBackInRowMajorOrder) {
   EXPECT_EQ(ToDoubles(x.view().Transpose(0, 1)), (std::vector<double>{1, 1 + 0x1p-7, 1, -3}));
 }
 
+TEST(HostTensorTest, UnitRoundoffIsTheLargestErrorOfOneRounding) {
+  for (const DType dtype : {DType::kFloat32, DType::kBFloat16, DType::kFloat16}) {
+    const double u = UnitRoundoff(dtype);
+    EXPECT_EQ(HostTensor(dtype, {1}, {1 + u}).ToDoubles()[0], 1) << Name(dtype);  // a tie, to even
+    EXPECT_EQ(HostTensor(dtype, {1}, {1 + 3 * u}).ToDoubles()[0], 1 + 4 * u) << Name(dtype);
+  }
+}
+
 TEST(HostTensorTest, GuardsSeeAWriteBesideTheElements) {
   for (const int64_t pad : {0, 3}) {
     const HostTensor x(DType::kFloat32, {2, 3}, pad);
