@@ -1,0 +1,62 @@
+// Writing a model as a Hugging Face directory: safetensors shards, index, config.json, tokenizer
+// files.
+#pragma once
+
+#include <functional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "models/checkpoint/checkpoint_reader.h"
+#include "models/json/json.h"
+
+namespace te {
+
+// Copies dense device memory to the host; returns when the bytes are there.
+using CopyToHost = std::function<Status(ConstTensorView from, void* to)>;
+
+struct SaveTensor {
+  std::string name;  // Hugging Face's
+  StoredType type =
+      StoredType::kF32;   // in the file: F64, F32, F16 or BF16; rounded once, to nearest even
+  ConstTensorView value;  // dense
+  // For a tensor that has not been changed since it was read there under this name: when it is
+  // stored as `type` in it, its bytes are taken over as they are (a run in bfloat16 would otherwise
+  // round a float16 checkpoint, and NaN payloads would change).
+  const CheckpointReader* unchanged_in = nullptr;
+};
+
+struct SaveOptions {
+  int64_t max_shard_bytes = 5'000'000'000;  // Hugging Face's default in version 5 is larger; 5 GB
+                                            // was its default for years
+  // Null: the config.json of `source_directory`, byte for byte.
+  JsonValue config;
+  // Where tokenizer files, generation_config.json, chat templates and licenses are taken from;
+  // empty: nowhere.
+  std::string source_directory;
+  CopyToHost copy_to_host;  // null: values are host memory
+};
+
+// Writes `directory`: model.safetensors or model-00001-of-0000N.safetensors with
+// model.safetensors.index.json (shards filled by Hugging Face's greedy rule), metadata {"format":
+// "pt"}. Atomic and durable (directory_replacement.h): on every failure, and on a kill at any
+// moment, the directory is complete, old or new. It may be the one that the weights were read from.
+// Other files of an existing checkpoint directory stay, its weights of any format go. A non-empty
+// directory without config.json is refused: it is no checkpoint.
+Status SaveCheckpoint(const std::string& directory, std::span<const SaveTensor> tensors,
+                      const SaveOptions& options);
+
+// The checks that SaveCheckpoint begins with, for before a long run: may and can the directory be
+// replaced? Leaves nothing.
+Status CheckSaveDirectory(const std::string& directory);
+
+// `config` with its dtype ("dtype" and "torch_dtype", those that it has, else "torch_dtype") set to
+// that of saved weights.
+StatusOr<JsonValue> ConfigWithDType(const JsonValue& config, StoredType type);
+
+// "5GB", "300MB", "1GiB", "4096": as Hugging Face reads max_shard_size (GB = 10^9, GiB = 2^30).
+// kInvalidArgument.
+StatusOr<int64_t> ParseByteSize(std::string_view text);
+
+}  // namespace te
