@@ -32,6 +32,12 @@ class Context::CountingMemory : public MemoryResource {
 };
 
 StatusOr<std::unique_ptr<Context>> Context::Create(const ContextOptions& options) {
+  TE_ASSIGN_OR_RETURN(std::unique_ptr<Device> device, MakeDevice(options.device));
+  return Create(options, std::move(device));
+}
+
+StatusOr<std::unique_ptr<Context>> Context::Create(const ContextOptions& options,
+                                                   std::unique_ptr<Device> device) {
   if (options.num_threads < 0) {
     return InvalidArgument("num_threads is {}; expected 0 (all) or more", options.num_threads);
   }
@@ -50,7 +56,7 @@ StatusOr<std::unique_ptr<Context>> Context::Create(const ContextOptions& options
     }
   }
   std::unique_ptr<Context> context(new Context(options));
-  TE_ASSIGN_OR_RETURN(context->device_, MakeDevice(options.device));
+  context->device_ = std::move(device);
   if (context->options_.num_threads == 0) context->options_.num_threads = context->device_->default_threads();
   context->memory_ = std::make_unique<CountingMemory>(context->device_.get());
   context->scratch_ = std::make_unique<Arena>(context->memory_.get());

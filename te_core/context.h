@@ -26,6 +26,9 @@ class Context {
  public:
   // kInvalidArgument, kUnsupported (an unknown device, a group of more than one process: later issues).
   static StatusOr<std::unique_ptr<Context>> Create(const ContextOptions& options);
+  // On a device of the caller's own making (one that times its operations, say); options.device is not read.
+  static StatusOr<std::unique_ptr<Context>> Create(const ContextOptions& options,
+                                                   std::unique_ptr<Device> device);
   ~Context();
   Context(const Context&) = delete;
   Context& operator=(const Context&) = delete;

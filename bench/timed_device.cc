@@ -1,0 +1,146 @@
+#include "bench/timed_device.h"
+
+#include <chrono>
+#include <utility>
+
+namespace te::bench {
+namespace {
+
+Profile profile;
+KernelTable real;
+
+class Timer {
+ public:
+  explicit Timer(OperationTime* time) : time_(time), start_(std::chrono::steady_clock::now()) {}
+  ~Timer() {
+    ++time_->calls;
+    time_->seconds +=
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+  }
+
+ private:
+  OperationTime* time_;
+  std::chrono::steady_clock::time_point start_;
+};
+
+template <typename Args>
+std::string Key(const char* name, const Args&) {
+  return name;
+}
+std::string Key(const char* name, const GemmArgs& args) {
+  switch (args.kind) {
+    case GemmKind::kFprop:
+      return std::string(name) + " fprop";
+    case GemmKind::kDgrad:
+      return std::string(name) + " dgrad";
+    case GemmKind::kWgrad:
+      return std::string(name) + " wgrad";
+  }
+  return name;
+}
+
+template <typename Args>
+double Flops(const Args&) {
+  return 0;
+}
+// Every kind multiplies tokens, in_features and out_features: a and b hold two of them each.
+double Flops(const GemmArgs& args) {
+  const Shape& a = args.a.dense.shape();
+  const Shape& d = args.d.shape();
+  const int64_t inner = args.kind == GemmKind::kWgrad ? a[0] : a[1];
+  return 2.0 * static_cast<double>(d[0]) * static_cast<double>(d[1]) * static_cast<double>(inner);
+}
+
+template <typename Args, Operation<Args> KernelTable::*kMember>
+struct Timed {
+  static inline const char* name = nullptr;
+
+  static Status Run(const Exec& exec, const Args& args) {
+    OperationTime& time = profile[Key(name, args)];
+    time.flops += Flops(args);
+    Timer timer(&time);
+    return (real.*kMember)(exec, args);
+  }
+};
+
+class TimedDevice : public Device {
+ public:
+  explicit TimedDevice(std::unique_ptr<Device> device) : device_(std::move(device)) {
+    real = device_->kernels();
+    table_ = real;
+#define TE_TIME(ARGS, MEMBER)                        \
+  Timed<ARGS, &KernelTable::MEMBER>::name = #MEMBER; \
+  table_.MEMBER = Timed<ARGS, &KernelTable::MEMBER>::Run
+    TE_TIME(GemmArgs, gemm);
+    TE_TIME(BatchedGemmArgs, batched_gemm);
+    TE_TIME(RmsNormForwardArgs, rms_norm_forward);
+    TE_TIME(RmsNormBackwardArgs, rms_norm_backward);
+    TE_TIME(LayerNormForwardArgs, layer_norm_forward);
+    TE_TIME(LayerNormBackwardArgs, layer_norm_backward);
+    TE_TIME(ActivationForwardArgs, activation_forward);
+    TE_TIME(ActivationBackwardArgs, activation_backward);
+    TE_TIME(RopeArgs, rope);
+    TE_TIME(AttentionForwardArgs, attention_forward);
+    TE_TIME(AttentionBackwardArgs, attention_backward);
+    TE_TIME(SoftmaxForwardArgs, softmax_forward);
+    TE_TIME(SoftmaxBackwardArgs, softmax_backward);
+    TE_TIME(CrossEntropyArgs, cross_entropy);
+    TE_TIME(EmbeddingForwardArgs, embedding_forward);
+    TE_TIME(EmbeddingBackwardArgs, embedding_backward);
+    TE_TIME(AddArgs, add);
+    TE_TIME(MultiplyArgs, multiply);
+    TE_TIME(CastArgs, cast);
+    TE_TIME(DropoutForwardArgs, dropout_forward);
+    TE_TIME(DropoutBackwardArgs, dropout_backward);
+    TE_TIME(BiasGradientArgs, bias_gradient);
+    TE_TIME(SumArgs, sum);
+    TE_TIME(StepUpdateArgs, step_update);
+    TE_TIME(AdamWArgs, adamw);
+    TE_TIME(RandomFillArgs, random_fill);
+    TE_TIME(RepeatKvForwardArgs, repeat_kv_forward);
+    TE_TIME(RepeatKvBackwardArgs, repeat_kv_backward);
+#undef TE_TIME
+  }
+
+  const char* name() const override { return device_->name(); }
+  const KernelTable& kernels() const override { return table_; }
+  bool host_accessible() const override { return device_->host_accessible(); }
+  int default_threads() const override { return device_->default_threads(); }
+  StatusOr<std::unique_ptr<LibraryState>> NewLibraryState() override {
+    return device_->NewLibraryState();
+  }
+  Status CopyToHost(const Exec& exec, const void* device, void* host, size_t bytes) override {
+    Timer timer(&profile["copy to host"]);
+    return device_->CopyToHost(exec, device, host, bytes);
+  }
+  Status CopyFromHost(const Exec& exec, const void* host, void* device, size_t bytes) override {
+    Timer timer(&profile["copy from host"]);
+    return device_->CopyFromHost(exec, host, device, bytes);
+  }
+  Status Zero(const Exec& exec, void* device, size_t bytes) override {
+    Timer timer(&profile["zero"]);
+    return device_->Zero(exec, device, bytes);
+  }
+  Status Synchronize(const Exec& exec) override { return device_->Synchronize(exec); }
+  StatusOr<void*> Allocate(size_t bytes) override {
+    Timer timer(&profile["allocate"]);
+    return device_->Allocate(bytes);
+  }
+  void Free(void* pointer, size_t bytes) override { device_->Free(pointer, bytes); }
+
+ private:
+  std::unique_ptr<Device> device_;
+  KernelTable table_;
+};
+
+}  // namespace
+
+std::unique_ptr<Device> MakeTimedDevice(std::unique_ptr<Device> device) {
+  return std::make_unique<TimedDevice>(std::move(device));
+}
+
+const Profile& CurrentProfile() { return profile; }
+
+void ResetProfile() { profile.clear(); }
+
+}  // namespace te::bench
