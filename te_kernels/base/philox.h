@@ -29,7 +29,8 @@ struct RandomState {
 class Philox {
  public:
   // Four 32-bit numbers of block `block` of a resolved state. The counter is {block (64 bits), stream, low offset bits}
-  // and the offset's high bits enter the key, so that no two names share a counter and key.
+  // and the offset's high bits enter the key, so that no two names of
+  // one seed share a counter and key.
   static constexpr std::array<uint32_t, 4> Block(const RandomState& state, uint64_t block) {
     std::array<uint32_t, 4> c = {static_cast<uint32_t>(block), static_cast<uint32_t>(block >> 32),
                                  state.stream, static_cast<uint32_t>(state.offset)};
