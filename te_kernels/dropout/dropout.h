@@ -1,11 +1,12 @@
 // Dropout, with the bias before it and the residual after it, in one pass:
 //   forward:  out[t, h] = residual[t, h] + keep(t, h) * (x[t, h] + bias[h]) / (1 - p)
 //   backward: dx[t, h] = keep(t, h) * dout[t, h] / (1 - p)
-// keep(t, h) = ToUniform(random number t H + h of `random`) >= p (philox.h): no mask is stored, and every device
-// drops the same elements. p == 1 drops all; p == 0 is bias + residual addition.
+// keep(t, h) = ToUniform(random number t H + h of `random`) >= p (philox.h): no mask is stored, and
+// every device drops the same elements. p == 1 drops all; p == 0 is bias + residual addition.
 //
-// x, residual, out, dout, dx: [T, H], one dtype of {float32, bfloat16}, dense; bias [H] of that dtype. Arithmetic in float32,
-// one rounding. out may be x or residual; dx may be dout. bias and residual are optional.
+// x, residual, out, dout, dx: [T, H], one dtype of {float32, bfloat16}, dense; bias [H] of that
+// dtype. Arithmetic in float32, one rounding. out may be x or residual; dx may be dout. bias and
+// residual are optional.
 #pragma once
 
 #include "te_kernels/base/exec.h"

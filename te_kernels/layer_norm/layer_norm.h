@@ -1,10 +1,13 @@
-// LayerNorm (Ba, Kiros and Hinton 2016, "Layer Normalization", equation 4, over the hidden dimension).
+// LayerNorm (Ba, Kiros and Hinton 2016, "Layer Normalization", equation 4, over the hidden
+// dimension).
 //
 //   mean[t] = mean_h x[t, h];   rstd[t] = 1 / sqrt(mean_h (x[t, h] - mean[t])^2 + epsilon)
-//   y[t, h] = (x[t, h] - mean[t]) * rstd[t] * g[h] + beta[h],   g = gamma, or 1 + gamma when zero_centered_gamma
+//   y[t, h] = (x[t, h] - mean[t]) * rstd[t] * g[h] + beta[h],   g = gamma, or 1 + gamma when
+//   zero_centered_gamma
 //
 // backward, with xhat = (x - mean) * rstd and w = dy * g:
-//   dx = rstd * (w - mean_h(w) - xhat * mean_h(w * xhat)) (+ add);  dgamma = sum_t dy * xhat;  dbeta = sum_t dy
+//   dx = rstd * (w - mean_h(w) - xhat * mean_h(w * xhat)) (+ add);  dgamma = sum_t dy * xhat; dbeta
+//   = sum_t dy
 //
 // Shapes, dtypes, aliasing and determinism as in rms_norm.h; mean and rstd: float32 [T].
 #pragma once

@@ -7,10 +7,10 @@
 //   dx[t, h]  = rstd[t] * (w[t, h] - xhat[t, h] * mean_h(w[t, :] * xhat[t, :])) (+ add[t, h])
 //   dgamma[h] = sum_t dy[t, h] * xhat[t, h]   (+= when accumulate_dgamma)
 //
-// x, y, dy, dx, add: [T, H], one dtype of {float32, bfloat16}, inner stride 1; gamma, dgamma: [H] of that
-// dtype or float32; rstd: float32 [T]. Arithmetic in float32, gamma multiplied before the rounding of y
-// (as Transformer Engine does). y may be x; dx may be dy or add. Bitwise repeatable, for any number of
-// threads. T may be 0.
+// x, y, dy, dx, add: [T, H], one dtype of {float32, bfloat16}, inner stride 1; gamma, dgamma: [H]
+// of that dtype or float32; rstd: float32 [T]. Arithmetic in float32, gamma multiplied before the
+// rounding of y (as Transformer Engine does). y may be x; dx may be dy or add. Bitwise repeatable,
+// for any number of threads. T may be 0.
 #pragma once
 
 #include "te_kernels/base/exec.h"

@@ -1,14 +1,16 @@
 // Rotary position embedding (Su et al. 2021, "RoFormer", equation 34).
 //
-// Of each head's first 2R elements, R = cos.dim(1), pair r is rotated by the angle whose cosine and sine
-// stand in row p of the tables; the other elements are copied:
+// Of each head's first 2R elements, R = cos.dim(1), pair r is rotated by the angle whose cosine and
+// sine stand in row p of the tables; the other elements are copied:
 //   pairs are (r, r + R), or (2r, 2r + 1) when interleaved
 //   (u, v) -> (u c - v s, u s + v c);   inverse (the backward pass): (u c + v s, v c - u s)
-// p = positions[b, s] when given, else start_position + s. Tables are float32 [P, R]; a scaled table (YaRN's
-// attention factor) makes the map scaled, and `inverse` then is its transpose: the gradient.
+// p = positions[b, s] when given, else start_position + s. Tables are float32 [P, R]; a scaled
+// table (YaRN's attention factor) makes the map scaled, and `inverse` then is its transpose: the
+// gradient.
 //
-// x, y: [B, S, n, d], one dtype of {float32, bfloat16}, inner stride 1, other strides free (a slice of a packed
-// QKV buffer is fine); y may be x itself. Arithmetic in float32. positions: int32 [B, S].
+// x, y: [B, S, n, d], one dtype of {float32, bfloat16}, inner stride 1, other strides free (a slice
+// of a packed QKV buffer is fine); y may be x itself. Arithmetic in float32. positions: int32 [B,
+// S].
 #pragma once
 
 #include "te_kernels/base/exec.h"
@@ -27,7 +29,8 @@ struct RopeArgs {
   Sink y;
 };
 
-// A position outside the table is kInvalidArgument (checked on the CPU; callers of a GPU check before).
+// A position outside the table is kInvalidArgument (checked on the CPU; callers of a GPU check
+// before).
 Status ValidateRope(const RopeArgs& args);
 Status RopeCpu(const Exec& exec, const RopeArgs& args);
 

@@ -48,8 +48,10 @@ TEST(HostTensorTest, RoundsToTheDtypeAndReadsBackInRowMajorOrder) {
 TEST(HostTensorTest, UnitRoundoffIsTheLargestErrorOfOneRounding) {
   for (const DType dtype : {DType::kFloat32, DType::kBFloat16, DType::kFloat16}) {
     const double u = UnitRoundoff(dtype);
-    EXPECT_EQ(HostTensor(dtype, {1}, {1 + u}).ToDoubles()[0], 1) << Name(dtype);  // a tie, to even
-    EXPECT_EQ(HostTensor(dtype, {1}, {1 + 3 * u}).ToDoubles()[0], 1 + 4 * u) << Name(dtype);
+    EXPECT_EQ(HostTensor(dtype, {1}, std::vector<double>{1 + u}).ToDoubles()[0], 1)
+        << Name(dtype);  // a tie, to even
+    EXPECT_EQ(HostTensor(dtype, {1}, std::vector<double>{1 + 3 * u}).ToDoubles()[0], 1 + 4 * u)
+        << Name(dtype);
   }
 }
 

@@ -1,0 +1,257 @@
+#include "te_kernels/rope/rope.h"
+
+#include <cmath>
+#include <vector>
+
+#include "gtest/gtest.h"
+#include "te_kernels/rope/rope_ref.h"
+#include "te_kernels/testing/cpu_exec.h"
+#include "te_kernels/testing/host_tensor.h"
+#include "te_kernels/testing/near.h"
+
+namespace te {
+namespace {
+
+using test::HostTensor;
+using Doubles = std::vector<double>;
+
+struct Case {
+  int64_t b, s, n, d, pairs;
+  DType dtype;
+  bool interleaved;
+  int64_t pad;
+};
+
+std::vector<Case> Cases() {
+  std::vector<Case> out;
+  const int64_t shapes[][5] = {{1, 1, 1, 2, 1},   {2, 3, 5, 64, 32}, {1, 7, 2, 80, 40},
+                               {2, 2, 3, 23, 7},  {1, 2, 1, 9, 0},   {3, 0, 2, 8, 4},
+                               {1, 3, 2, 128, 17}};
+  for (const auto& s : shapes) {
+    for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
+      for (const bool interleaved : {false, true}) {
+        out.push_back({s[0], s[1], s[2], s[3], s[4], dtype, interleaved, 0});
+        out.push_back({s[0], s[1], s[2], s[3], s[4], dtype, interleaved, 3});
+      }
+    }
+  }
+  return out;
+}
+
+constexpr int64_t kRows = 12;  // of the tables
+
+struct Problem {
+  // Tables of scaled rotations (YaRN), by 1.2.
+  explicit Problem(const Case& c)
+      : c(c),
+        x(HostTensor::Normal(c.dtype, {c.b, c.s, c.n, c.d}, 1, 1, c.pad)),
+        cos(DType::kFloat32, {kRows, c.pairs}, c.pad),
+        sin(DType::kFloat32, {kRows, c.pairs}, c.pad) {
+    Doubles angles = test::UniformDoubles(kRows * c.pairs, 2, -3, 3), cosines, sines;
+    for (double a : angles) {
+      cosines.push_back(1.2 * std::cos(a));
+      sines.push_back(1.2 * std::sin(a));
+    }
+    test::FromDoubles(cosines, cos);
+    test::FromDoubles(sines, sin);
+  }
+
+  RopeArgs Args(const TensorView& y) const {
+    RopeArgs args;
+    args.x = x;
+    args.cos = cos;
+    args.sin = sin;
+    args.interleaved = c.interleaved;
+    args.y = Sink(y);
+    return args;
+  }
+
+  // positions: by b and s.
+  Doubles Want(const Doubles& xs, const std::vector<int64_t>& positions, bool inverse) const {
+    const Doubles cosines = cos.ToDoubles(), sines = sin.ToDoubles();
+    Doubles out;
+    for (int64_t i = 0; i < c.b * c.s; ++i) {
+      const int64_t p = positions[i] * c.pairs;
+      const Doubles row_cos(cosines.begin() + p, cosines.begin() + p + c.pairs);
+      Doubles row_sin(sines.begin() + p, sines.begin() + p + c.pairs);
+      for (double& v : row_sin) v = inverse ? -v : v;
+      for (int64_t n = 0; n < c.n; ++n) {
+        const auto head = xs.begin() + (i * c.n + n) * c.d;
+        for (double v : ref::Rope(Doubles(head, head + c.d), row_cos, row_sin, c.interleaved))
+          out.push_back(v);
+      }
+    }
+    return out;
+  }
+  std::vector<int64_t> Consecutive(int64_t start) const {
+    std::vector<int64_t> out;
+    for (int64_t i = 0; i < c.b * c.s; ++i) out.push_back(start + i % c.s);
+    return out;
+  }
+  // Two products and a sum of values up to the largest of x and 1.2, in float32; then one rounding.
+  double Tolerance() const {
+    const double largest = 2 * 1.2 * test::MaxAbs(x.ToDoubles());
+    return largest * (test::UnitRoundoff(c.dtype) + 3 * 0x1p-24);
+  }
+
+  Case c;
+  HostTensor x, cos, sin;
+};
+
+TEST(RopeTest, AgreesWithTheReferenceBothWays) {
+  const test::CpuExec exec;
+  for (const Case& c : Cases()) {
+    const Problem p(c);
+    const Doubles xs = p.x.ToDoubles();
+    for (const bool inverse : {false, true}) {
+      const HostTensor y(c.dtype, {c.b, c.s, c.n, c.d}, c.pad);
+      RopeArgs args = p.Args(y);
+      args.inverse = inverse;
+      args.start_position = 4;
+      ASSERT_TRUE(test::IsOk(RopeCpu(exec, args)));
+      const auto positions = p.Consecutive(4);
+      EXPECT_TRUE(test::Near(y.ToDoubles(), p.Want(xs, positions, inverse), p.Tolerance()));
+      EXPECT_TRUE(y.GuardsIntact());
+      if (xs.empty()) continue;
+      for (const int64_t i : {int64_t{0}, static_cast<int64_t>(xs.size()) - 1}) {
+        EXPECT_FALSE(test::Near(
+            y.ToDoubles(), p.Want(test::Disturbed(xs, i, 1), positions, inverse), p.Tolerance()));
+      }
+      if (c.pairs == 0) continue;
+      EXPECT_FALSE(test::Near(y.ToDoubles(), p.Want(xs, positions, !inverse), p.Tolerance()));
+      EXPECT_FALSE(test::Near(y.ToDoubles(), p.Want(xs, p.Consecutive(3), inverse), p.Tolerance()));
+    }
+  }
+}
+
+// The gradient of a linear map is its transpose: <R x, z> = <x, R' z>, for scaled tables too.
+TEST(RopeTest, InverseIsTheGradient) {
+  const test::CpuExec exec;
+  for (const bool interleaved : {false, true}) {
+    const Problem p({2, 3, 2, 40, 17, DType::kFloat32, interleaved, 0});
+    const Shape shape = {2, 3, 2, 40};
+    const HostTensor z = HostTensor::Normal(DType::kFloat32, shape, 9),
+                     forward(DType::kFloat32, shape), backward(DType::kFloat32, shape);
+    RopeArgs args = p.Args(forward);
+    ASSERT_TRUE(test::IsOk(RopeCpu(exec, args)));
+    args.x = z;
+    args.inverse = true;
+    args.y = Sink(backward);
+    ASSERT_TRUE(test::IsOk(RopeCpu(exec, args)));
+    const Doubles xs = p.x.ToDoubles(), zs = z.ToDoubles(), f = forward.ToDoubles(),
+                  b = backward.ToDoubles();
+    double left = 0, right = 0, size = 0;
+    for (size_t i = 0; i < xs.size(); ++i) {
+      left += f[i] * zs[i];
+      right += xs[i] * b[i];
+      size += std::abs(f[i] * zs[i]) + std::abs(xs[i] * b[i]);
+    }
+    EXPECT_NEAR(left, right, 4 * 0x1p-24 * size);
+    EXPECT_GT(std::abs(left - right - f[0] * zs[0]),
+              4 * 0x1p-24 * size);  // without one term: not equal
+  }
+}
+
+TEST(RopeTest, PositionsChooseTheRowsOfTheTables) {
+  const test::CpuExec exec;
+  const Problem p({2, 3, 2, 8, 4, DType::kFloat32, false, 0});
+  const std::vector<int64_t> positions = {0, 5, 11, 2, 2, 1};
+  const HostTensor index(DType::kInt32, {2, 3}, Doubles(positions.begin(), positions.end()), 1);
+  const HostTensor y(DType::kFloat32, {2, 3, 2, 8});
+  RopeArgs args = p.Args(y);
+  args.positions = index;
+  ASSERT_TRUE(test::IsOk(RopeCpu(exec, args)));
+  EXPECT_TRUE(test::Near(y.ToDoubles(), p.Want(p.x.ToDoubles(), positions, false), p.Tolerance()));
+  auto other = positions;
+  other[1] = 6;
+  EXPECT_FALSE(test::Near(y.ToDoubles(), p.Want(p.x.ToDoubles(), other, false), p.Tolerance()));
+}
+
+// sbhd memory seen as bshd, and a slice of packed Q, K, V.
+TEST(RopeTest, WorksInPlaceOnAnyStrides) {
+  const test::CpuExec exec;
+  for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
+    for (const bool interleaved : {false, true}) {
+      const Problem p({2, 3, 2, 80, 40, dtype, interleaved, 0});
+      const HostTensor want(dtype, {2, 3, 2, 80});
+      ASSERT_TRUE(test::IsOk(RopeCpu(exec, p.Args(want))));
+      // [S, B, (q: 2, k: 2, v: 2 heads), d]
+      const HostTensor packed(dtype, {3, 2, 6, 80}, Doubles(3 * 2 * 6 * 80, 7.0));
+      const TensorView k = packed.view().Slice(2, 2, 4).Transpose(0, 1);
+      test::FromDoubles(p.x.ToDoubles(), k);
+      RopeArgs args = p.Args(k);
+      args.x = k;
+      ASSERT_TRUE(test::IsOk(RopeCpu(exec, args)));
+      EXPECT_EQ(test::BytesOf(k), want.Bytes());
+      for (const int64_t head : {0, 4}) {
+        EXPECT_TRUE(test::Near(test::ToDoubles(packed.view().Slice(2, head, head + 2)),
+                               Doubles(3 * 2 * 2 * 80, 7.0), 0));
+      }
+    }
+  }
+}
+
+TEST(RopeTest, ThreadsAndRepetitionDoNotChangeABit) {
+  for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
+    const Problem p({9, 11, 8, 64, 32, dtype, false, 0});
+    const Shape shape = {9, 11, 8, 64};
+    const HostTensor y(dtype, shape);
+    ASSERT_TRUE(test::IsOk(RopeCpu(test::CpuExec(1), p.Args(y))));
+    for (int repeat = 0; repeat < 2; ++repeat) {
+      const HostTensor again(dtype, shape);
+      ASSERT_TRUE(test::IsOk(RopeCpu(test::CpuExec(2), p.Args(again))));
+      EXPECT_EQ(again.Bytes(), y.Bytes());
+    }
+  }
+}
+
+TEST(RopeTest, RefusesPositionsOutsideTheTableAndTouchesNothing) {
+  const test::CpuExec exec;
+  constexpr StatusCode kBad = StatusCode::kInvalidArgument;
+  const Problem p({1, 3, 1, 8, 4, DType::kFloat32, false, 0});
+  const HostTensor y(DType::kFloat32, {1, 3, 1, 8});
+  const auto before = y.Bytes();
+  RopeArgs args = p.Args(y);
+  args.start_position = kRows - 2;
+  EXPECT_TRUE(test::FailsWith(RopeCpu(exec, args), kBad, "positions 10 to 12"));
+  args.start_position = -1;
+  EXPECT_TRUE(test::FailsWith(RopeCpu(exec, args), kBad, "positions -1 to 1"));
+  args.start_position = INT64_MAX;
+  EXPECT_FALSE(RopeCpu(exec, args).ok());
+  const HostTensor high(DType::kInt32, {1, 3}, {0, 12, 1}), low(DType::kInt32, {1, 3}, {0, 1, -1});
+  args = p.Args(y);
+  args.positions = high;
+  EXPECT_TRUE(test::FailsWith(RopeCpu(exec, args), kBad, "positions[0, 1] is 12"));
+  args.positions = low;
+  EXPECT_TRUE(test::FailsWith(RopeCpu(exec, args), kBad, "positions[0, 2] is -1"));
+  EXPECT_EQ(y.Bytes(), before);
+}
+
+TEST(RopeTest, RefusesWhatDoesNotFitByName) {
+  const test::CpuExec exec;
+  constexpr StatusCode kBad = StatusCode::kInvalidArgument;
+  const Problem p({1, 3, 1, 8, 4, DType::kFloat32, false, 0});
+  const HostTensor y(DType::kFloat32, {1, 3, 1, 8}), wide(DType::kFloat32, {kRows, 5}),
+      index(DType::kInt32, {3, 1}), half(DType::kBFloat16, {kRows, 4});
+  RopeArgs args = p.Args(y);
+  args.cos = wide;
+  args.sin = wide;
+  EXPECT_TRUE(test::FailsWith(RopeCpu(exec, args), kBad, "rotates 10 elements"));
+  args = p.Args(y);
+  args.sin = wide;
+  EXPECT_TRUE(test::FailsWith(RopeCpu(exec, args), kBad, "sin is"));
+  args = p.Args(y);
+  args.cos = half;
+  EXPECT_TRUE(test::FailsWith(RopeCpu(exec, args), kBad, "cos is bfloat16"));
+  args = p.Args(y);
+  args.positions = index;
+  EXPECT_TRUE(test::FailsWith(RopeCpu(exec, args), kBad, "positions is int32 [3, 1]"));
+  args = p.Args(wide);
+  EXPECT_TRUE(test::FailsWith(RopeCpu(exec, args), kBad, "y is"));
+  args = p.Args(y);
+  args.y.quant.format = QuantFormat::kFloat8E4M3;
+  EXPECT_TRUE(test::FailsWith(RopeCpu(exec, args), StatusCode::kUnsupported, "y is a quantized"));
+}
+
+}  // namespace
+}  // namespace te
