@@ -1,0 +1,354 @@
+#include "te_kernels/attention/attention.h"
+
+#include <cmath>
+#include <complex>
+#include <vector>
+
+#include "gtest/gtest.h"
+#include "te_kernels/attention/attention_ref.h"
+#include "te_kernels/gemm/onednn_exec.h"
+#include "te_kernels/testing/host_tensor.h"
+#include "te_kernels/testing/near.h"
+
+namespace te {
+namespace {
+
+using ref::AttentionShape;
+using test::HostTensor;
+using Complex = std::complex<double>;
+using Doubles = std::vector<double>;
+
+constexpr AttentionMaskType kTypes[] = {
+    AttentionMaskType::kNoMask,
+    AttentionMaskType::kPadding,
+    AttentionMaskType::kCausal,
+    AttentionMaskType::kPaddingCausal,
+    AttentionMaskType::kCausalBottomRight,
+    AttentionMaskType::kPaddingCausalBottomRight,
+    AttentionMaskType::kArbitrary,
+};
+
+struct Case {
+  AttentionShape s;
+  DType dtype = DType::kFloat32;
+  AttentionMaskType type = AttentionMaskType::kCausal;
+  int64_t window_left = -1, window_right = -1;
+  float dropout = 0;
+  int64_t pad = 0;
+};
+
+HostTensor Bits(const Shape& shape, uint64_t seed) {
+  Doubles values = test::UniformDoubles(shape.elements(), seed, 0, 1);
+  for (double& v : values) v = v < 0.4 ? 1 : 0;
+  return HostTensor(DType::kUInt8, shape, values);
+}
+
+class Problem {
+ public:
+  explicit Problem(const Case& c)
+      : c_(c),
+        q_(HostTensor::Normal(c.dtype, {c.s.batch, c.s.queries, c.s.heads, c.s.head_dim}, 1, 1,
+                              c.pad)),
+        k_(HostTensor::Normal(c.dtype, {c.s.batch, c.s.keys, c.s.groups, c.s.head_dim}, 2, 1,
+                              c.pad)),
+        v_(HostTensor::Normal(c.dtype, {c.s.batch, c.s.keys, c.s.groups, c.s.value_dim}, 3, 1,
+                              c.pad)),
+        dout_(HostTensor::Normal(c.dtype, OutShape(), 4, 1, c.pad)),
+        out_(c.dtype, OutShape(), c.pad),
+        lse_(DType::kFloat32, {c.s.batch, c.s.heads, c.s.queries}),
+        dq_(c.dtype, q_.view().shape(), c.pad),
+        dk_(c.dtype, k_.view().shape(), c.pad),
+        dv_(c.dtype, v_.view().shape(), c.pad),
+        padding_(Bits({c.s.batch, c.s.keys}, 5)),
+        arbitrary_(Bits({1, c.s.heads, c.s.queries, c.s.keys}, 6)) {}
+
+  Status Forward(const Exec& exec) {
+    return AttentionForwardCpu(exec, {.q = q_,
+                                      .k = k_,
+                                      .v = v_,
+                                      .mask = Mask(),
+                                      .softmax_scale = Scale(),
+                                      .dropout = c_.dropout,
+                                      .random = random_,
+                                      .out = out_,
+                                      .lse = lse_});
+  }
+  Status Backward(const Exec& exec) {
+    return AttentionBackwardCpu(exec, {.q = q_,
+                                       .k = k_,
+                                       .v = v_,
+                                       .out = out_,
+                                       .dout = dout_,
+                                       .lse = lse_,
+                                       .mask = Mask(),
+                                       .softmax_scale = Scale(),
+                                       .dropout = c_.dropout,
+                                       .random = random_,
+                                       .dq = dq_,
+                                       .dk = dk_,
+                                       .dv = dv_});
+  }
+
+  AttentionMask Mask() const {
+    return {.type = c_.type,
+            .padding = padding_,
+            .arbitrary = arbitrary_,
+            .window_left = c_.window_left,
+            .window_right = c_.window_right};
+  }
+  float Scale() const { return 1.0f / std::sqrt(static_cast<float>(c_.s.head_dim)); }
+
+  template <typename Scalar>
+  std::vector<Scalar> Want(const std::vector<Scalar>& q, const std::vector<Scalar>& k,
+                           const std::vector<Scalar>& v, Doubles* lse = nullptr) const {
+    return ref::Attention<Scalar>(c_.s, q, k, v, Mask(), Scale(), c_.dropout, random_, lse);
+  }
+
+  // Derivative of sum(dout * out) in the direction of one element after the other, by the complex
+  // step (Squire and Trapp 1998): exact.
+  Doubles WantGradient(int which) const {
+    std::vector<Complex> inputs[3];
+    const HostTensor* tensors[3] = {&q_, &k_, &v_};
+    for (int i = 0; i < 3; ++i) {
+      for (double x : tensors[i]->ToDoubles()) inputs[i].push_back(x);
+    }
+    const Doubles dout = dout_.ToDoubles();
+    Doubles gradient;
+    for (Complex& x : inputs[which]) {
+      const Complex saved = x;
+      x += Complex(0, 1e-30);
+      const std::vector<Complex> out = Want<Complex>(inputs[0], inputs[1], inputs[2]);
+      double sum = 0;
+      for (size_t i = 0; i < out.size(); ++i) sum += dout[i] * out[i].imag() / 1e-30;
+      gradient.push_back(sum);
+      x = saved;
+    }
+    return gradient;
+  }
+
+  // Errors, to first order. u: float32's roundoff, w: that of the dtype (the roundings of p, ds,
+  // out and the result).
+  //   scores err by (d + 2) u sum|q k| scale <= (d + 2) u S, and a change e of a score changes its
+  //   p by the factor 1 + 2 e: p errs by the factor 1 + dp with dp = 2 (d + 2) u S + (Skv + 8) u
+  //   (exponential, sum, quotient), out by dp + (Skv + 1) u + 2 w relative to sum p |v| <= max |v|
+  //   / (1 - dropout).
+  double ScoreSize() const {  // Cauchy and Schwarz: sum |q k| <= |q| |k|
+    return Scale() * LongestRow(q_) * LongestRow(k_);
+  }
+  static double LongestRow(const HostTensor& x) {
+    const Doubles values = x.ToDoubles();
+    const size_t width = static_cast<size_t>(x.view().dim(3));
+    double longest = 0, sum = 0;
+    for (size_t i = 0; i < values.size(); ++i) {
+      sum = (i % width == 0 ? 0 : sum) + values[i] * values[i];
+      longest = std::max(longest, sum);
+    }
+    return std::sqrt(longest);
+  }
+  double ProbabilityError() const {
+    const double u = test::UnitRoundoff(DType::kFloat32);
+    return (2 * (c_.s.head_dim + 2) * ScoreSize() + c_.s.keys + 8) * u;
+  }
+  double OutTolerance() const {
+    const double u = test::UnitRoundoff(DType::kFloat32), w = test::UnitRoundoff(c_.dtype);
+    return 1.1 * (ProbabilityError() + (c_.s.keys + 1) * u + 2 * w) * test::MaxAbs(v_.ToDoubles()) /
+           (1 - c_.dropout);
+  }
+  //   |dp_ij - D_i| <= 2 G, G = max |dout_i| |v_j| / (1 - dropout): it errs by G ((dv + 2) u + w +
+  //   dp); ds = p (dp - D) scale errs by 2 G scale (dp + (dv + 3) u + 2 w) p in sum over j, where
+  //   sum_j p = 1, and dq sums it against k. For dk and dv the sum runs over the queries of all
+  //   heads of the group: at most R rows, each p <= 1.
+  double GradientTolerance(int which) const {
+    const double u = test::UnitRoundoff(DType::kFloat32), w = test::UnitRoundoff(c_.dtype);
+    const double rows = static_cast<double>(c_.s.queries * c_.s.heads / c_.s.groups);
+    const double dout = test::MaxAbs(dout_.ToDoubles());
+    const double g = LongestRow(dout_) * LongestRow(v_) / (1 - c_.dropout);
+    const double relative =
+        ProbabilityError() + (c_.s.value_dim + c_.s.keys + rows + 3) * u + 4 * w;
+    if (which == 0) return 2 * relative * 2 * g * Scale() * test::MaxAbs(k_.ToDoubles());
+    if (which == 1)
+      return 2 * relative * 2 * g * Scale() * test::MaxAbs(q_.ToDoubles()) * std::sqrt(rows);
+    return 2 * relative * dout * std::sqrt(rows) / (1 - c_.dropout);
+  }
+
+  Case c_;
+  HostTensor q_, k_, v_, dout_, out_, lse_, dq_, dk_, dv_, padding_, arbitrary_;
+  RandomState random_ = {.seed = 7, .stream = 3, .offset = 11};
+
+ private:
+  Shape OutShape() const { return {c_.s.batch, c_.s.queries, c_.s.heads, c_.s.value_dim}; }
+};
+
+std::vector<Case> SmallCases() {
+  std::vector<Case> out;
+  for (DType dtype : {DType::kFloat32, DType::kBFloat16}) {
+    for (AttentionMaskType type : kTypes) {
+      out.push_back({{2, 5, 5, 4, 2, 6, 6}, dtype, type});
+      out.push_back(
+          {{1, 3, 7, 3, 1, 5, 4}, dtype, type, -1, -1, 0, 3});  // more keys than queries, odd
+                                                                // head_dim, padded strides
+      out.push_back({{1, 7, 4, 2, 2, 1, 1}, dtype, type, -1, -1, 0.3f});  // fewer keys; dropout
+      out.push_back({{1, 9, 9, 2, 1, 4, 4}, dtype, type, 2, 1});          // window
+      out.push_back({{1, 6, 6, 2, 2, 3, 3}, dtype, type, 0, 0, 0.5f});    // the diagonal alone
+    }
+  }
+  return out;
+}
+
+std::string Describe(const Case& c) {
+  return fmt::format("{} {} B{} Sq{} Skv{} n{} g{} d{}/{} window {},{} dropout {} pad {}",
+                     Name(c.dtype), Name(c.type), c.s.batch, c.s.queries, c.s.keys, c.s.heads,
+                     c.s.groups, c.s.head_dim, c.s.value_dim, c.window_left, c.window_right,
+                     c.dropout, c.pad);
+}
+
+void CheckForward(const Exec& exec, Problem& p) {
+  ASSERT_TRUE(test::IsOk(p.Forward(exec)));
+  Doubles lse;
+  const Doubles want = p.Want(p.q_.ToDoubles(), p.k_.ToDoubles(), p.v_.ToDoubles(), &lse);
+  EXPECT_TRUE(test::Near(p.out_.ToDoubles(), want, p.OutTolerance()));
+  const double u = test::UnitRoundoff(DType::kFloat32);
+  EXPECT_TRUE(test::Near(p.lse_.ToDoubles(), lse, p.ProbabilityError() + u * (p.ScoreSize() + 20)));
+  EXPECT_TRUE(p.out_.GuardsIntact());
+}
+
+TEST(Attention, ForwardAgreesForEveryMask) {
+  for (bool native : {true, false}) {
+    test::OnednnExec exec(2, native);
+    for (const Case& c : SmallCases()) {
+      SCOPED_TRACE(Describe(c));
+      Problem p(c);
+      CheckForward(exec, p);
+    }
+  }
+}
+
+TEST(Attention, ForwardAgreesOverSeveralBlocks) {
+  for (DType dtype : {DType::kFloat32, DType::kBFloat16}) {
+    for (AttentionMaskType type : kTypes) {
+      Case c{
+          {1, 301, 301, 2, 1, 16, 16}, dtype, type, type == AttentionMaskType::kCausal ? 70 : -1};
+      SCOPED_TRACE(Describe(c));
+      Problem p(c);
+      CheckForward(test::OnednnExec(2), p);
+    }
+  }
+}
+
+TEST(Attention, BackwardIsTheComplexStepDerivative) {
+  for (bool native : {true, false}) {
+    test::OnednnExec exec(2, native);
+    for (const Case& c : SmallCases()) {
+      SCOPED_TRACE(Describe(c));
+      Problem p(c);
+      ASSERT_TRUE(test::IsOk(p.Forward(exec)));
+      ASSERT_TRUE(test::IsOk(p.Backward(exec)));
+      const HostTensor* got[3] = {&p.dq_, &p.dk_, &p.dv_};
+      for (int which = 0; which < 3; ++which) {
+        SCOPED_TRACE(which);
+        EXPECT_TRUE(
+            test::Near(got[which]->ToDoubles(), p.WantGradient(which), p.GradientTolerance(which)));
+        EXPECT_TRUE(got[which]->GuardsIntact());
+      }
+    }
+  }
+}
+
+// Over several blocks: the derivative along the gradient itself (by the complex step) is its
+// squared norm.
+TEST(Attention, BackwardAgreesOverSeveralBlocks) {
+  test::OnednnExec exec(2);
+  Problem p(
+      {{1, 150, 290, 4, 2, 8, 8}, DType::kFloat32, AttentionMaskType::kCausalBottomRight, 100});
+  ASSERT_TRUE(test::IsOk(p.Forward(exec)));
+  ASSERT_TRUE(test::IsOk(p.Backward(exec)));
+  const HostTensor* tensors[3] = {&p.q_, &p.k_, &p.v_};
+  const HostTensor* gradients[3] = {&p.dq_, &p.dk_, &p.dv_};
+  const Doubles dout = p.dout_.ToDoubles();
+  for (int which = 0; which < 3; ++which) {
+    std::vector<Complex> inputs[3];
+    for (int i = 0; i < 3; ++i) {
+      for (double x : tensors[i]->ToDoubles()) inputs[i].push_back(x);
+    }
+    const Doubles direction = gradients[which]->ToDoubles();
+    for (size_t i = 0; i < direction.size(); ++i)
+      inputs[which][i] += Complex(0, 1e-30 * direction[i]);
+    const std::vector<Complex> out = p.Want<Complex>(inputs[0], inputs[1], inputs[2]);
+    double want = 0, got = 0;
+    for (size_t i = 0; i < out.size(); ++i) want += dout[i] * out[i].imag() / 1e-30;
+    for (double g : direction) got += g * g;
+    // Independent errors of at most the tolerance each, weighted by the direction.
+    const double tolerance = p.GradientTolerance(which) * std::sqrt(got);
+    EXPECT_NEAR(got, want, tolerance);
+    EXPECT_GT(want, 5 * tolerance) << "the check could not fail";
+  }
+}
+
+TEST(Attention, ADisturbedInputIsNoticed) {
+  test::OnednnExec exec(2);
+  for (DType dtype : {DType::kFloat32, DType::kBFloat16}) {
+    Problem p({{2, 5, 5, 4, 2, 6, 6}, dtype, AttentionMaskType::kCausal});
+    ASSERT_TRUE(test::IsOk(p.Forward(exec)));
+    const Doubles q = p.q_.ToDoubles(), k = p.k_.ToDoubles(), v = p.v_.ToDoubles();
+    EXPECT_FALSE(
+        test::Near(p.out_.ToDoubles(), p.Want(q, k, test::Disturbed(v, 3, 0.5)), p.OutTolerance()));
+    EXPECT_FALSE(
+        test::Near(p.out_.ToDoubles(), p.Want(q, test::Disturbed(k, 3, 1.0), v), p.OutTolerance()));
+    ASSERT_TRUE(test::IsOk(p.Backward(exec)));
+    for (int which = 0; which < 3; ++which) {
+      const HostTensor* got[3] = {&p.dq_, &p.dk_, &p.dv_};
+      const double tolerance = p.GradientTolerance(which);
+      EXPECT_FALSE(test::Near(got[which]->ToDoubles(),
+                              test::Disturbed(p.WantGradient(which), 2, 2 * tolerance + 0.05),
+                              tolerance));
+    }
+  }
+}
+
+TEST(Attention, ARowWithoutVisibleKeysIsZeroAndHasNoGradient) {
+  test::OnednnExec exec(2);
+  Problem p({{1, 4, 4, 2, 1, 8, 8}, DType::kBFloat16, AttentionMaskType::kPadding});
+  std::fill_n(p.padding_.view().as<uint8_t>(), 4, uint8_t{1});
+  ASSERT_TRUE(test::IsOk(p.Forward(exec)));
+  ASSERT_TRUE(test::IsOk(p.Backward(exec)));
+  EXPECT_EQ(test::MaxAbs(p.out_.ToDoubles()), 0);
+  for (double x : p.lse_.ToDoubles()) EXPECT_EQ(x, -std::numeric_limits<double>::infinity());
+  for (const HostTensor* g : {&p.dq_, &p.dk_, &p.dv_}) EXPECT_EQ(test::MaxAbs(g->ToDoubles()), 0);
+}
+
+TEST(Attention, BitsDoNotDependOnThreads) {
+  for (DType dtype : {DType::kFloat32, DType::kBFloat16}) {
+    std::vector<uint8_t> first[4];
+    for (int threads : {1, 2, 2, 3}) {
+      test::OnednnExec exec(threads);
+      Problem p(
+          {{2, 97, 97, 4, 2, 16, 16}, dtype, AttentionMaskType::kPaddingCausal, 50, -1, 0.1f});
+      ASSERT_TRUE(test::IsOk(p.Forward(exec)));
+      ASSERT_TRUE(test::IsOk(p.Backward(exec)));
+      const HostTensor* all[4] = {&p.out_, &p.dq_, &p.dk_, &p.dv_};
+      for (int i = 0; i < 4; ++i) {
+        if (first[i].empty()) first[i] = all[i]->Bytes();
+        EXPECT_EQ(all[i]->Bytes(), first[i]) << threads;
+      }
+    }
+  }
+}
+
+TEST(Attention, EmptyBatchAndBadArguments) {
+  test::OnednnExec exec;
+  Problem empty(Case{{0, 4, 4, 2, 1, 8, 8}});
+  EXPECT_TRUE(test::IsOk(empty.Forward(exec)));
+  EXPECT_TRUE(test::IsOk(empty.Backward(exec)));
+  Problem p(Case{{1, 4, 4, 4, 3, 8, 8}});
+  EXPECT_TRUE(test::FailsWith(p.Forward(exec), StatusCode::kInvalidArgument, "n a multiple of g"));
+  Problem no_mask({{2, 4, 4, 2, 1, 8, 8}, DType::kFloat32, AttentionMaskType::kPadding});
+  no_mask.padding_ = Bits({1, 4}, 1);
+  EXPECT_TRUE(test::FailsWith(no_mask.Forward(exec), StatusCode::kInvalidArgument,
+                              "mask type padding needs a padding mask"));
+  EXPECT_TRUE(test::FailsWith(ParseAttentionMaskType("diagonal").status(),
+                              StatusCode::kInvalidArgument, "'diagonal'"));
+  EXPECT_EQ(*ParseAttentionMaskType("padding,causal"), AttentionMaskType::kPaddingCausal);
+}
+
+}  // namespace
+}  // namespace te
