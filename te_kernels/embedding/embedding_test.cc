@@ -1,0 +1,171 @@
+#include "te_kernels/embedding/embedding.h"
+
+#include <cmath>
+#include <random>
+#include <vector>
+
+#include "gtest/gtest.h"
+#include "te_kernels/embedding/embedding_ref.h"
+#include "te_kernels/testing/cpu_exec.h"
+#include "te_kernels/testing/host_tensor.h"
+#include "te_kernels/testing/near.h"
+
+namespace te {
+namespace {
+
+using test::CpuExec;
+using test::Disturbed;
+using test::FailsWith;
+using test::HostTensor;
+using test::IsOk;
+using test::Near;
+using test::UnitRoundoff;
+
+constexpr DType kDtypes[] = {DType::kFloat32, DType::kBFloat16};
+
+struct Case {
+  int64_t tokens, vocabulary, hidden;
+};
+// Many tokens a row, few, none; widths around the block of 256 columns.
+constexpr Case kCases[] = {{1, 1, 1},    {0, 5, 3},       {7, 3, 0},
+                           {300, 7, 33}, {50, 1000, 256}, {41, 11, 523}};
+
+std::vector<int32_t> Ids(const Case& c, uint64_t seed) {
+  std::mt19937_64 engine(seed);
+  std::vector<int32_t> ids(c.tokens);
+  for (int32_t& id : ids) id = static_cast<int32_t>(engine() % c.vocabulary);
+  return ids;
+}
+
+HostTensor IdTensor(const std::vector<int32_t>& ids) {
+  return HostTensor(DType::kInt32, {static_cast<int64_t>(ids.size())},
+                    std::vector<double>(ids.begin(), ids.end()));
+}
+
+TEST(EmbeddingForwardTest, CopiesTheRowsBitByBit) {
+  for (const DType dtype : kDtypes) {
+    for (const Case& c : kCases) {
+      const std::vector<int32_t> ids = Ids(c, 1);
+      const HostTensor table = HostTensor::Normal(dtype, {c.vocabulary, c.hidden}, 2);
+      const HostTensor id_tensor = IdTensor(ids);
+      for (const int threads : {1, 2}) {
+        const HostTensor out(dtype, {c.tokens, c.hidden});
+        CpuExec exec(threads);
+        ASSERT_TRUE(
+            IsOk(EmbeddingForwardCpu(exec, {.ids = id_tensor, .table = table, .out = out})));
+        EXPECT_EQ(out.ToDoubles(), EmbeddingForwardRef(ids, table.ToDoubles(), c.hidden));
+        EXPECT_TRUE(out.GuardsIntact());
+      }
+    }
+  }
+}
+
+TEST(EmbeddingBackwardTest, SumsTheRowsOfEachId) {
+  for (const DType dtype : kDtypes) {
+    for (const Case& c : kCases) {
+      for (const bool accumulate : {false, true}) {
+        const std::vector<int32_t> ids = Ids(c, 1);
+        const HostTensor dout = HostTensor::Normal(dtype, {c.tokens, c.hidden}, 2);
+        const HostTensor dtable = HostTensor::Normal(dtype, {c.vocabulary, c.hidden}, 3);
+        std::vector<double> before = dtable.ToDoubles();
+        if (!accumulate) before.assign(before.size(), 0);
+        CpuExec exec;
+        ASSERT_TRUE(IsOk(EmbeddingBackwardCpu(
+            exec,
+            {.ids = IdTensor(ids), .dout = dout, .dtable = dtable, .accumulate = accumulate})));
+        const std::vector<double> want =
+            EmbeddingBackwardRef(ids, dout.ToDoubles(), c.hidden, before);
+        // n additions in float32 err by n u times the sum of magnitudes; the store rounds once
+        // more.
+        std::vector<double> magnitudes = dout.ToDoubles();
+        for (double& v : magnitudes) v = std::abs(v);
+        for (double& v : before) v = std::abs(v);
+        const std::vector<double> sums = EmbeddingBackwardRef(ids, magnitudes, c.hidden, before);
+        std::vector<int64_t> terms(c.vocabulary, 1);
+        for (int32_t id : ids) ++terms[id];
+        std::vector<double> tolerance(want.size());
+        for (size_t i = 0; i < want.size(); ++i) {
+          const auto n = static_cast<double>(terms[i / c.hidden]);
+          tolerance[i] = n * UnitRoundoff(DType::kFloat32) * sums[i];
+          if (dtype == DType::kBFloat16) tolerance[i] += UnitRoundoff(dtype) * std::abs(want[i]);
+        }
+        EXPECT_TRUE(Near(dtable.ToDoubles(), want, tolerance));
+        EXPECT_TRUE(dtable.GuardsIntact());
+        if (ids.empty() || c.hidden == 0) continue;
+        const int64_t named = ids.back() * c.hidden;
+        EXPECT_FALSE(
+            Near(dtable.ToDoubles(), Disturbed(want, named, 3 * tolerance[named]), tolerance));
+      }
+    }
+  }
+}
+
+// In bfloat16 256 + 1 rounds back to 256: only a float32 sum counts the ones.
+TEST(EmbeddingBackwardTest, SumsInFloat32AndRoundsOnce) {
+  std::vector<double> values(257, 1);
+  values[0] = 256;
+  const HostTensor dout(DType::kBFloat16, {257, 1}, values);
+  const HostTensor dtable(DType::kBFloat16, {1, 1});
+  CpuExec exec;
+  ASSERT_TRUE(IsOk(EmbeddingBackwardCpu(
+      exec, {.ids = IdTensor(std::vector<int32_t>(257, 0)), .dout = dout, .dtable = dtable})));
+  EXPECT_EQ(dtable.ToDoubles()[0], 512);
+}
+
+TEST(EmbeddingBackwardTest, RepeatsBitwiseForAnyNumberOfThreads) {
+  for (const DType dtype : kDtypes) {
+    const Case c = {2000, 37, 300};
+    const HostTensor ids = IdTensor(Ids(c, 1));
+    const HostTensor dout = HostTensor::Normal(dtype, {c.tokens, c.hidden}, 2);
+    std::vector<uint8_t> first;
+    for (const int threads : {1, 1, 2, 3}) {
+      const HostTensor dtable(dtype, {c.vocabulary, c.hidden});
+      CpuExec exec(threads);
+      ASSERT_TRUE(IsOk(EmbeddingBackwardCpu(exec, {.ids = ids, .dout = dout, .dtable = dtable})));
+      if (first.empty()) first = dtable.Bytes();
+      EXPECT_EQ(dtable.Bytes(), first) << threads;
+    }
+  }
+}
+
+TEST(EmbeddingTest, AnIdOutsideTheTableIsNamedAndNothingIsWritten) {
+  for (const int32_t bad : {-1, 3, 1 << 30}) {
+    const HostTensor ids = IdTensor({0, 2, bad, 1});
+    const HostTensor table = HostTensor::Normal(DType::kFloat32, {3, 2}, 1);
+    const HostTensor out = HostTensor::Normal(DType::kFloat32, {4, 2}, 2);
+    const auto table_before = table.Bytes(), out_before = out.Bytes();
+    CpuExec exec;
+    const std::string part = "ids[2] is " + std::to_string(bad) + "; expected a value in [0, 3)";
+    EXPECT_TRUE(FailsWith(EmbeddingForwardCpu(exec, {.ids = ids, .table = table, .out = out}),
+                          StatusCode::kInvalidArgument, part.c_str()));
+    EXPECT_TRUE(FailsWith(EmbeddingBackwardCpu(exec, {.ids = ids, .dout = out, .dtable = table}),
+                          StatusCode::kInvalidArgument, part.c_str()));
+    EXPECT_EQ(table.Bytes(), table_before);
+    EXPECT_EQ(out.Bytes(), out_before);
+  }
+}
+
+TEST(EmbeddingTest, RefusesWhatTheContractDoesNotTake) {
+  const HostTensor ids = IdTensor({0, 1}), wide_ids(DType::kInt64, {2});
+  const HostTensor table(DType::kFloat32, {3, 4}), out(DType::kFloat32, {2, 4});
+  const HostTensor narrow(DType::kBFloat16, {2, 4}), longer(DType::kFloat32, {3, 4});
+  const HostTensor half(DType::kFloat16, {3, 4}), strided(DType::kFloat32, {3, 4}, 1);
+  CpuExec exec;
+  const auto forward = [&](const EmbeddingForwardArgs& args, const char* part) {
+    EXPECT_TRUE(FailsWith(EmbeddingForwardCpu(exec, args), StatusCode::kInvalidArgument, part));
+  };
+  forward({.ids = wide_ids, .table = table, .out = out}, "ids is int64");
+  forward({.ids = ids, .table = half, .out = out}, "table is float16");
+  forward({.ids = ids, .table = strided, .out = out}, "table is float32 [3, 4] strides");
+  forward({.ids = ids, .table = table, .out = narrow}, "out is bfloat16");
+  forward({.ids = ids, .table = table, .out = longer}, "expected dense float32 [2, 4]");
+  const auto backward = [&](const EmbeddingBackwardArgs& args, const char* part) {
+    EXPECT_TRUE(FailsWith(EmbeddingBackwardCpu(exec, args), StatusCode::kInvalidArgument, part));
+  };
+  backward({.ids = ids, .dout = narrow, .dtable = table}, "dout is bfloat16");
+  backward({.ids = ids, .dout = out, .dtable = half}, "dtable is float16");
+  backward({.ids = {}, .dout = out, .dtable = table}, "ids is nothing");
+}
+
+}  // namespace
+}  // namespace te
