@@ -24,26 +24,28 @@ class ZipEntry {
     if (zip_stat_index(archive, index, 0, &info) != 0) {
       return CorruptData("zip entry {}: {}", index, zip_strerror(archive));
     }
-    // torch.save with set_crc32_options(False) leaves all checksums 0; a stored entry read
-    // "compressed" is not checked.
-    const bool unchecked = info.crc == 0 && info.comp_method == ZIP_CM_STORE;
     ZipEntry entry;
     entry.size_ = info.size;
-    entry.file_ = zip_fopen_index(archive, index, unchecked ? ZIP_FL_COMPRESSED : 0);
-    if (entry.file_ == nullptr)
+    entry.stored_ = info.comp_method == ZIP_CM_STORE;
+    // torch.save under set_crc32_options(False) leaves all checksums 0.
+    entry.checked_ = info.crc != 0;
+    entry.file_ = zip_fopen_index(archive, index, 0);
+    if (entry.file_ == nullptr) {
       return CorruptData("zip entry {}: {}", info.name, zip_strerror(archive));
+    }
     return entry;
   }
   ZipEntry() = default;
   ~ZipEntry() {
     if (file_ != nullptr) zip_fclose(file_);
   }
-  ZipEntry(ZipEntry&& other) noexcept
-      : file_(std::exchange(other.file_, nullptr)), size_(other.size_), at_(other.at_) {}
+  ZipEntry(ZipEntry&& other) noexcept { *this = std::move(other); }
   ZipEntry& operator=(ZipEntry&& other) noexcept {
     std::swap(file_, other.file_);
     size_ = other.size_;
     at_ = other.at_;
+    stored_ = other.stored_;
+    checked_ = other.checked_;
     return *this;
   }
 
@@ -58,7 +60,7 @@ class ZipEntry {
       done += static_cast<size_t>(n);
     }
     at_ += bytes;
-    if (at_ < size_) return OkStatus();
+    if (at_ < size_ || !checked_) return OkStatus();
     // The checksum is compared when the end is met.
     char beyond;
     const zip_int64_t n = zip_fread(file_, &beyond, 1);
@@ -78,8 +80,11 @@ class ZipEntry {
   // Jumps when the entry is stored, reads over the bytes when it is deflated.
   Status Seek(uint64_t byte) {
     if (byte == 0) return OkStatus();
-    if (byte <= static_cast<uint64_t>(INT64_MAX) &&
-        zip_fseek(file_, static_cast<zip_int64_t>(byte), SEEK_SET) == 0) {
+    // Only asked where it can work: a refused seek makes every later read fail.
+    if (stored_ && byte <= static_cast<uint64_t>(INT64_MAX)) {
+      if (zip_fseek(file_, static_cast<zip_int64_t>(byte), SEEK_SET) != 0) {
+        return CorruptData("zip: {}", zip_file_strerror(file_));
+      }
       at_ = byte;
       return OkStatus();
     }
@@ -90,6 +95,8 @@ class ZipEntry {
   zip_file_t* file_ = nullptr;
   uint64_t size_ = 0;
   uint64_t at_ = 0;
+  bool stored_ = false;
+  bool checked_ = false;
 };
 
 class InOrderStream : public TensorStream {
