@@ -26,7 +26,7 @@ constexpr char kMark[] = ".te-save-";
 constexpr size_t kRandomLetters = 8;
 
 std::string Prefix(const std::string& target) {
-  return "." + fs::path(target).filename().string() + kMark;
+  return fmt::format(".{}{}", fs::path(target).filename().string(), kMark);
 }
 
 bool IsLeftover(const std::string& name, const std::string& prefix) {
