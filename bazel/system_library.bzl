@@ -1,56 +1,71 @@
-"""A repository made of symlinks into an installed library."""
+"""A repository made of symlinks into an installed library.
 
-_PREFIXES = ["/usr", "/usr/local", "/opt"]
-_LIBDIRS = ["lib/x86_64-linux-gnu", "lib/aarch64-linux-gnu", "lib64", "lib"]
+Only what is named is linked: the sandbox then catches a header that a target uses without depending on its library.
+"""
 
-def _find(rctx, prefixes, rel):
-    for p in prefixes:
-        path = rctx.path(p + "/" + rel)
-        if path.exists:
-            return path
-    return None
+_PREFIXES = [
+    "/usr",
+    "/usr/local",
+]
+
+# Every variable that some system_library reads: a repository rule must name them beforehand.
+_ROOTS = [
+    "BENCHMARK_ROOT",
+    "CLI11_ROOT",
+    "EIGEN_ROOT",
+    "FMT_ROOT",
+    "GOOGLETEST_ROOT",
+    "LIBZIP_ROOT",
+    "ONEDNN_ROOT",
+    "RAPIDJSON_ROOT",
+    "SENTENCEPIECE_ROOT",
+]
 
 def _system_library_impl(rctx):
-    root = rctx.os.environ.get(rctx.attr.env, "")
+    root = rctx.os.environ.get(rctx.attr.root, "")
     prefixes = [root] if root else _PREFIXES
-    missing = []
-    for dst, src in rctx.attr.links.items():
-        path = _find(rctx, prefixes, src)
-        if path:
-            rctx.symlink(path, dst)
-        else:
-            missing.append(src)
-    for lib in rctx.attr.libs:
-        path = None
-        for d in _LIBDIRS:
-            path = path or _find(rctx, prefixes, d + "/" + lib)
-        if path:
-            rctx.symlink(path, "lib/" + lib)
-        else:
-            missing.append(lib)
-    if missing:
-        fail("@%s: %s not found under %s: install %s or set %s" % (
-            rctx.name,
-            ", ".join(missing),
-            " ".join(prefixes),
-            rctx.attr.hint,
-            rctx.attr.env,
-        ))
+    for link, target in rctx.attr.links.items():
+        found = None
+        for prefix in prefixes:
+            path = rctx.path(prefix + "/" + target)
+            if found == None and path.exists:
+                found = path
+        if found == None:
+            fail("@%s: no %s under %s: install Debian's %s or set %s" % (
+                rctx.name,
+                target,
+                " or ".join(prefixes),
+                rctx.attr.package,
+                rctx.attr.root,
+            ))
+        rctx.symlink(found, link)
+    directory = root + "/lib"
+    rctx.file("root.bzl", "LINK_DIRECTORY = %s\n" % (["-L" + directory, "-Wl,-rpath," + directory] if root else []))
     rctx.symlink(rctx.attr.build_file, "BUILD.bazel")
 
-_rule = repository_rule(
+system_library = repository_rule(
     implementation = _system_library_impl,
-    local = True,
-    configure = True,
     attrs = {
-        "build_file": attr.label(mandatory = True, allow_single_file = True),
-        "env": attr.string(mandatory = True),
-        "links": attr.string_dict(),
-        "libs": attr.string_list(),
-        "hint": attr.string(),
+        "build_file": attr.label(
+            doc = "The repository's BUILD file. It may load LINK_DIRECTORY from :root.bzl: linkopts that find its lib/.",
+            allow_single_file = True,
+            mandatory = True,
+        ),
+        "links": attr.string_dict(
+            doc = "Path in the repository -> path below the prefix.",
+            mandatory = True,
+        ),
+        "package": attr.string(
+            doc = "Debian's package, for the error message.",
+            mandatory = True,
+        ),
+        "root": attr.string(
+            doc = "Environment variable that names another prefix.",
+            values = _ROOTS,
+            mandatory = True,
+        ),
     },
-    environ = ["EIGEN_ROOT", "RAPIDJSON_ROOT", "GOOGLETEST_SRC", "BENCHMARK_ROOT", "FMT_ROOT", "ONEDNN_ROOT", "CLI11_ROOT", "LIBZIP_ROOT", "SENTENCEPIECE_ROOT"],
+    configure = True,
+    environ = _ROOTS,
+    local = True,
 )
-
-def system_library(**kwargs):
-    _rule(**kwargs)

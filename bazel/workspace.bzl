@@ -1,79 +1,47 @@
-"""Everything WORKSPACE needs, resolvable without a network."""
+"""Everything outside this repository that a build reads, found on the machine: no build needs a network."""
 
 load("//bazel:cuda_configure.bzl", "cuda_configure")
 load("//bazel:host_tools.bzl", "host_tools")
 load("//bazel:offline.bzl", "offline_rules")
 load("//bazel:system_library.bzl", "system_library")
 
-def te_dependencies():
-    """Declares every external repository."""
-    offline_rules()
+def _library(name, package, links, root = None):
+    system_library(
+        name = name,
+        build_file = "//bazel/third_party:%s.BUILD" % name,
+        links = links,
+        package = package,
+        root = root or name.upper() + "_ROOT",
+    )
+
+def _same(paths):
+    return {path: path for path in paths}
+
+def machine_repositories():
+    """Declares the libraries and tools of this machine, in WORKSPACE and bzlmod mode alike."""
     cuda_configure(name = "cuda")
     host_tools(name = "host_tools")
-    system_library(
-        name = "eigen",
-        build_file = "//bazel/third_party:eigen.BUILD",
-        env = "EIGEN_ROOT",
-        links = {"include/Eigen": "include/eigen3/Eigen", "include/unsupported": "include/eigen3/unsupported"},
-        hint = "libeigen3-dev",
-    )
-    system_library(
-        name = "rapidjson",
-        build_file = "//bazel/third_party:rapidjson.BUILD",
-        env = "RAPIDJSON_ROOT",
-        links = {"include/rapidjson": "include/rapidjson"},
-        hint = "rapidjson-dev",
-    )
-    system_library(
-        name = "googletest",
-        build_file = "//bazel/third_party:googletest.BUILD",
-        env = "GOOGLETEST_SRC",
-        links = {"googletest": "src/googletest/googletest", "googlemock": "src/googletest/googlemock"},
-        hint = "googletest",
-    )
-    system_library(
-        name = "google_benchmark",
-        build_file = "//bazel/third_party:benchmark.BUILD",
-        env = "BENCHMARK_ROOT",
-        links = {"include/benchmark": "include/benchmark"},
-        hint = "libbenchmark-dev",
-    )
-    system_library(
-        name = "fmt",
-        build_file = "//bazel/third_party:fmt.BUILD",
-        env = "FMT_ROOT",
-        links = {"include/fmt": "include/fmt"},
-        hint = "libfmt-dev",
-    )
-    system_library(
-        name = "onednn",
-        build_file = "//bazel/third_party:onednn.BUILD",
-        env = "ONEDNN_ROOT",
-        links = {
-            "include/dnnl.h": "include/dnnl.h",
-            "include/dnnl.hpp": "include/dnnl.hpp",
-            "include/oneapi": "include/oneapi",
-        },
-        hint = "libdnnl-dev",
-    )
-    system_library(
-        name = "cli11",
-        build_file = "//bazel/third_party:cli11.BUILD",
-        env = "CLI11_ROOT",
-        links = {"include/CLI": "include/CLI"},
-        hint = "libcli11-dev",
-    )
-    system_library(
-        name = "libzip",
-        build_file = "//bazel/third_party:libzip.BUILD",
-        env = "LIBZIP_ROOT",
-        links = {"include/zip.h": "include/zip.h"},
-        hint = "libzip-dev",
-    )
-    system_library(
-        name = "sentencepiece",
-        build_file = "//bazel/third_party:sentencepiece.BUILD",
-        env = "SENTENCEPIECE_ROOT",
-        links = {"include/sentencepiece_processor.h": "include/sentencepiece_processor.h"},
-        hint = "libsentencepiece-dev",
-    )
+    _library("cli11", "libcli11-dev", _same(["include/CLI"]))
+    _library("eigen", "libeigen3-dev", {
+        "include/Eigen": "include/eigen3/Eigen",
+        "include/unsupported": "include/eigen3/unsupported",
+    })
+    _library("fmt", "libfmt-dev", _same(["include/fmt"]))
+    _library("google_benchmark", "libbenchmark-dev", _same(["include/benchmark"]), "BENCHMARK_ROOT")
+    _library("googletest", "googletest", {
+        "googlemock": "src/googletest/googlemock",
+        "googletest": "src/googletest/googletest",
+    })
+    _library("libzip", "libzip-dev", _same(["include/zip.h"]))
+    _library("onednn", "libdnnl-dev", _same([
+        "include/dnnl.h",
+        "include/dnnl.hpp",
+        "include/oneapi",
+    ]))
+    _library("rapidjson", "rapidjson-dev", _same(["include/rapidjson"]))
+    _library("sentencepiece", "libsentencepiece-dev", _same(["include/sentencepiece_processor.h"]))
+
+def te_dependencies():
+    """Declares every external repository of a WORKSPACE build."""
+    offline_rules()
+    machine_repositories()
