@@ -302,7 +302,9 @@ TEST_P(LlamaPathTest, PaddingIsInvisible) {
   ASSERT_GT(changed, 0);
   const auto after = Trace(model.get(), other.Batch());
   for (const auto& [name, values] : before) {
-    if (name == "loss" || name.starts_with("grad.")) EXPECT_EQ(values, after.at(name)) << name;
+    if (!name.starts_with("hidden.") && name != "logits") {
+      EXPECT_EQ(values, after.at(name)) << name;
+    }
   }
   // Twin: unmasked, the same change is seen.
   other.mask.assign(other.mask.size(), 1);

@@ -1,0 +1,67 @@
+#include "models/llama/pretrained.h"
+
+#include <utility>
+
+namespace te {
+namespace {
+
+// config.json of a hub checkpoint has a few kilobytes.
+constexpr int64_t kMaxConfigBytes = int64_t{16} << 20;
+
+// What new tensors are stored as: config.json's dtype, else the model's own.
+StatusOr<StoredType> DefaultType(const PretrainedLlama& llama) {
+  const DType dtype = llama.model->config().dtype.value_or(llama.model->options().params_dtype);
+  StoredType type;
+  if (!StoredTypeOf(dtype, &type)) return Internal("no stored type for {}", Name(dtype));
+  return type;
+}
+
+}  // namespace
+
+StatusOr<PretrainedLlama> LoadPretrainedLlama(Context* context, const std::string& directory, const PretrainedOptions& options) {
+  PretrainedLlama llama;
+  llama.directory = directory;
+  if (!options.checkpoint.subfolder.empty()) llama.directory += "/" + options.checkpoint.subfolder;
+  TE_ASSIGN_OR_RETURN(llama.config_json, ReadJsonFile(llama.directory + "/config.json", kMaxConfigBytes));
+  auto config = LlamaConfig::FromJson(llama.config_json);
+  if (!config.ok()) return config.status().WithContext(llama.directory + "/config.json");
+  if (!options.random_init) {
+    TE_ASSIGN_OR_RETURN(llama.reader, CheckpointReader::Open(directory, options.checkpoint));
+  }
+  TE_ASSIGN_OR_RETURN(llama.model, LlamaModel::Create(context, *config, options.model));
+  if (options.random_init) {
+    TE_RETURN_IF_ERROR(llama.model->InitializeAll());
+  } else {
+    TE_ASSIGN_OR_RETURN(llama.report, LoadLlamaWeights(llama.model.get(), *llama.reader, options.load));
+  }
+  for (const LlamaTensor& tensor : llama.model->tensors()) llama.loaded_versions.push_back(tensor.parameter->version);
+  return llama;
+}
+
+Status SavePretrainedLlama(const PretrainedLlama& llama, const std::string& directory, const SavePretrainedOptions& options) {
+  TE_ASSIGN_OR_RETURN(const StoredType default_type, DefaultType(llama));
+  std::vector<SaveTensor> tensors;
+  for (size_t i = 0; i < llama.model->tensors().size(); ++i) {
+    const LlamaTensor& tensor = llama.model->tensors()[i];
+    SaveTensor save;
+    save.name = tensor.name.hf_name;
+    save.value = tensor.value();
+    const CheckpointReader::Tensor* stored = llama.reader == nullptr ? nullptr : llama.reader->Find(save.name);
+    save.type = options.type.value_or(stored == nullptr ? default_type : stored->entry->type);
+    if (stored != nullptr && tensor.parameter->version == llama.loaded_versions[i]) save.unchanged_in = llama.reader.get();
+    tensors.push_back(std::move(save));
+  }
+  SaveOptions save;
+  save.max_shard_bytes = options.max_shard_bytes;
+  save.source_directory = llama.directory;
+  if (options.type.has_value()) {
+    TE_ASSIGN_OR_RETURN(save.config, ConfigWithDType(llama.config_json, *options.type));
+  }
+  Context* context = llama.model->context();
+  if (!context->device().host_accessible()) {
+    save.copy_to_host = [context](ConstTensorView from, void* to) { return context->CopyToHost(from, to); };
+  }
+  return SaveCheckpoint(directory, tensors, save);
+}
+
+}  // namespace te

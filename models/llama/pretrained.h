@@ -1,0 +1,46 @@
+// A Llama and the Hugging Face directory that it came from: loaded together, written back together.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "models/checkpoint/save.h"
+#include "models/json/json.h"
+#include "models/llama/load_weights.h"
+
+namespace te {
+
+struct PretrainedOptions {
+  CheckpointOptions checkpoint;  // variant, subfolder
+  LlamaModelOptions model;
+  LlamaLoadOptions load;
+  bool random_init = false;  // from config.json alone: the directory's weights, if any, are not read
+};
+
+// Thread-compatible. The context must outlive it.
+struct PretrainedLlama {
+  std::string directory;  // with the subfolder: config.json and the tokenizer stand here
+  JsonValue config_json;  // as it was read: keys that te does not know go back unchanged
+  std::unique_ptr<CheckpointReader> reader;  // null after random_init
+  std::unique_ptr<LlamaModel> model;
+  LoadReport report;
+  std::vector<uint64_t> loaded_versions;  // Parameter::version after loading, one a tensor of the model
+};
+
+// Reads config.json and the weights of `directory`. kNotFound says what is missing where.
+StatusOr<PretrainedLlama> LoadPretrainedLlama(Context* context, const std::string& directory, const PretrainedOptions& options);
+
+struct SavePretrainedOptions {
+  int64_t max_shard_bytes = SaveOptions().max_shard_bytes;
+  // Absent: each tensor's type in the checkpoint that was loaded; one that is new there is stored as config.json's dtype says.
+  std::optional<StoredType> type;
+};
+
+// Writes a Hugging Face directory (SaveCheckpoint's promises). Tensors whose parameter has not been written since the load are taken over
+// byte for byte.
+Status SavePretrainedLlama(const PretrainedLlama& llama, const std::string& directory, const SavePretrainedOptions& options);
+
+}  // namespace te
