@@ -5,6 +5,7 @@
 #include <type_traits>
 
 #include "te_kernels/base/parallel.h"
+#include "te_kernels/base/simd.h"
 #include "te_kernels/cast/cast.h"
 
 namespace te {
@@ -96,8 +97,14 @@ void CopyRow(const From* x, int64_t x_stride, To* y, int64_t y_stride, int64_t n
         return;
       }
     }
+    constexpr bool kNarrow = std::is_same_v<From, bfloat16> || std::is_same_v<From, float>;
+    if constexpr (kNarrow && (std::is_same_v<To, bfloat16> || std::is_same_v<To, float>)) {
 #pragma omp simd
-    for (int64_t i = 0; i < n; ++i) y[i] = Convert<From, To>(x[i], scale);
+      for (int64_t i = 0; i < n; ++i) StoreRounded(LoadFloat(x + i) * scale, y + i);
+    } else {
+#pragma omp simd
+      for (int64_t i = 0; i < n; ++i) y[i] = Convert<From, To>(x[i], scale);
+    }
     return;
   }
   for (int64_t i = 0; i < n; ++i) {
