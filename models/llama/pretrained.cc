@@ -18,11 +18,13 @@ StatusOr<StoredType> DefaultType(const PretrainedLlama& llama) {
 
 }  // namespace
 
-StatusOr<PretrainedLlama> LoadPretrainedLlama(Context* context, const std::string& directory, const PretrainedOptions& options) {
+StatusOr<PretrainedLlama> LoadPretrainedLlama(Context* context, const std::string& directory,
+                                              const PretrainedOptions& options) {
   PretrainedLlama llama;
   llama.directory = directory;
   if (!options.checkpoint.subfolder.empty()) llama.directory += "/" + options.checkpoint.subfolder;
-  TE_ASSIGN_OR_RETURN(llama.config_json, ReadJsonFile(llama.directory + "/config.json", kMaxConfigBytes));
+  TE_ASSIGN_OR_RETURN(llama.config_json,
+                      ReadJsonFile(llama.directory + "/config.json", kMaxConfigBytes));
   auto config = LlamaConfig::FromJson(llama.config_json);
   if (!config.ok()) return config.status().WithContext(llama.directory + "/config.json");
   if (!options.random_init) {
@@ -32,13 +34,16 @@ StatusOr<PretrainedLlama> LoadPretrainedLlama(Context* context, const std::strin
   if (options.random_init) {
     TE_RETURN_IF_ERROR(llama.model->InitializeAll());
   } else {
-    TE_ASSIGN_OR_RETURN(llama.report, LoadLlamaWeights(llama.model.get(), *llama.reader, options.load));
+    TE_ASSIGN_OR_RETURN(llama.report,
+                        LoadLlamaWeights(llama.model.get(), *llama.reader, options.load));
   }
-  for (const LlamaTensor& tensor : llama.model->tensors()) llama.loaded_versions.push_back(tensor.parameter->version);
+  for (const LlamaTensor& tensor : llama.model->tensors())
+    llama.loaded_versions.push_back(tensor.parameter->version);
   return llama;
 }
 
-Status SavePretrainedLlama(const PretrainedLlama& llama, const std::string& directory, const SavePretrainedOptions& options) {
+Status SavePretrainedLlama(const PretrainedLlama& llama, const std::string& directory,
+                           const SavePretrainedOptions& options) {
   TE_ASSIGN_OR_RETURN(const StoredType default_type, DefaultType(llama));
   std::vector<SaveTensor> tensors;
   for (size_t i = 0; i < llama.model->tensors().size(); ++i) {
@@ -46,9 +51,11 @@ Status SavePretrainedLlama(const PretrainedLlama& llama, const std::string& dire
     SaveTensor save;
     save.name = tensor.name.hf_name;
     save.value = tensor.value();
-    const CheckpointReader::Tensor* stored = llama.reader == nullptr ? nullptr : llama.reader->Find(save.name);
+    const CheckpointReader::Tensor* stored =
+        llama.reader == nullptr ? nullptr : llama.reader->Find(save.name);
     save.type = options.type.value_or(stored == nullptr ? default_type : stored->entry->type);
-    if (stored != nullptr && tensor.parameter->version == llama.loaded_versions[i]) save.unchanged_in = llama.reader.get();
+    if (stored != nullptr && tensor.parameter->version == llama.loaded_versions[i])
+      save.unchanged_in = llama.reader.get();
     tensors.push_back(std::move(save));
   }
   SaveOptions save;
@@ -59,7 +66,9 @@ Status SavePretrainedLlama(const PretrainedLlama& llama, const std::string& dire
   }
   Context* context = llama.model->context();
   if (!context->device().host_accessible()) {
-    save.copy_to_host = [context](ConstTensorView from, void* to) { return context->CopyToHost(from, to); };
+    save.copy_to_host = [context](ConstTensorView from, void* to) {
+      return context->CopyToHost(from, to);
+    };
   }
   return SaveCheckpoint(directory, tensors, save);
 }

@@ -17,7 +17,8 @@ struct PretrainedOptions {
   CheckpointOptions checkpoint;  // variant, subfolder
   LlamaModelOptions model;
   LlamaLoadOptions load;
-  bool random_init = false;  // from config.json alone: the directory's weights, if any, are not read
+  bool random_init =
+      false;  // from config.json alone: the directory's weights, if any, are not read
 };
 
 // Thread-compatible. The context must outlive it.
@@ -27,20 +28,24 @@ struct PretrainedLlama {
   std::unique_ptr<CheckpointReader> reader;  // null after random_init
   std::unique_ptr<LlamaModel> model;
   LoadReport report;
-  std::vector<uint64_t> loaded_versions;  // Parameter::version after loading, one a tensor of the model
+  std::vector<uint64_t>
+      loaded_versions;  // Parameter::version after loading, one a tensor of the model
 };
 
 // Reads config.json and the weights of `directory`. kNotFound says what is missing where.
-StatusOr<PretrainedLlama> LoadPretrainedLlama(Context* context, const std::string& directory, const PretrainedOptions& options);
+StatusOr<PretrainedLlama> LoadPretrainedLlama(Context* context, const std::string& directory,
+                                              const PretrainedOptions& options);
 
 struct SavePretrainedOptions {
   int64_t max_shard_bytes = SaveOptions().max_shard_bytes;
-  // Absent: each tensor's type in the checkpoint that was loaded; one that is new there is stored as config.json's dtype says.
+  // Absent: each tensor's type in the checkpoint that was loaded; one that is new there is stored
+  // as config.json's dtype says.
   std::optional<StoredType> type;
 };
 
-// Writes a Hugging Face directory (SaveCheckpoint's promises). Tensors whose parameter has not been written since the load are taken over
-// byte for byte.
-Status SavePretrainedLlama(const PretrainedLlama& llama, const std::string& directory, const SavePretrainedOptions& options);
+// Writes a Hugging Face directory (SaveCheckpoint's promises). Tensors whose parameter has not been
+// written since the load are taken over byte for byte.
+Status SavePretrainedLlama(const PretrainedLlama& llama, const std::string& directory,
+                           const SavePretrainedOptions& options);
 
 }  // namespace te
