@@ -35,10 +35,10 @@ void Ok(const Status& status) { ASSERT_TRUE(status.ok()) << status.message(); }
 
 std::unique_ptr<Context> NewContext() { return Value(Context::Create({.num_threads = 2})); }
 
-// One folder of tests/golden.
+// One folder of tests/golden or tests/golden_rope.
 class Golden {
  public:
-  explicit Golden(const std::string& name) : directory_("tests/golden/" + name) {
+  explicit Golden(const std::string& name) : directory_("tests/" + name) {
     config = Value(LlamaConfig::FromFile(directory_ + "/checkpoint/config.json"));
     json = Value(ReadJsonFile(directory_ + "/expected.json"));
     file_ = Value(OpenTensorFile(directory_ + "/expected.safetensors"));
@@ -197,7 +197,7 @@ struct Case {
 
 class GoldenTest : public testing::TestWithParam<Case> {
  protected:
-  GoldenTest() : golden_(GetParam().name), context_(NewContext()) {}
+  GoldenTest() : golden_(std::string("golden/") + GetParam().name), context_(NewContext()) {}
   std::unique_ptr<LlamaModel> Load(DType dtype = DType::kFloat32) {
     return golden_.Load(context_.get(), GetParam().path, dtype);
   }
@@ -376,20 +376,91 @@ TEST_P(GoldenTest, Bf16StaysWithinItsRounding) {
   EXPECT_FALSE(Failures(golden_, Trace(model.get(), golden_.Batch()), limits).empty());
 }
 
-std::vector<Case> Cases() {
+std::vector<Case> Cases(std::initializer_list<const char*> names) {
   std::vector<Case> out;
-  for (const char* name :
-       {"llama2-mha", "llama3-gqa", "llama31-tied", "llama-bias-bin", "llama2-bin-single"}) {
+  for (const char* name : names) {
     for (LlamaPath path : {LlamaPath::kTe, LlamaPath::kHf}) out.push_back({name, path});
   }
   return out;
 }
 
-INSTANTIATE_TEST_SUITE_P(HuggingFace, GoldenTest, testing::ValuesIn(Cases()), [](const auto& info) {
+std::string CaseName(const testing::TestParamInfo<Case>& info) {
   std::string name = std::string(info.param.name) + "_" + Name(info.param.path);
   for (char& c : name) c = c == '-' ? '_' : c;
   return name;
-});
+}
+
+INSTANTIATE_TEST_SUITE_P(HuggingFace, GoldenTest,
+                         testing::ValuesIn(Cases({"llama2-mha", "llama3-gqa", "llama31-tied",
+                                                  "llama-bias-bin", "llama2-bin-single"})),
+                         CaseName);
+
+// tests/golden_rope: every rope type in every spelling, one kind of bias alone, unusual head
+// shapes.
+class GoldenRopeTest : public testing::TestWithParam<Case> {};
+
+TEST_P(GoldenRopeTest, LogitsHiddenStatesLossAndEveryGradientInFp32) {
+  const Golden golden(std::string("golden_rope/") + GetParam().name);
+  const auto context = NewContext();
+  const auto failures = [&](const LlamaConfig& config) {
+    const auto model = golden.Load(context.get(), GetParam().path, DType::kFloat32, config);
+    return Failures(golden, Trace(model.get(), golden.Batch()), Fp32Limits(golden));
+  };
+  const auto none = failures(golden.config);
+  EXPECT_TRUE(none.empty()) << Joined(none);
+  // Twins: each number of the scaling that is read from the file changes the result.
+  std::vector<std::pair<const char*, std::function<void(LlamaRopeConfig*)>>> twins;
+  switch (golden.config.rope.type) {
+    case LlamaRopeType::kDefault:
+      twins.push_back({"theta", [](auto* r) { r->theta *= 2; }});
+      break;
+    case LlamaRopeType::kDynamic:
+      // Within max_position_embeddings the factor does nothing, as it should.
+      if (golden.config.max_position_embeddings < golden.shape[1]) {
+        twins.push_back({"factor", [](auto* r) { r->factor *= 2; }});
+      } else {
+        twins.push_back({"theta", [](auto* r) { r->theta *= 2; }});
+      }
+      break;
+    case LlamaRopeType::kYarn:
+      if (golden.config.rope.mscale != 0) {
+        twins.push_back({"mscale", [](auto* r) { r->mscale *= 2; }});
+        twins.push_back({"mscale_all_dim", [](auto* r) { r->mscale_all_dim *= 2; }});
+        twins.push_back({"beta_fast", [](auto* r) { r->beta_fast *= 4; }});
+        twins.push_back({"beta_slow", [](auto* r) { r->beta_slow /= 4; }});
+        twins.push_back({"truncate", [](auto* r) { r->truncate = true; }});
+      }
+      if (golden.config.rope.attention_factor) {
+        twins.push_back({"attention_factor", [](auto* r) { r->attention_factor.reset(); }});
+      }
+      [[fallthrough]];
+    case LlamaRopeType::kLinear:
+    case LlamaRopeType::kLlama3:
+      twins.push_back({"factor", [](auto* r) { r->factor *= 2; }});
+      twins.push_back({"type", [](auto* r) { r->type = LlamaRopeType::kDefault; }});
+      if (golden.config.rope.type == LlamaRopeType::kLlama3) {
+        twins.push_back({"high_freq_factor", [](auto* r) { r->high_freq_factor *= 2; }});
+        twins.push_back({"low_freq_factor", [](auto* r) { r->low_freq_factor *= 2; }});
+      }
+      if (golden.config.rope.type != LlamaRopeType::kLinear) {
+        twins.push_back({"original_max_position_embeddings",
+                         [](auto* r) { r->original_max_position_embeddings *= 4; }});
+      }
+      break;
+  }
+  for (const auto& [name, change] : twins) {
+    LlamaConfig config = golden.config;
+    change(&config.rope);
+    EXPECT_FALSE(failures(config).empty()) << name;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(HuggingFace, GoldenRopeTest,
+                         testing::ValuesIn(Cases({"linear", "dynamic-within", "dynamic-beyond",
+                                                  "llama3", "yarn", "yarn-mscale",
+                                                  "yarn-attention-factor", "attention-bias",
+                                                  "mlp-bias"})),
+                         CaseName);
 
 }  // namespace
 }  // namespace te
