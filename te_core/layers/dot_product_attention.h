@@ -34,7 +34,9 @@ struct DotProductAttentionOptions {
 
 // input (the query), output [B, Sq, n, d], key, value [B, Skv, g, d] in bshd; [S, B, ...] in sbhd;
 // any strides with an inner one of 1. dinput, dkey, dvalue: all three or none. No parameters.
-// args.attention: masks alone (rotation and caches are MultiheadAttention's).
+// args.attention: masks alone
+// (rotation and caches are MultiheadAttention's). With a padding type, no padding mask means that
+// nothing is padding; a mask that the type does not use is refused.
 class DotProductAttention : public Layer {
  public:
   static StatusOr<std::unique_ptr<DotProductAttention>> Create(

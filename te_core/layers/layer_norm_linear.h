@@ -20,7 +20,7 @@ struct LayerNormLinearOptions {
   bool zero_centered_gamma = false;
   // Named ranges of the output features, in row order, covering all: {"query_", n d} gives
   // query_weight and query_bias.
-  std::vector<ParameterSplit> parameters_split;
+  std::vector<ParameterSplit> parameters_split = {};
   DType params_dtype = DType::kFloat32;
   float init_method_std = 0.023f;
   bool perform_initialization = true;

@@ -15,7 +15,7 @@ struct LinearOptions {
   bool bias = true;
   // Named ranges of the output features, in row order, covering all: {"query_", n d} gives
   // query_weight and query_bias.
-  std::vector<ParameterSplit> parameters_split;
+  std::vector<ParameterSplit> parameters_split = {};
   DType params_dtype = DType::kFloat32;
   float init_method_std = 0.023f;
   bool perform_initialization =

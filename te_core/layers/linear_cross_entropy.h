@@ -68,7 +68,7 @@ class LinearCrossEntropy : public Layer {
  private:
   struct State;
   using Layer::Layer;
-  StatusOr<Operand> WeightOperand() const;
+  StatusOr<Operand> OperandOf(const char* tensor_type, ConstTensorView dense) const;
 
   LinearCrossEntropyOptions options_;
   Parameter own_weight_;

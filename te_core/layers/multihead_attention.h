@@ -77,11 +77,14 @@ class MultiheadAttention : public Layer {
   int64_t qkv_features() const {
     return (options_.num_attention_heads + 2 * options_.num_gqa_groups) * options_.kv_channels;
   }
-  // Query, key and value of a packed [.., .., qkv_features] buffer, as [B, S, heads, d] views.
+  // Query, key and value of a packed [.., .., qkv_features] buffer, batch first.
   Heads SplitHeads(TensorView packed) const;
-  Status Rotate(TensorView packed, const AttentionInputs& attention, int64_t start_position,
-                bool inverse) const;
-  Status AppendToCache(const Heads& heads, KeyValueCache* cache) const;
+  // The queries of an interleaved buffer: [B, S, g, (n / g) d].
+  TensorView GroupedQueries(TensorView packed) const;
+  Status Rotate(TensorView packed, const RotaryTable& rotary, ConstTensorView positions,
+                int64_t start_position, bool inverse) const;
+  Status CheckCache(const AttentionInputs& attention, int64_t batch, int64_t sequence,
+                    const Saved* saved) const;
 
   MultiheadAttentionOptions options_;
   std::unique_ptr<Layer> qkv_;  // LayerNormLinear or Linear

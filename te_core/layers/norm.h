@@ -17,8 +17,8 @@ struct NormOptions {
   DType params_dtype = DType::kFloat32;
 };
 
-// input, output [..., hidden_size], dense. Parameters: weight; bias (LayerNorm). BackwardInput
-// writes every gradient.
+// input, output [..., hidden_size], dense; takes dresidual. Parameters: weight; bias (LayerNorm).
+// BackwardInput writes every gradient.
 class Norm : public Layer {
  public:
   static StatusOr<std::unique_ptr<Norm>> Create(Context* context, const NormOptions& options,

@@ -18,11 +18,11 @@ struct ParameterSplit {
 
 struct ProjectionOptions {
   const char* module_type = "linear";  // of the recipe's roles
-  std::string parameter_prefix;        // "fc1_": fc1_weight, fc1_bias
+  std::string parameter_prefix = {};   // "fc1_": fc1_weight, fc1_bias
   int64_t in_features = 0;
   int64_t out_features = 0;
   bool bias = true;
-  std::vector<ParameterSplit> parameters_split;  // empty: one weight
+  std::vector<ParameterSplit> parameters_split = {};  // empty: one weight
   float init_std = 0.023f;
   bool perform_initialization =
       true;  // false: the weight's contents are undefined until they are set

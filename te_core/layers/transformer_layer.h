@@ -72,6 +72,15 @@ class TransformerLayer : public Layer {
   struct State;
   using Layer::Layer;
 
+  Status Located(Status status) const;
+  Status ForwardBlock(const ForwardArgs& args, Saved* saved);
+  Status BackwardInputBlock(const BackwardArgs& args, Saved* saved);
+  Status BackwardWeightBlock(const BackwardArgs& args, Saved* saved);
+  Status AddLayer(Layer* layer, ForwardArgs args, ConstTensorView residual,
+                  const RandomState& random, TensorView out, Saved* saved);
+  StatusOr<TensorView> DropoutBackward(ConstTensorView dout, const RandomState& random,
+                                       Saved* saved);
+
   TransformerLayerOptions options_;
   std::unique_ptr<MultiheadAttention> self_attention_;
   std::unique_ptr<LayerNormMLP> layernorm_mlp_;

@@ -27,6 +27,7 @@ constexpr KernelTable kCpuKernels = {
     .softmax_forward = SoftmaxForwardCpu,
     .softmax_backward = SoftmaxBackwardCpu,
     .cross_entropy = CrossEntropyCpu,
+    .count_labels = CountLabelsCpu,
     .embedding_forward = EmbeddingForwardCpu,
     .embedding_backward = EmbeddingBackwardCpu,
     .add = AddCpu,

@@ -8,6 +8,7 @@
 #include "te_kernels/batched_gemm/batched_gemm.h"
 #include "te_kernels/bias_gradient/bias_gradient.h"
 #include "te_kernels/cast/cast.h"
+#include "te_kernels/count_labels/count_labels.h"
 #include "te_kernels/cross_entropy/cross_entropy.h"
 #include "te_kernels/dropout/dropout.h"
 #include "te_kernels/embedding/embedding.h"
@@ -42,6 +43,7 @@ struct KernelTable {
   Operation<SoftmaxForwardArgs> softmax_forward;
   Operation<SoftmaxBackwardArgs> softmax_backward;
   Operation<CrossEntropyArgs> cross_entropy;
+  Operation<CountLabelsArgs> count_labels;
   Operation<EmbeddingForwardArgs> embedding_forward;
   Operation<EmbeddingBackwardArgs> embedding_backward;
   Operation<AddArgs> add;

@@ -1,0 +1,223 @@
+#include "te_core/layers/dot_product_attention.h"
+
+#include <cmath>
+
+#include "te_core/layers/layer_support.h"
+
+namespace te {
+namespace {
+
+// The tensor as [B, S, heads, d], whatever the format.
+template <typename View>
+View BatchFirst(const View& view, AttentionFormat format) {
+  return format == AttentionFormat::kSbhd && view.rank() == 4 ? view.Transpose(0, 1) : view;
+}
+
+AttentionMaskType WithoutPadding(AttentionMaskType type) {
+  switch (type) {
+    case AttentionMaskType::kPadding:
+      return AttentionMaskType::kNoMask;
+    case AttentionMaskType::kPaddingCausal:
+      return AttentionMaskType::kCausal;
+    case AttentionMaskType::kPaddingCausalBottomRight:
+      return AttentionMaskType::kCausalBottomRight;
+    default:
+      return type;
+  }
+}
+
+// Strided views are fine; a head's elements must lie together.
+Status CheckHeads(const std::string& layer, const char* tensor, const ConstTensorView& view,
+                  DType dtype, const Shape& shape) {
+  const bool present = view.defined() || (view.rank() == 4 && view.elements() == 0);
+  if (present && view.dtype() == dtype && view.shape() == shape &&
+      (shape[3] == 1 || view.stride(3) == 1))
+    return OkStatus();
+  return InvalidArgument(
+      "{}: {} is {} in [batch, sequence, heads, head_dim] order; expected {} {}, inner stride 1",
+      layer, tensor, view.ToString(), Name(dtype), shape.ToString());
+}
+
+}  // namespace
+
+const char* Name(AttentionFormat format) {
+  switch (format) {
+    case AttentionFormat::kBshd:
+      return "bshd";
+    case AttentionFormat::kSbhd:
+      return "sbhd";
+  }
+  return "unknown";
+}
+
+StatusOr<AttentionFormat> ParseAttentionFormat(std::string_view name) {
+  for (AttentionFormat format : {AttentionFormat::kBshd, AttentionFormat::kSbhd}) {
+    if (name == Name(format)) return format;
+  }
+  return InvalidArgument("attention format is '{}'; expected bshd or sbhd", name);
+}
+
+struct DotProductAttention::State : SavedState {
+  ConstTensorView q, k, v, out;  // batch first
+  TensorView lse;
+  AttentionMask mask;
+  RandomState random;
+};
+
+StatusOr<std::unique_ptr<DotProductAttention>> DotProductAttention::Create(
+    Context* context, const DotProductAttentionOptions& options, std::string name) {
+  std::unique_ptr<DotProductAttention> layer(new DotProductAttention(context, std::move(name)));
+  DotProductAttentionOptions& o = layer->options_ = options;
+  const std::string& n = layer->name();
+  TE_RETURN_IF_ERROR(CheckPositive(n, "num_attention_heads", o.num_attention_heads));
+  TE_RETURN_IF_ERROR(CheckPositive(n, "kv_channels", o.kv_channels));
+  if (o.num_gqa_groups == 0) o.num_gqa_groups = o.num_attention_heads;
+  TE_RETURN_IF_ERROR(CheckPositive(n, "num_gqa_groups", o.num_gqa_groups));
+  if (o.num_attention_heads % o.num_gqa_groups != 0) {
+    return InvalidArgument(
+        "{}: num_gqa_groups is {}; expected a divisor of num_attention_heads = {}", n,
+        o.num_gqa_groups, o.num_attention_heads);
+  }
+  TE_RETURN_IF_ERROR(CheckProbability(n, "attention_dropout", o.attention_dropout));
+  if (o.qkv_format != AttentionFormat::kBshd && o.qkv_format != AttentionFormat::kSbhd) {
+    return InvalidArgument("{}: qkv_format is {}; expected bshd (0) or sbhd (1)", n,
+                           static_cast<int>(o.qkv_format));
+  }
+  if (o.attn_mask_type < AttentionMaskType::kNoMask ||
+      o.attn_mask_type > AttentionMaskType::kArbitrary) {
+    return InvalidArgument("{}: attn_mask_type is {}; expected 0 (no_mask) to 6 (arbitrary)", n,
+                           static_cast<int>(o.attn_mask_type));
+  }
+  if (o.window_size.left < -1 || o.window_size.right < -1) {
+    return InvalidArgument("{}: window_size is ({}, {}); expected -1 (infinite) or more", n,
+                           o.window_size.left, o.window_size.right);
+  }
+  if (!std::isfinite(o.softmax_scale)) {
+    return InvalidArgument(
+        "{}: softmax_scale is {}; expected a finite number, or 0 for 1 / sqrt(kv_channels)", n,
+        o.softmax_scale);
+  }
+  if (o.softmax_scale == 0) o.softmax_scale = 1.0f / std::sqrt(static_cast<float>(o.kv_channels));
+  layer->dropout_stream_ = context->NewRandomStream();
+  return layer;
+}
+
+Status DotProductAttention::Forward(const ForwardArgs& args, Saved* saved) {
+  return ForwardWithMaskType(args, options_.attn_mask_type, saved);
+}
+
+Status DotProductAttention::ForwardWithMaskType(const ForwardArgs& args, AttentionMaskType type,
+                                                Saved* saved) {
+  TE_RETURN_IF_ERROR(CheckTaken(name_, {.key_value = true, .masks = true}, args));
+  const ConstTensorView q = BatchFirst(args.input, options_.qkv_format);
+  const ConstTensorView k = BatchFirst(args.key, options_.qkv_format);
+  const ConstTensorView v = BatchFirst(args.value, options_.qkv_format);
+  const TensorView out = BatchFirst(args.output, options_.qkv_format);
+  const DType dtype = q.dtype();
+  if (q.rank() != 4 || k.rank() != 4 || (dtype != DType::kFloat32 && dtype != DType::kBFloat16)) {
+    return InvalidArgument(
+        "{}: input (query) is {} and key {}; expected float32 or bfloat16 of rank 4", name_,
+        args.input.ToString(), args.key.ToString());
+  }
+  const int64_t batch = q.dim(0), queries = q.dim(1), keys = k.dim(1);
+  const Shape q_shape = {batch, queries, options_.num_attention_heads, options_.kv_channels};
+  const Shape k_shape = {batch, keys, options_.num_gqa_groups, options_.kv_channels};
+  TE_RETURN_IF_ERROR(CheckHeads(name_, "input (query)", q, dtype, q_shape));
+  TE_RETURN_IF_ERROR(CheckHeads(name_, "key", k, dtype, k_shape));
+  TE_RETURN_IF_ERROR(CheckHeads(name_, "value", v, dtype, k_shape));
+  TE_RETURN_IF_ERROR(CheckHeads(name_, "output", out, dtype, q_shape));
+  AttentionMask mask = {.type = type,
+                        .padding = args.attention.padding_mask,
+                        .arbitrary = args.attention.arbitrary_mask,
+                        .window_left = options_.window_size.left,
+                        .window_right = options_.window_size.right};
+  if (mask.padding.defined() && !UsesPadding(type)) {
+    return InvalidArgument("{}: padding_mask is given, but attn_mask_type {} does not use it",
+                           name_, Name(type));
+  }
+  if (mask.arbitrary.defined() && type != AttentionMaskType::kArbitrary) {
+    return InvalidArgument("{}: arbitrary_mask is given, but attn_mask_type {} does not use it",
+                           name_, Name(type));
+  }
+  if (!mask.padding.defined() && keys != 0) mask.type = WithoutPadding(type);
+
+  const bool training = saved != nullptr;
+  TensorView lse;
+  if (training) {
+    TE_ASSIGN_OR_RETURN(
+        lse, saved->Allocate(DType::kFloat32, {batch, options_.num_attention_heads, queries}));
+  }
+  const RandomState random = context_->Random(dropout_stream_);
+  TE_RETURN_IF_ERROR(context_->kernels().attention_forward(
+      context_->exec(), {.q = q,
+                         .k = k,
+                         .v = v,
+                         .mask = mask,
+                         .softmax_scale = options_.softmax_scale,
+                         .dropout = training ? options_.attention_dropout : 0.0f,
+                         .random = random,
+                         .out = out,
+                         .lse = lse}));
+  if (training) {
+    State& state = saved->state<State>();
+    state.q = q;
+    state.k = k;
+    state.v = v;
+    state.out = out;
+    state.lse = lse;
+    state.mask = mask;
+    state.random = random;
+  }
+  return OkStatus();
+}
+
+Status DotProductAttention::BackwardInput(const BackwardArgs& args, Saved* saved) {
+  TE_RETURN_IF_ERROR(CheckTaken(name_, {.key_value = true}, args));
+  TE_RETURN_IF_ERROR(CheckSaved(name_, saved));
+  const State& s = saved->state<State>();
+  if (!args.dinput.defined() && !args.dkey.defined() && !args.dvalue.defined()) return OkStatus();
+  const ConstTensorView dout = BatchFirst(args.doutput, options_.qkv_format);
+  const TensorView dq = BatchFirst(args.dinput, options_.qkv_format);
+  const TensorView dk = BatchFirst(args.dkey, options_.qkv_format);
+  const TensorView dv = BatchFirst(args.dvalue, options_.qkv_format);
+  TE_RETURN_IF_ERROR(CheckHeads(name_, "doutput", dout, s.q.dtype(), s.q.shape()));
+  TE_RETURN_IF_ERROR(CheckHeads(name_, "dinput (of the query)", dq, s.q.dtype(), s.q.shape()));
+  TE_RETURN_IF_ERROR(CheckHeads(name_, "dkey", dk, s.q.dtype(), s.k.shape()));
+  TE_RETURN_IF_ERROR(CheckHeads(name_, "dvalue", dv, s.q.dtype(), s.v.shape()));
+  return context_->kernels().attention_backward(context_->exec(),
+                                                {.q = s.q,
+                                                 .k = s.k,
+                                                 .v = s.v,
+                                                 .out = s.out,
+                                                 .dout = dout,
+                                                 .lse = s.lse,
+                                                 .mask = s.mask,
+                                                 .softmax_scale = options_.softmax_scale,
+                                                 .dropout = options_.attention_dropout,
+                                                 .random = s.random,
+                                                 .dq = dq,
+                                                 .dk = dk,
+                                                 .dv = dv});
+}
+
+Status DotProductAttention::BackwardWeight(const BackwardArgs&, Saved* saved) {
+  return CheckSaved(name_, saved);
+}
+
+void DotProductAttention::VisitParameters(const std::string&, const ParameterVisitor&) {}
+
+std::string DotProductAttention::Describe(int) const {
+  std::string out = fmt::format(
+      "DotProductAttention(num_attention_heads={}, num_gqa_groups={}, kv_channels={}, "
+      "attn_mask_type={}",
+      options_.num_attention_heads, options_.num_gqa_groups, options_.kv_channels,
+      Name(options_.attn_mask_type));
+  if (options_.window_size.left >= 0 || options_.window_size.right >= 0) {
+    out += fmt::format(", window_size=({}, {})", options_.window_size.left,
+                       options_.window_size.right);
+  }
+  return out + fmt::format(", softmax_scale={:.6g}, attention_dropout={})", options_.softmax_scale,
+                           options_.attention_dropout);
+}
+
+}  // namespace te

@@ -1,0 +1,81 @@
+#include "te_core/layers/linear.h"
+
+#include "te_core/layers/layer_support.h"
+
+namespace te {
+
+struct Linear::State : SavedState {
+  Shape input_shape;
+  Operand x;
+};
+
+StatusOr<std::unique_ptr<Linear>> Linear::Create(Context* context, const LinearOptions& options,
+                                                 std::string name) {
+  std::unique_ptr<Linear> layer(new Linear(context, std::move(name)));
+  layer->options_ = options;
+  TE_RETURN_IF_ERROR(
+      layer->projection_.Init(context,
+                              {.module_type = "linear",
+                               .in_features = options.in_features,
+                               .out_features = options.out_features,
+                               .bias = options.bias,
+                               .parameters_split = options.parameters_split,
+                               .init_std = options.init_method_std,
+                               .perform_initialization = options.perform_initialization,
+                               .params_dtype = options.params_dtype},
+                              layer->name()));
+  return layer;
+}
+
+Status Linear::Forward(const ForwardArgs& args, Saved* saved) {
+  const DType dtype = options_.params_dtype;
+  TE_RETURN_IF_ERROR(CheckTaken(name_, {.residual = true}, args));
+  TE_RETURN_IF_ERROR(CheckFeatures(name_, "input", args.input, dtype, options_.in_features));
+  const Shape out = WithLast(args.input.shape(), options_.out_features);
+  TE_RETURN_IF_ERROR(CheckShape(name_, "output", args.output, dtype, out));
+  TE_RETURN_IF_ERROR(CheckOptional(name_, "residual", args.residual, dtype, out));
+  TE_ASSIGN_OR_RETURN(const Operand x, projection_.InputOperand(Rows(args.input)));
+  if (saved != nullptr) {
+    State& state = saved->state<State>();
+    state.input_shape = args.input.shape();
+    state.x = x;
+  }
+  return projection_.Forward(x, args.residual.defined() ? Rows(args.residual) : ConstTensorView(),
+                             Rows(args.output));
+}
+
+Status Linear::BackwardInput(const BackwardArgs& args, Saved* saved) {
+  TE_RETURN_IF_ERROR(CheckTaken(name_, {.residual = true}, args));
+  TE_RETURN_IF_ERROR(CheckSaved(name_, saved));
+  const State& state = saved->state<State>();
+  const DType dtype = options_.params_dtype;
+  TE_RETURN_IF_ERROR(CheckShape(name_, "doutput", args.doutput, dtype,
+                                WithLast(state.input_shape, options_.out_features)));
+  TE_RETURN_IF_ERROR(CheckOptional(name_, "dinput", args.dinput, dtype, state.input_shape));
+  TE_RETURN_IF_ERROR(CheckOptional(name_, "dresidual", args.dresidual, dtype, state.input_shape));
+  if (!args.dinput.defined()) return OkStatus();
+  TE_ASSIGN_OR_RETURN(const Operand dy, projection_.GradOutputOperand(Rows(args.doutput)));
+  return projection_.BackwardInput(
+      dy, args.dresidual.defined() ? Rows(args.dresidual) : ConstTensorView(), Rows(args.dinput));
+}
+
+Status Linear::BackwardWeight(const BackwardArgs& args, Saved* saved) {
+  TE_RETURN_IF_ERROR(CheckSaved(name_, saved));
+  const State& state = saved->state<State>();
+  TE_RETURN_IF_ERROR(CheckShape(name_, "doutput", args.doutput, options_.params_dtype,
+                                WithLast(state.input_shape, options_.out_features)));
+  TE_ASSIGN_OR_RETURN(const Operand dy, projection_.GradOutputOperand(Rows(args.doutput)));
+  return projection_.BackwardWeight(dy, Rows(args.doutput), state.x, args);
+}
+
+void Linear::VisitParameters(const std::string& prefix, const ParameterVisitor& visit) {
+  projection_.VisitParameters(prefix, visit);
+}
+
+std::string Linear::Describe(int) const {
+  return fmt::format("Linear(in_features={}, out_features={}, bias={}, {}, {} parameters)",
+                     options_.in_features, options_.out_features, options_.bias ? "True" : "False",
+                     projection_.DescribeParameters(), projection_.parameter_count());
+}
+
+}  // namespace te

@@ -1,0 +1,185 @@
+#include "te_core/layers/linear_cross_entropy.h"
+
+#include <algorithm>
+
+#include "te_core/layers/layer_support.h"
+
+namespace te {
+
+struct LinearCrossEntropy::State : SavedState {
+  ConstTensorView x;
+  ConstTensorView labels;
+};
+
+namespace {
+
+constexpr const char* kModuleType = "lm_head";
+
+Shape TokenShape(const Shape& hidden) {
+  return Shape(hidden.dims().first(static_cast<size_t>(hidden.rank() - 1)));
+}
+
+}  // namespace
+
+StatusOr<std::unique_ptr<LinearCrossEntropy>> LinearCrossEntropy::Create(
+    Context* context, const LinearCrossEntropyOptions& options, std::string name,
+    Parameter* shared_weight) {
+  std::unique_ptr<LinearCrossEntropy> layer(new LinearCrossEntropy(context, std::move(name)));
+  layer->options_ = options;
+  const std::string& n = layer->name();
+  TE_RETURN_IF_ERROR(CheckParamsDType(n, options.params_dtype));
+  TE_RETURN_IF_ERROR(CheckPositive(n, "hidden_size", options.hidden_size));
+  TE_RETURN_IF_ERROR(CheckPositive(n, "vocab_size", options.vocab_size));
+  TE_RETURN_IF_ERROR(CheckProbability(n, "label_smoothing", options.label_smoothing));
+  TE_RETURN_IF_ERROR(CheckStd(n, "init_method_std", options.init_method_std));
+  const Shape shape = {options.vocab_size, options.hidden_size};
+  if (shared_weight != nullptr) {
+    TE_RETURN_IF_ERROR(
+        CheckShape(n, "shared weight", shared_weight->value, options.params_dtype, shape));
+    layer->weight_ = shared_weight;
+    return layer;
+  }
+  TE_ASSIGN_OR_RETURN(layer->own_weight_,
+                      NewParameter(context, "weight", options.params_dtype, shape));
+  layer->weight_ = &layer->own_weight_;
+  if (options.perform_initialization)
+    TE_RETURN_IF_ERROR(FillNormal(context, options.init_method_std, layer->weight_));
+  return layer;
+}
+
+StatusOr<Operand> LinearCrossEntropy::OperandOf(const char* tensor_type,
+                                                ConstTensorView dense) const {
+  // A recipe's OperandFor reads alone; Sink's view is writable because producers share it.
+  const TensorView view(const_cast<void*>(dense.data()), dense.dtype(), dense.shape(),
+                        dense.strides());
+  return context_->recipe().OperandFor({kModuleType, tensor_type, name_}, Sink(view));
+}
+
+Status LinearCrossEntropy::Run(const LinearCrossEntropyArgs& args) {
+  const DType dtype = options_.params_dtype;
+  const int64_t vocab = options_.vocab_size;
+  TE_RETURN_IF_ERROR(CheckFeatures(name_, "input", args.input, dtype, options_.hidden_size));
+  const Shape token_shape = TokenShape(args.input.shape());
+  TE_RETURN_IF_ERROR(CheckShape(name_, "labels", args.labels, DType::kInt32, token_shape));
+  TE_RETURN_IF_ERROR(CheckOptional(name_, "loss", args.loss, DType::kFloat32, token_shape));
+  TE_RETURN_IF_ERROR(CheckOptional(name_, "dinput", args.dinput, dtype, args.input.shape()));
+  const ConstTensorView x = Rows(args.input);
+  const int64_t tokens = x.dim(0);
+  const ConstTensorView labels = args.labels.Reshape({tokens});
+  const bool wgrad = args.weight_gradient && weight_->requires_grad;
+  const bool gradients = wgrad || args.dinput.defined();
+  const TensorView dx = args.dinput.defined() ? Rows(args.dinput) : TensorView();
+
+  ArenaScope scope(context_->scratch());
+  const size_t row_bytes = static_cast<size_t>(vocab) * SizeOf(dtype);
+  const int64_t chunk = std::clamp<int64_t>(
+      static_cast<int64_t>(options_.max_logits_bytes / row_bytes), 1, std::max<int64_t>(tokens, 1));
+  TE_ASSIGN_OR_RETURN(const TensorView logits_buffer,
+                      context_->scratch()->Allocate(dtype, {chunk, vocab}));
+  TensorView loss = args.loss.defined() ? args.loss.Reshape({tokens}) : TensorView();
+  if (!loss.defined()) {
+    TE_ASSIGN_OR_RETURN(loss, context_->scratch()->Allocate(DType::kFloat32, {tokens}));
+  }
+  bool accumulate = false;
+  if (wgrad) {
+    TE_ASSIGN_OR_RETURN(accumulate, PrepareGradient(context_, weight_, args.accumulate_gradients));
+    if (tokens == 0 && !accumulate) TE_RETURN_IF_ERROR(context_->Zero(weight_->grad.view()));
+  }
+  TE_ASSIGN_OR_RETURN(const Operand w, OperandOf("weight", weight_->value));
+  const KernelTable& kernels = context_->kernels();
+  const Exec& exec = context_->exec();
+  for (int64_t begin = 0; begin < tokens; begin += chunk) {
+    const int64_t end = std::min(begin + chunk, tokens);
+    const ConstTensorView x_chunk = x.Slice(0, begin, end);
+    const TensorView logits = logits_buffer.Slice(0, 0, end - begin);
+    TE_ASSIGN_OR_RETURN(const Operand x_operand, OperandOf("input", x_chunk));
+    TE_RETURN_IF_ERROR(
+        kernels.gemm(exec, {.kind = GemmKind::kFprop, .a = x_operand, .b = w, .d = logits}));
+    TE_RETURN_IF_ERROR(kernels.cross_entropy(exec, {.logits = logits,
+                                                    .labels = labels.Slice(0, begin, end),
+                                                    .ignore_index = options_.ignore_index,
+                                                    .label_smoothing = options_.label_smoothing,
+                                                    .loss = loss.Slice(0, begin, end),
+                                                    .dlogits = gradients ? logits : TensorView()}));
+    if (!gradients) continue;
+    TE_ASSIGN_OR_RETURN(const Operand dy, OperandOf("grad_output", logits));
+    // The weight's gradient first: dinput may be the input's own memory.
+    if (wgrad) {
+      TE_RETURN_IF_ERROR(kernels.gemm(exec, {.kind = GemmKind::kWgrad,
+                                             .a = dy,
+                                             .b = x_operand,
+                                             .d = weight_->grad.view(),
+                                             .beta = accumulate ? 1.0f : 0.0f}));
+      accumulate = true;
+    }
+    if (dx.defined()) {
+      TE_RETURN_IF_ERROR(kernels.gemm(
+          exec, {.kind = GemmKind::kDgrad, .a = dy, .b = w, .d = dx.Slice(0, begin, end)}));
+    }
+  }
+  if (args.scalars != nullptr) {
+    TE_RETURN_IF_ERROR(kernels.sum(
+        exec, {.x = loss, .squared = false, .accumulate = true, .out = &args.scalars->loss_sum}));
+    TE_RETURN_IF_ERROR(kernels.count_labels(exec, {.labels = labels,
+                                                   .ignore_index = options_.ignore_index,
+                                                   .count = &args.scalars->token_count}));
+  }
+  if (wgrad && weight_ == &own_weight_) CallGradientReady(args.gradient_ready, weight_);
+  return OkStatus();
+}
+
+Status LinearCrossEntropy::Logits(ConstTensorView input, TensorView logits) {
+  const DType dtype = options_.params_dtype;
+  TE_RETURN_IF_ERROR(CheckFeatures(name_, "input", input, dtype, options_.hidden_size));
+  TE_RETURN_IF_ERROR(
+      CheckShape(name_, "logits", logits, dtype, WithLast(input.shape(), options_.vocab_size)));
+  TE_ASSIGN_OR_RETURN(const Operand x, OperandOf("input", Rows(input)));
+  TE_ASSIGN_OR_RETURN(const Operand w, OperandOf("weight", weight_->value));
+  return context_->kernels().gemm(context_->exec(),
+                                  {.kind = GemmKind::kFprop, .a = x, .b = w, .d = Rows(logits)});
+}
+
+Status LinearCrossEntropy::Forward(const ForwardArgs& args, Saved* saved) {
+  TE_RETURN_IF_ERROR(CheckTaken(name_, {.labels = true}, args));
+  if (!args.output.defined())
+    return InvalidArgument("{}: output (loss) is missing; expected float32, one a token", name_);
+  TE_RETURN_IF_ERROR(Run({.input = args.input, .labels = args.labels, .loss = args.output}));
+  if (saved == nullptr) return OkStatus();
+  State& state = saved->state<State>();
+  state.x = args.input;
+  state.labels = args.labels;
+  return OkStatus();
+}
+
+Status LinearCrossEntropy::BackwardInput(const BackwardArgs& args, Saved* saved) {
+  TE_RETURN_IF_ERROR(CheckTaken(name_, {}, args));
+  TE_RETURN_IF_ERROR(CheckSaved(name_, saved));
+  if (args.doutput.defined()) {
+    return InvalidArgument(
+        "{}: doutput is given; gradients are those of the sum of the losses, expected none", name_);
+  }
+  const State& state = saved->state<State>();
+  return Run({.input = state.x,
+              .labels = state.labels,
+              .dinput = args.dinput,
+              .weight_gradient = true,
+              .accumulate_gradients = args.accumulate_gradients,
+              .gradient_ready = args.gradient_ready});
+}
+
+Status LinearCrossEntropy::BackwardWeight(const BackwardArgs&, Saved* saved) {
+  return CheckSaved(name_, saved);
+}
+
+void LinearCrossEntropy::VisitParameters(const std::string& prefix, const ParameterVisitor& visit) {
+  if (weight_ == &own_weight_) visit(JoinName(prefix, own_weight_.name), own_weight_);
+}
+
+std::string LinearCrossEntropy::Describe(int) const {
+  return fmt::format("LinearCrossEntropy(hidden_size={}, vocab_size={}, {}, {} parameters)",
+                     options_.hidden_size, options_.vocab_size,
+                     weight_ == &own_weight_ ? DescribeParameter(own_weight_) : "shared weight",
+                     ParameterCount(own_weight_));
+}
+
+}  // namespace te

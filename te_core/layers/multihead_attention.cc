@@ -1,0 +1,373 @@
+#include "te_core/layers/multihead_attention.h"
+
+#include "te_core/layers/layer_support.h"
+
+namespace te {
+
+struct MultiheadAttention::Heads {
+  TensorView
+      query;  // [B, S, n, d]; undefined where an interleaved buffer's queries have no single stride
+  TensorView key;  // [B, S, g, d]
+  TensorView value;
+};
+
+struct MultiheadAttention::State : SavedState {
+  Shape input_shape;
+  Shape qkv_shape;  // of the packed buffer, in hidden states' order
+  RotaryTable rotary;
+  ConstTensorView positions;
+  int64_t start_position = 0;
+  TensorView context;  // core attention's output: proj's input
+  TensorView dqkv;     // written by BackwardInput, read by BackwardWeight
+};
+
+namespace {
+
+constexpr size_t kQkv = 0, kCore = 1, kProj = 2;  // children of the saved node
+
+AttentionMaskType BottomRight(AttentionMaskType type) {
+  switch (type) {
+    case AttentionMaskType::kCausal:
+      return AttentionMaskType::kCausalBottomRight;
+    case AttentionMaskType::kPaddingCausal:
+      return AttentionMaskType::kPaddingCausalBottomRight;
+    default:
+      return type;
+  }
+}
+
+bool IsBottomRight(AttentionMaskType type) {
+  return type == AttentionMaskType::kCausalBottomRight ||
+         type == AttentionMaskType::kPaddingCausalBottomRight;
+}
+
+}  // namespace
+
+StatusOr<std::unique_ptr<MultiheadAttention>> MultiheadAttention::Create(
+    Context* context, const MultiheadAttentionOptions& options, std::string name) {
+  std::unique_ptr<MultiheadAttention> layer(new MultiheadAttention(context, std::move(name)));
+  MultiheadAttentionOptions& o = layer->options_ = options;
+  const std::string& n = layer->name();
+  TE_RETURN_IF_ERROR(CheckParamsDType(n, o.params_dtype));
+  TE_RETURN_IF_ERROR(CheckPositive(n, "hidden_size", o.hidden_size));
+  TE_RETURN_IF_ERROR(CheckPositive(n, "num_attention_heads", o.num_attention_heads));
+  if (o.kv_channels == 0) {
+    if (o.hidden_size % o.num_attention_heads != 0) {
+      return InvalidArgument(
+          "{}: hidden_size is {}; expected a multiple of num_attention_heads = {}, or kv_channels "
+          "given",
+          n, o.hidden_size, o.num_attention_heads);
+    }
+    o.kv_channels = o.hidden_size / o.num_attention_heads;
+  }
+  if (o.num_gqa_groups == 0) o.num_gqa_groups = o.num_attention_heads;
+  TE_ASSIGN_OR_RETURN(layer->core_attention_,
+                      DotProductAttention::Create(
+                          context,
+                          {.num_attention_heads = o.num_attention_heads,
+                           .kv_channels = o.kv_channels,
+                           .num_gqa_groups = o.num_gqa_groups,
+                           .attention_dropout = o.attention_dropout,
+                           .qkv_format = AttentionFormat::kBshd,  // it is given batch-first views
+                           .attn_mask_type = o.attn_mask_type,
+                           .window_size = o.window_size,
+                           .softmax_scale = o.softmax_scale},
+                          JoinName(n, "core_attention")));
+  if (o.qkv_format != AttentionFormat::kBshd && o.qkv_format != AttentionFormat::kSbhd) {
+    return InvalidArgument("{}: qkv_format is {}; expected bshd (0) or sbhd (1)", n,
+                           static_cast<int>(o.qkv_format));
+  }
+  std::vector<ParameterSplit> split;
+  if (!o.fuse_qkv_params) {
+    const int64_t query = o.num_attention_heads * o.kv_channels,
+                  key = o.num_gqa_groups * o.kv_channels;
+    split = {{"query_", query}, {"key_", key}, {"value_", key}};
+  }
+  const bool qkv_bias = o.qkv_bias.value_or(o.bias);
+  if (o.input_layernorm) {
+    TE_ASSIGN_OR_RETURN(
+        layer->qkv_, LayerNormLinear::Create(context,
+                                             {.in_features = o.hidden_size,
+                                              .out_features = layer->qkv_features(),
+                                              .layernorm_epsilon = o.layernorm_epsilon,
+                                              .bias = qkv_bias,
+                                              .normalization = o.normalization,
+                                              .zero_centered_gamma = o.zero_centered_gamma,
+                                              .parameters_split = split,
+                                              .params_dtype = o.params_dtype,
+                                              .init_method_std = o.init_method_std,
+                                              .perform_initialization = o.perform_initialization},
+                                             JoinName(n, "layernorm_qkv")));
+  } else {
+    TE_ASSIGN_OR_RETURN(layer->qkv_,
+                        Linear::Create(context,
+                                       {.in_features = o.hidden_size,
+                                        .out_features = layer->qkv_features(),
+                                        .bias = qkv_bias,
+                                        .parameters_split = split,
+                                        .params_dtype = o.params_dtype,
+                                        .init_method_std = o.init_method_std,
+                                        .perform_initialization = o.perform_initialization},
+                                       JoinName(n, "qkv")));
+  }
+  TE_ASSIGN_OR_RETURN(layer->proj_,
+                      Linear::Create(context,
+                                     {.in_features = o.num_attention_heads * o.kv_channels,
+                                      .out_features = o.hidden_size,
+                                      .bias = o.proj_bias.value_or(o.bias),
+                                      .params_dtype = o.params_dtype,
+                                      .init_method_std = o.output_layer_init_method_std,
+                                      .perform_initialization = o.perform_initialization},
+                                     JoinName(n, "proj")));
+  return layer;
+}
+
+MultiheadAttention::Heads MultiheadAttention::SplitHeads(TensorView packed) const {
+  const int64_t n = options_.num_attention_heads, g = options_.num_gqa_groups,
+                d = options_.kv_channels;
+  if (options_.qkv_format == AttentionFormat::kSbhd) packed = packed.Transpose(0, 1);
+  Heads heads;
+  if (!interleaved() || g == 1) {
+    heads.query = packed.Slice(2, 0, n * d).Split(2, n, d);
+    heads.key = packed.Slice(2, n * d, (n + g) * d).Split(2, g, d);
+    heads.value = packed.Slice(2, (n + g) * d, (n + 2 * g) * d).Split(2, g, d);
+    return heads;
+  }
+  const int64_t r = n / g;
+  const TensorView groups = packed.Split(2, g, (r + 2) * d);  // [B, S, g, (r + 2) d]
+  if (r == 1) heads.query = groups.Slice(3, 0, d);
+  heads.key = groups.Slice(3, r * d, (r + 1) * d);
+  heads.value = groups.Slice(3, (r + 1) * d, (r + 2) * d);
+  return heads;
+}
+
+TensorView MultiheadAttention::GroupedQueries(TensorView packed) const {
+  const int64_t r = options_.num_attention_heads / options_.num_gqa_groups,
+                d = options_.kv_channels;
+  if (options_.qkv_format == AttentionFormat::kSbhd) packed = packed.Transpose(0, 1);
+  return packed.Split(2, options_.num_gqa_groups, (r + 2) * d).Slice(3, 0, r * d);
+}
+
+Status MultiheadAttention::Rotate(TensorView packed, const RotaryTable& rotary,
+                                  ConstTensorView positions, int64_t start_position,
+                                  bool inverse) const {
+  if (!rotary.cos.defined()) return OkStatus();
+  const int64_t n = options_.num_attention_heads, g = options_.num_gqa_groups,
+                d = options_.kv_channels;
+  if (options_.qkv_format == AttentionFormat::kSbhd) packed = packed.Transpose(0, 1);
+  // Queries and keys lie side by side: all of them, or those of one group.
+  const int64_t blocks = interleaved() ? g : 1;
+  const int64_t stride = packed.dim(2) / blocks, rotated = (n + g) / blocks;
+  for (int64_t i = 0; i < blocks; ++i) {
+    const TensorView heads =
+        packed.Slice(2, i * stride, i * stride + rotated * d).Split(2, rotated, d);
+    TE_RETURN_IF_ERROR(
+        context_->kernels().rope(context_->exec(), {.x = heads,
+                                                    .cos = rotary.cos,
+                                                    .sin = rotary.sin,
+                                                    .positions = positions,
+                                                    .start_position = start_position,
+                                                    .interleaved = rotary.interleaved,
+                                                    .inverse = inverse,
+                                                    .y = heads}));
+  }
+  return OkStatus();
+}
+
+Status MultiheadAttention::CheckCache(const AttentionInputs& attention, int64_t batch,
+                                      int64_t sequence, const Saved* saved) const {
+  const KeyValueCache& cache = *attention.cache;
+  if (saved != nullptr)
+    return InvalidArgument(
+        "{}: a key-value cache is given in training; expected it in inference alone", name_);
+  if (cache.key.shape().rank() != 4 || cache.length < 0 ||
+      cache.length + sequence > cache.key.shape()[1]) {
+    return InvalidArgument(
+        "{}: the cache's key is {} and holds {} tokens; expected room for {} more", name_,
+        ConstTensorView(cache.key).ToString(), cache.length, sequence);
+  }
+  const Shape expected = {batch, cache.key.shape()[1], options_.num_gqa_groups,
+                          options_.kv_channels};
+  TE_RETURN_IF_ERROR(CheckShape(name_, "cache's key", cache.key, options_.params_dtype, expected));
+  TE_RETURN_IF_ERROR(
+      CheckShape(name_, "cache's value", cache.value, options_.params_dtype, expected));
+  if (attention.start_position != 0 && attention.start_position != cache.length) {
+    return InvalidArgument("{}: start_position is {}; expected 0 or the cache's length {}", name_,
+                           attention.start_position, cache.length);
+  }
+  const bool windowed = options_.window_size.left >= 0 || options_.window_size.right >= 0;
+  if (windowed && !IsBottomRight(BottomRight(options_.attn_mask_type))) {
+    return Unsupported(
+        "{}: window_size with attn_mask_type {} and a key-value cache; expected a causal type",
+        name_, Name(options_.attn_mask_type));
+  }
+  return OkStatus();
+}
+
+Status MultiheadAttention::Forward(const ForwardArgs& args, Saved* saved) {
+  const DType dtype = options_.params_dtype;
+  const bool sbhd = options_.qkv_format == AttentionFormat::kSbhd;
+  const AttentionInputs& attention = args.attention;
+  TE_RETURN_IF_ERROR(CheckTaken(
+      name_,
+      {.residual = true, .norm_output = options_.input_layernorm, .masks = true, .rotary = true},
+      args));
+  TE_RETURN_IF_ERROR(CheckFeatures(name_, "input", args.input, dtype, options_.hidden_size));
+  const Shape& shape = args.input.shape();
+  if (shape.rank() != 3) {
+    return InvalidArgument("{}: input is {}; expected [{}, {}]", name_, args.input.ToString(),
+                           sbhd ? "sequence, batch" : "batch, sequence", options_.hidden_size);
+  }
+  if (attention.rotary.cos.defined() != attention.rotary.sin.defined()) {
+    return InvalidArgument("{}: rotary needs both cos and sin; one is missing", name_);
+  }
+  if (!attention.rotary.cos.defined() && attention.positions.defined()) {
+    return InvalidArgument("{}: positions are given without rotary tables", name_);
+  }
+  const int64_t batch = shape[sbhd ? 1 : 0], sequence = shape[sbhd ? 0 : 1];
+  int64_t start_position = attention.start_position;
+  if (attention.cache != nullptr) {
+    TE_RETURN_IF_ERROR(CheckCache(attention, batch, sequence, saved));
+    start_position = attention.cache->length;
+  }
+  ArenaScope scope(context_->scratch());
+  Arena* arena = ArenaFor(context_, saved);
+
+  TE_ASSIGN_OR_RETURN(const TensorView qkv,
+                      arena->Allocate(dtype, WithLast(shape, qkv_features())));
+  ForwardArgs qkv_args;
+  qkv_args.input = args.input;
+  qkv_args.output = qkv;
+  qkv_args.norm_output = args.norm_output;
+  TE_RETURN_IF_ERROR(qkv_->Forward(qkv_args, saved != nullptr ? saved->child(kQkv) : nullptr));
+  TE_RETURN_IF_ERROR(Rotate(qkv, attention.rotary, attention.positions, start_position, false));
+  Heads heads = SplitHeads(qkv);
+  const int64_t n = options_.num_attention_heads, d = options_.kv_channels;
+  if (!heads.query.defined()) {
+    TE_ASSIGN_OR_RETURN(heads.query, arena->Allocate(dtype, {batch, sequence, n, d}));
+    const TensorView grouped = GroupedQueries(qkv);
+    TE_RETURN_IF_ERROR(context_->kernels().cast(
+        context_->exec(), {.x = grouped, .y = heads.query.Reshape(grouped.shape())}));
+  }
+
+  TE_ASSIGN_OR_RETURN(const TensorView context, arena->Allocate(dtype, WithLast(shape, n * d)));
+  const TensorView context_heads = (sbhd ? context.Transpose(0, 1) : context).Split(2, n, d);
+  ForwardArgs core;
+  core.input = heads.query;
+  core.key = heads.key;
+  core.value = heads.value;
+  core.output = context_heads;
+  core.attention.padding_mask = attention.padding_mask;
+  core.attention.arbitrary_mask = attention.arbitrary_mask;
+  AttentionMaskType mask_type = options_.attn_mask_type;
+  if (KeyValueCache* cache = attention.cache; cache != nullptr) {
+    const int64_t end = cache->length + sequence;
+    const Exec& exec = context_->exec();
+    TE_RETURN_IF_ERROR(context_->kernels().cast(
+        exec, {.x = heads.key, .y = cache->key.view().Slice(1, cache->length, end)}));
+    TE_RETURN_IF_ERROR(context_->kernels().cast(
+        exec, {.x = heads.value, .y = cache->value.view().Slice(1, cache->length, end)}));
+    core.key = cache->key.view().Slice(1, 0, end);
+    core.value = cache->value.view().Slice(1, 0, end);
+    mask_type = BottomRight(mask_type);
+  }
+  TE_RETURN_IF_ERROR(core_attention_->ForwardWithMaskType(
+      core, mask_type, saved != nullptr ? saved->child(kCore) : nullptr));
+  if (saved != nullptr) {
+    State& state = saved->state<State>();
+    state.input_shape = shape;
+    state.qkv_shape = qkv.shape();
+    state.rotary = attention.rotary;
+    state.positions = attention.positions;
+    state.start_position = start_position;
+    state.context = context;
+    state.dqkv = TensorView();
+  }
+  ForwardArgs proj;
+  proj.input = context;
+  proj.output = args.output;
+  proj.residual = args.residual;
+  TE_RETURN_IF_ERROR(proj_->Forward(proj, saved != nullptr ? saved->child(kProj) : nullptr));
+  if (attention.cache != nullptr) attention.cache->length += sequence;
+  return OkStatus();
+}
+
+Status MultiheadAttention::BackwardInput(const BackwardArgs& args, Saved* saved) {
+  TE_RETURN_IF_ERROR(
+      CheckTaken(name_, {.residual = true, .norm_output = options_.input_layernorm}, args));
+  TE_RETURN_IF_ERROR(CheckSaved(name_, saved));
+  State& state = saved->state<State>();
+  const DType dtype = options_.params_dtype;
+  const bool sbhd = options_.qkv_format == AttentionFormat::kSbhd;
+  const int64_t n = options_.num_attention_heads, d = options_.kv_channels;
+  TE_RETURN_IF_ERROR(CheckShape(name_, "doutput", args.doutput, dtype, state.input_shape));
+
+  TE_ASSIGN_OR_RETURN(state.dqkv, saved->Allocate(dtype, state.qkv_shape));
+  {
+    ArenaScope scope(context_->scratch());
+    TE_ASSIGN_OR_RETURN(const TensorView dcontext,
+                        context_->scratch()->Allocate(dtype, state.context.shape()));
+    BackwardArgs proj;
+    proj.doutput = args.doutput;
+    proj.dinput = dcontext;
+    TE_RETURN_IF_ERROR(proj_->BackwardInput(proj, saved->child(kProj)));
+
+    const Heads heads = SplitHeads(state.dqkv);
+    BackwardArgs core;
+    core.doutput = (sbhd ? dcontext.Transpose(0, 1) : dcontext).Split(2, n, d);
+    core.dinput = heads.query;
+    core.dkey = heads.key;
+    core.dvalue = heads.value;
+    if (!heads.query.defined()) {
+      TE_ASSIGN_OR_RETURN(core.dinput, context_->scratch()->Allocate(dtype, core.doutput.shape()));
+    }
+    TE_RETURN_IF_ERROR(core_attention_->BackwardInput(core, saved->child(kCore)));
+    if (!heads.query.defined()) {
+      const TensorView grouped = GroupedQueries(state.dqkv);
+      TE_RETURN_IF_ERROR(context_->kernels().cast(
+          context_->exec(), {.x = core.dinput.Reshape(grouped.shape()), .y = grouped}));
+    }
+    TE_RETURN_IF_ERROR(
+        Rotate(state.dqkv, state.rotary, state.positions, state.start_position, true));
+  }
+  BackwardArgs qkv = args;
+  qkv.doutput = state.dqkv;
+  return qkv_->BackwardInput(qkv, saved->child(kQkv));
+}
+
+Status MultiheadAttention::BackwardWeight(const BackwardArgs& args, Saved* saved) {
+  TE_RETURN_IF_ERROR(CheckSaved(name_, saved));
+  const State& state = saved->state<State>();
+  if (!state.dqkv.defined())
+    return FailedPrecondition("{}: BackwardWeight before BackwardInput of the same pass", name_);
+  BackwardArgs child;
+  child.accumulate_gradients = args.accumulate_gradients;
+  child.gradient_ready = args.gradient_ready;
+  child.doutput = args.doutput;
+  TE_RETURN_IF_ERROR(proj_->BackwardWeight(child, saved->child(kProj)));
+  child.doutput = state.dqkv;
+  return qkv_->BackwardWeight(child, saved->child(kQkv));
+}
+
+void MultiheadAttention::VisitParameters(const std::string& prefix, const ParameterVisitor& visit) {
+  qkv_->VisitParameters(JoinName(prefix, options_.input_layernorm ? "layernorm_qkv" : "qkv"),
+                        visit);
+  proj_->VisitParameters(JoinName(prefix, "proj"), visit);
+}
+
+std::string MultiheadAttention::Describe(int indent) const {
+  return DescribeTree("MultiheadAttention", indent,
+                      {{options_.input_layernorm ? "layernorm_qkv" : "qkv", qkv_.get()},
+                       {"core_attention", core_attention_.get()},
+                       {"proj", proj_.get()}});
+}
+
+StatusOr<KeyValueCache> MultiheadAttention::NewCache(int64_t batch, int64_t capacity) const {
+  KeyValueCache cache;
+  const Shape shape = {batch, capacity, options_.num_gqa_groups, options_.kv_channels};
+  TE_ASSIGN_OR_RETURN(cache.key, context_->NewTensor(options_.params_dtype, shape));
+  TE_ASSIGN_OR_RETURN(cache.value, context_->NewTensor(options_.params_dtype, shape));
+  return cache;
+}
+
+}  // namespace te

@@ -1,0 +1,278 @@
+#include "te_core/layers/transformer_layer.h"
+
+#include "te_core/layers/layer_support.h"
+
+namespace te {
+
+struct TransformerLayer::State : SavedState {
+  Shape shape;
+  RandomState attention_random, mlp_random;
+  TensorView dmlp;  // gradient of the MLP's output: undefined where it is doutput itself
+  TensorView dh;    // gradient of h
+  TensorView
+      dattn;  // gradient of self_attention's output: undefined where it is dh (or doutput) itself
+  TensorView dy;  // with output_layernorm: gradient of y
+};
+
+namespace {
+
+constexpr size_t kAttention = 0, kMlp = 1, kNorm = 2;  // children of the saved node
+
+}  // namespace
+
+StatusOr<std::unique_ptr<TransformerLayer>> TransformerLayer::Create(
+    Context* context, const TransformerLayerOptions& options, std::string name) {
+  if (options.layer_number < 0) {
+    return InvalidArgument("{}: layer_number is {}; expected 0 (none) or more", name,
+                           options.layer_number);
+  }
+  std::unique_ptr<TransformerLayer> layer(new TransformerLayer(context, std::move(name)));
+  TransformerLayerOptions& o = layer->options_ = options;
+  const std::string& n = layer->name();
+  TE_RETURN_IF_ERROR(CheckProbability(n, "hidden_dropout", o.hidden_dropout));
+  if (o.apply_residual_connection_post_layernorm && o.parallel_attention_mlp) {
+    return Unsupported(
+        "{}: apply_residual_connection_post_layernorm with parallel_attention_mlp; expected one of "
+        "them",
+        n);
+  }
+  TE_ASSIGN_OR_RETURN(
+      layer->self_attention_,
+      MultiheadAttention::Create(context,
+                                 {.hidden_size = o.hidden_size,
+                                  .num_attention_heads = o.num_attention_heads,
+                                  .kv_channels = o.kv_channels,
+                                  .num_gqa_groups = o.num_gqa_groups,
+                                  .attention_dropout = o.attention_dropout,
+                                  .layernorm_epsilon = o.layernorm_epsilon,
+                                  .attn_mask_type = o.self_attn_mask_type,
+                                  .window_size = o.window_size,
+                                  .softmax_scale = o.softmax_scale,
+                                  .input_layernorm = !o.output_layernorm,
+                                  .normalization = o.normalization,
+                                  .zero_centered_gamma = o.zero_centered_gamma,
+                                  .bias = o.bias,
+                                  .qkv_bias = o.qkv_bias,
+                                  .proj_bias = o.proj_bias,
+                                  .fuse_qkv_params = o.fuse_qkv_params,
+                                  .qkv_weight_interleaved = o.qkv_weight_interleaved,
+                                  .qkv_format = o.attn_input_format,
+                                  .params_dtype = o.params_dtype,
+                                  .init_method_std = o.init_method_std,
+                                  .output_layer_init_method_std = o.output_layer_init_method_std,
+                                  .perform_initialization = o.perform_initialization},
+                                 JoinName(n, "self_attention")));
+  TE_ASSIGN_OR_RETURN(
+      layer->layernorm_mlp_,
+      LayerNormMLP::Create(context,
+                           {.hidden_size = o.hidden_size,
+                            .ffn_hidden_size = o.ffn_hidden_size,
+                            .layernorm_epsilon = o.layernorm_epsilon,
+                            .bias = o.mlp_bias.value_or(o.bias),
+                            .normalization = o.normalization,
+                            .activation = o.activation,
+                            .activation_params = o.activation_params,
+                            .zero_centered_gamma = o.zero_centered_gamma,
+                            .params_dtype = o.params_dtype,
+                            .init_method_std = o.init_method_std,
+                            .output_layer_init_method_std = o.output_layer_init_method_std,
+                            .perform_initialization = o.perform_initialization},
+                           JoinName(n, "layernorm_mlp")));
+  if (o.output_layernorm) {
+    TE_ASSIGN_OR_RETURN(layer->layernorm_,
+                        Norm::Create(context,
+                                     {.hidden_size = o.hidden_size,
+                                      .normalization = o.normalization,
+                                      .layernorm_epsilon = o.layernorm_epsilon,
+                                      .zero_centered_gamma = o.zero_centered_gamma,
+                                      .params_dtype = o.params_dtype},
+                                     JoinName(n, "layernorm")));
+  }
+  o.kv_channels = layer->self_attention_->options().kv_channels;
+  o.num_gqa_groups = layer->self_attention_->options().num_gqa_groups;
+  layer->attention_dropout_stream_ = context->NewRandomStream();
+  layer->mlp_dropout_stream_ = context->NewRandomStream();
+  return layer;
+}
+
+// out = residual + dropout(layer(args)); `args.output` and `args.residual` are set here. Without
+// dropout the layer's last GEMM adds the residual.
+Status TransformerLayer::AddLayer(Layer* layer, ForwardArgs args, ConstTensorView residual,
+                                  const RandomState& random, TensorView out, Saved* saved) {
+  args.output = out;
+  const bool dropout = saved != nullptr && options_.hidden_dropout > 0;
+  if (!dropout) {
+    args.residual = residual;
+    return layer->Forward(args, saved);
+  }
+  // The residual may be `out` itself: the layer writes elsewhere.
+  ArenaScope scope(context_->scratch());
+  TE_ASSIGN_OR_RETURN(args.output, context_->scratch()->Allocate(out.dtype(), out.shape()));
+  TE_RETURN_IF_ERROR(layer->Forward(args, saved));
+  return context_->kernels().dropout_forward(context_->exec(), {.x = Rows(args.output),
+                                                                .residual = Rows(residual),
+                                                                .p = options_.hidden_dropout,
+                                                                .random = random,
+                                                                .out = Rows(out)});
+}
+
+// Errors say which of a model's layers it was.
+Status TransformerLayer::Located(Status status) const {
+  return options_.layer_number > 0
+             ? status.WithContext(fmt::format("layer {}", options_.layer_number))
+             : status;
+}
+
+Status TransformerLayer::Forward(const ForwardArgs& args, Saved* saved) {
+  return Located(ForwardBlock(args, saved));
+}
+
+Status TransformerLayer::BackwardInput(const BackwardArgs& args, Saved* saved) {
+  return Located(BackwardInputBlock(args, saved));
+}
+
+Status TransformerLayer::BackwardWeight(const BackwardArgs& args, Saved* saved) {
+  return Located(BackwardWeightBlock(args, saved));
+}
+
+Status TransformerLayer::ForwardBlock(const ForwardArgs& args, Saved* saved) {
+  const DType dtype = options_.params_dtype;
+  TE_RETURN_IF_ERROR(CheckTaken(name_, {.masks = true, .rotary = true}, args));
+  TE_RETURN_IF_ERROR(CheckFeatures(name_, "input", args.input, dtype, options_.hidden_size));
+  TE_RETURN_IF_ERROR(CheckShape(name_, "output", args.output, dtype, args.input.shape()));
+  const Shape& shape = args.input.shape();
+  ArenaScope scope(context_->scratch());
+  Arena* arena = ArenaFor(context_, saved);
+  const RandomState attention_random = context_->Random(attention_dropout_stream_);
+  const RandomState mlp_random = context_->Random(mlp_dropout_stream_);
+  const bool post = options_.apply_residual_connection_post_layernorm;
+
+  TE_ASSIGN_OR_RETURN(const TensorView h, arena->Allocate(dtype, shape));
+  ForwardArgs attention;
+  attention.input = args.input;
+  attention.attention = args.attention;
+  ConstTensorView residual = args.input;
+  if (post && !options_.output_layernorm) {
+    TE_ASSIGN_OR_RETURN(attention.norm_output, arena->Allocate(dtype, shape));
+    residual = attention.norm_output;
+  }
+  TE_RETURN_IF_ERROR(AddLayer(self_attention_.get(), attention, residual, attention_random, h,
+                              saved != nullptr ? saved->child(kAttention) : nullptr));
+
+  TensorView y = args.output;
+  if (options_.output_layernorm) {
+    TE_ASSIGN_OR_RETURN(y, arena->Allocate(dtype, shape));
+  }
+  ForwardArgs mlp;
+  mlp.input = options_.parallel_attention_mlp ? args.input : h;
+  residual = h;
+  if (post) {
+    TE_ASSIGN_OR_RETURN(mlp.norm_output, arena->Allocate(dtype, shape));
+    residual = mlp.norm_output;
+  }
+  TE_RETURN_IF_ERROR(AddLayer(layernorm_mlp_.get(), mlp, residual, mlp_random, y,
+                              saved != nullptr ? saved->child(kMlp) : nullptr));
+  if (options_.output_layernorm) {
+    ForwardArgs norm;
+    norm.input = y;
+    norm.output = args.output;
+    TE_RETURN_IF_ERROR(layernorm_->Forward(norm, saved != nullptr ? saved->child(kNorm) : nullptr));
+  }
+  if (saved != nullptr) {
+    State& state = saved->state<State>();
+    state.shape = shape;
+    state.attention_random = attention_random;
+    state.mlp_random = mlp_random;
+    state.dmlp = state.dh = state.dattn = state.dy = TensorView();
+  }
+  return OkStatus();
+}
+
+// Gradient of dropout's input; `dout` itself without dropout. Saved: BackwardWeight reads it.
+StatusOr<TensorView> TransformerLayer::DropoutBackward(ConstTensorView dout,
+                                                       const RandomState& random, Saved* saved) {
+  TensorView dx;
+  if (options_.hidden_dropout == 0) return dx;
+  TE_ASSIGN_OR_RETURN(dx, saved->Allocate(dout.dtype(), dout.shape()));
+  TE_RETURN_IF_ERROR(context_->kernels().dropout_backward(
+      context_->exec(),
+      {.dout = Rows(dout), .p = options_.hidden_dropout, .random = random, .dx = Rows(dx)}));
+  return dx;
+}
+
+Status TransformerLayer::BackwardInputBlock(const BackwardArgs& args, Saved* saved) {
+  TE_RETURN_IF_ERROR(CheckTaken(name_, {}, args));
+  TE_RETURN_IF_ERROR(CheckSaved(name_, saved));
+  State& state = saved->state<State>();
+  const DType dtype = options_.params_dtype;
+  TE_RETURN_IF_ERROR(CheckShape(name_, "doutput", args.doutput, dtype, state.shape));
+  TE_RETURN_IF_ERROR(CheckOptional(name_, "dinput", args.dinput, dtype, state.shape));
+  const bool post = options_.apply_residual_connection_post_layernorm;
+  const bool parallel = options_.parallel_attention_mlp;
+
+  BackwardArgs child;
+  child.accumulate_gradients = args.accumulate_gradients;
+  child.gradient_ready = args.gradient_ready;
+  ConstTensorView dy = args.doutput;
+  if (options_.output_layernorm) {
+    TE_ASSIGN_OR_RETURN(state.dy, saved->Allocate(dtype, state.shape));
+    child.doutput = args.doutput;
+    child.dinput = state.dy;
+    TE_RETURN_IF_ERROR(layernorm_->BackwardInput(child, saved->child(kNorm)));
+    dy = state.dy;
+  }
+
+  // y = residual + dropout(mlp(h)); in parallel, h's place is taken by x, whose gradient is dinput.
+  TE_ASSIGN_OR_RETURN(state.dmlp, DropoutBackward(dy, state.mlp_random, saved));
+  TE_ASSIGN_OR_RETURN(state.dh, saved->Allocate(dtype, state.shape));
+  child.doutput = state.dmlp.defined() ? ConstTensorView(state.dmlp) : dy;
+  child.dinput = state.dh;
+  (post ? child.dnorm_output : child.dresidual) = dy;
+  TE_RETURN_IF_ERROR(layernorm_mlp_->BackwardInput(child, saved->child(kMlp)));
+
+  // h = residual + dropout(self_attention(x))
+  const ConstTensorView dattn_sum = parallel ? dy : state.dh;
+  TE_ASSIGN_OR_RETURN(state.dattn, DropoutBackward(dattn_sum, state.attention_random, saved));
+  child.doutput = state.dattn.defined() ? ConstTensorView(state.dattn) : dattn_sum;
+  child.dinput = args.dinput;
+  child.dresidual = child.dnorm_output = ConstTensorView();
+  if (post && !options_.output_layernorm) {
+    child.dnorm_output = dattn_sum;
+  } else if (args.dinput.defined()) {
+    child.dresidual =
+        state.dh;  // in parallel it holds the residual's dy and the MLP's path, both reaching x
+  }
+  return self_attention_->BackwardInput(child, saved->child(kAttention));
+}
+
+Status TransformerLayer::BackwardWeightBlock(const BackwardArgs& args, Saved* saved) {
+  TE_RETURN_IF_ERROR(CheckSaved(name_, saved));
+  const State& state = saved->state<State>();
+  if (!state.dh.defined())
+    return FailedPrecondition("{}: BackwardWeight before BackwardInput of the same pass", name_);
+  const ConstTensorView dy = options_.output_layernorm ? ConstTensorView(state.dy) : args.doutput;
+  BackwardArgs child;
+  child.accumulate_gradients = args.accumulate_gradients;
+  child.gradient_ready = args.gradient_ready;
+  child.doutput = state.dmlp.defined() ? ConstTensorView(state.dmlp) : dy;
+  TE_RETURN_IF_ERROR(layernorm_mlp_->BackwardWeight(child, saved->child(kMlp)));
+  const ConstTensorView dattn_sum =
+      options_.parallel_attention_mlp ? dy : ConstTensorView(state.dh);
+  child.doutput = state.dattn.defined() ? ConstTensorView(state.dattn) : dattn_sum;
+  return self_attention_->BackwardWeight(child, saved->child(kAttention));
+}
+
+void TransformerLayer::VisitParameters(const std::string& prefix, const ParameterVisitor& visit) {
+  self_attention_->VisitParameters(JoinName(prefix, "self_attention"), visit);
+  layernorm_mlp_->VisitParameters(JoinName(prefix, "layernorm_mlp"), visit);
+  if (layernorm_ != nullptr) layernorm_->VisitParameters(JoinName(prefix, "layernorm"), visit);
+}
+
+std::string TransformerLayer::Describe(int indent) const {
+  std::vector<std::pair<std::string, const Layer*>> children = {
+      {"self_attention", self_attention_.get()}, {"layernorm_mlp", layernorm_mlp_.get()}};
+  if (layernorm_ != nullptr) children.emplace_back("layernorm", layernorm_.get());
+  return DescribeTree("TransformerLayer", indent, children);
+}
+
+}  // namespace te
