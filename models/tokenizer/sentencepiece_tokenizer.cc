@@ -47,6 +47,12 @@ class SentencePieceTokenizer : public Tokenizer {
   }
 
   StatusOr<std::vector<int32_t>> Encode(std::string_view text) const override {
+    TE_ASSIGN_OR_RETURN(std::vector<int32_t> ids, EncodePrompt(text));
+    if (add_eos_) ids.push_back(*special_.eos);
+    return ids;
+  }
+
+  StatusOr<std::vector<int32_t>> EncodePrompt(std::string_view text) const override {
     std::vector<int> pieces;
     const auto status = processor_.Encode(text, &pieces);
     if (!status.ok()) return Internal("SentencePiece: {}", status.ToString());
@@ -54,7 +60,6 @@ class SentencePieceTokenizer : public Tokenizer {
     ids.reserve(pieces.size() + 2);
     if (add_bos_) ids.push_back(*special_.bos);
     ids.insert(ids.end(), pieces.begin(), pieces.end());
-    if (add_eos_) ids.push_back(*special_.eos);
     return ids;
   }
 

@@ -28,6 +28,8 @@ class Tokenizer {
   // tokenizer's configuration says so. Names of special tokens in `text` are text like any other:
   // data cannot inject a control token.
   virtual StatusOr<std::vector<int32_t>> Encode(std::string_view text) const = 0;
+  // The same without an eos behind: a text to be continued.
+  virtual StatusOr<std::vector<int32_t>> EncodePrompt(std::string_view text) const = 0;
   // Cuts what Encode gave to `max_tokens` as tokenizer(text, truncation=True,
   // max_length=max_tokens) does: an eos that the tokenizer appends stays at the end. True if
   // something was cut.

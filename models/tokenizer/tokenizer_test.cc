@@ -56,6 +56,7 @@ TEST_F(TokenizerTest, IdsAreThoseOfHuggingFace) {
   EXPECT_EQ(
       tokenizer->Encode("Z\u00fcrich 42 \u20ac\n\tx").value(),
       (Ids{1, 592, 93, 198, 191, 297, 612, 600, 592, 55, 53, 592, 229, 133, 175, 13, 12, 625, 2}));
+  EXPECT_EQ(tokenizer->EncodePrompt("Once").value(), (Ids{1, 324}));
   EXPECT_EQ(tokenizer->vocab_size(), 640);
   EXPECT_EQ(tokenizer->special_tokens().bos, 1);
   EXPECT_EQ(tokenizer->special_tokens().eos, 2);

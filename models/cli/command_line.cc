@@ -1,0 +1,370 @@
+#include "models/cli/command_line.h"
+
+#include <algorithm>
+#include <functional>
+#include <numeric>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "CLI/CLI.hpp"
+#include "models/cli/exit_code.h"
+#include "models/cli/finetune.h"
+#include "models/cli/generate.h"
+#include "models/cli/inspect.h"
+#include "models/cli/trace.h"
+
+namespace te {
+namespace {
+
+constexpr char kModelGroup[] = "Model";
+
+// Flags that every command has.
+void AddModelFlags(CLI::App* command, ModelFlags* flags) {
+  command->add_option("--model", flags->directory, "Checkpoint directory in Hugging Face's layout")
+      ->type_name("DIR")
+      ->required()
+      ->group(kModelGroup);
+  command->add_option("--subfolder", flags->subfolder, "Folder of the checkpoint directory to use")
+      ->type_name("NAME")
+      ->group(kModelGroup);
+  command
+      ->add_option("--variant", flags->variant,
+                   "Weight files of this variant: model.VARIANT.safetensors")
+      ->type_name("NAME")
+      ->group(kModelGroup);
+}
+
+void AddLoadFlags(CLI::App* command, ModelFlags* flags) {
+  AddModelFlags(command, flags);
+  command
+      ->add_flag("--allow-missing", flags->allow_missing,
+                 "Initialize tensors that no weight file has, and list them, instead of stopping")
+      ->group(kModelGroup);
+  command->add_option("--threads", flags->threads, "CPU threads; 0: all that this process may use")
+      ->type_name("N")
+      ->check(CLI::Range(0, 4096))
+      ->capture_default_str()
+      ->group("Machine");
+}
+
+void AddComputeFlags(CLI::App* command, std::string* precision, std::string* path) {
+  command->add_option("--precision", *precision, "Storage and arithmetic: fp32 or bf16")
+      ->type_name("P")
+      ->capture_default_str()
+      ->group("Precision");
+  command->add_option("--path", *path, "te: fused layers; hf: Hugging Face's operations one by one")
+      ->type_name("te|hf")
+      ->capture_default_str()
+      ->group("Precision");
+}
+
+void AddFinetuneData(CLI::App* command, FinetuneFlags* flags) {
+  const std::string group = "Data";
+  command
+      ->add_option("--data", flags->data,
+                   "Training data: JSON lines (.jsonl), plain text (.txt, a sample a line), or "
+                   "token ids (.safetensors "
+                   "with input_ids [N,S], optionally labels and attention_mask)")
+      ->type_name("FILE")
+      ->group(group);
+  command->add_option("--text-field", flags->text_field, "Field of a JSON line that holds the text")
+      ->type_name("NAME")
+      ->capture_default_str()
+      ->group(group);
+  command
+      ->add_option("--max-seq-length", flags->max_seq_length,
+                   "Tokens of a sample; longer ones are cut")
+      ->type_name("N")
+      ->capture_default_str()
+      ->group(group);
+  command
+      ->add_option("--batch-size", flags->batch_size,
+                   "Samples of a micro-batch, padded to a multiple of 16 tokens")
+      ->type_name("N")
+      ->capture_default_str()
+      ->group(group);
+  command
+      ->add_flag("--shuffle,!--no-shuffle", flags->shuffle,
+                 "A new order every epoch, by --seed [no]")
+      ->group(group);
+  command
+      ->add_option("--seed", flags->model.seed,
+                   "Of shuffling, dropout, rounding and random weights")
+      ->type_name("N")
+      ->capture_default_str()
+      ->group(group);
+}
+
+void AddFinetuneTraining(CLI::App* command, FinetuneFlags* flags) {
+  const std::string group = "Training";
+  const auto number = [&](const char* name, auto* value, const char* help) {
+    command->add_option(name, *value, help)->type_name("X")->capture_default_str()->group(group);
+  };
+  const auto count = [&](const char* name, int64_t* value, const char* help) {
+    command->add_option(name, *value, help)->type_name("N")->capture_default_str()->group(group);
+  };
+  count("--steps", &flags->steps, "Optimizer updates in all; 0 only loads and saves");
+  count("--untimed-steps", &flags->untimed_steps,
+        "Of these, the first that stay out of the average time");
+  count("--gradient-accumulation-steps", &flags->gradient_accumulation_steps,
+        "Micro-batches an update");
+  number("--learning-rate,--lr", &flags->learning_rate, "Learning rate at the end of the warm-up");
+  command
+      ->add_option("--lr-scheduler", flags->lr_scheduler,
+                   "linear (to 0 at --steps), cosine (the same) or constant")
+      ->type_name("NAME")
+      ->capture_default_str()
+      ->group(group);
+  count("--warmup-steps", &flags->warmup_steps,
+        "Updates over which the learning rate rises from 0");
+  number("--max-grad-norm", &flags->max_grad_norm, "Clip the gradient's norm to this; 0: never");
+  number("--weight-decay", &flags->weight_decay, "AdamW, on all parameters");
+  number("--beta1", &flags->beta1, "AdamW");
+  number("--beta2", &flags->beta2, "AdamW");
+  number("--eps", &flags->eps, "AdamW");
+  command
+      ->add_option("--freeze", flags->freeze,
+                   "Do not train tensors of this name (as te inspect lists them; * matches "
+                   "anything); may be repeated")
+      ->type_name("PATTERN")
+      ->take_all()
+      ->allow_extra_args(false)
+      ->group(group);
+}
+
+void AddFinetunePrecision(CLI::App* command, FinetuneFlags* flags) {
+  AddComputeFlags(command, &flags->precision, &flags->path);
+  const std::string group = "Precision";
+  command
+      ->add_option("--master-weights", flags->master_weights,
+                   "With bf16: none, or fp32 copies of the weights [none]")
+      ->type_name("none|fp32")
+      ->group(group);
+  command
+      ->add_option("--moments", flags->moments,
+                   "AdamW's two moments: bf16 or fp32 [that of --precision]")
+      ->type_name("P")
+      ->group(group);
+  command
+      ->add_option("--rounding", flags->rounding,
+                   "Of bf16 weights and moments: nearest loses updates smaller than 1/512 of a "
+                   "weight, stochastic keeps "
+                   "them on average [stochastic]")
+      ->type_name("nearest|stochastic")
+      ->group(group);
+}
+
+void AddFinetuneOutput(CLI::App* command, FinetuneFlags* flags) {
+  const std::string group = "Output";
+  command
+      ->add_option("--output", flags->output,
+                   "Directory to write, replaced as a whole; may be that of --model")
+      ->type_name("DIR")
+      ->required()
+      ->group(group);
+  command
+      ->add_option("--max-shard-size", flags->max_shard_size,
+                   "Largest weight file, as in 5GB, 300MB, 1GiB")
+      ->type_name("SIZE")
+      ->capture_default_str()
+      ->group(group);
+  command
+      ->add_option("--save-dtype", flags->save_dtype,
+                   "fp32, bf16 or fp16 [as the checkpoint stores each tensor]")
+      ->type_name("P")
+      ->group(group);
+  command
+      ->add_option("--log", flags->log,
+                   "A JSON line a step: loss, learning_rate, grad_norm, milliseconds, ...")
+      ->type_name("FILE")
+      ->group(group);
+}
+
+void AddFinetune(CLI::App* app, FinetuneFlags* flags) {
+  CLI::App* command =
+      app->add_subcommand("finetune", "Train a checkpoint on your data and write it back");
+  AddLoadFlags(command, &flags->model);
+  command
+      ->add_flag(
+          "--init-from-config", flags->model.random_weights,
+          "Begin with random weights: of --model only config.json and the tokenizer are read")
+      ->group(kModelGroup);
+  AddFinetuneData(command, flags);
+  AddFinetuneTraining(command, flags);
+  AddFinetunePrecision(command, flags);
+  AddFinetuneOutput(command, flags);
+  command->footer(
+      "Examples:\n"
+      "  te finetune --model Llama-2-7b-hf --data guanaco.jsonl --output tuned\n"
+      "  te finetune --model Llama-2-7b-hf --data notes.txt --output tuned --steps 500 "
+      "--warmup-steps 50 \\\n"
+      "      --learning-rate 2e-5 --shuffle --max-grad-norm 1 --log run.jsonl\n"
+      "The defaults are those of Transformer Engine's Llama tutorial (15 steps), but for "
+      "stochastic rounding. The result "
+      "loads in\nHugging Face transformers. Ctrl-C ends the run after the current step and writes "
+      "nothing.");
+}
+
+void AddTrace(CLI::App* app, TraceFlags* flags) {
+  CLI::App* command = app->add_subcommand(
+      "trace", "Write what a checkpoint computes from a batch: logits, loss, gradients");
+  AddLoadFlags(command, &flags->model);
+  command
+      ->add_option("--input", flags->input,
+                   "Safetensors with input_ids [B,S], optionally labels (-100: not counted) and "
+                   "attention_mask")
+      ->type_name("FILE")
+      ->required()
+      ->group("Trace");
+  command
+      ->add_option("--output", flags->output,
+                   "Safetensors to write: logits, loss, hidden.i, grad.NAME, all float32")
+      ->type_name("FILE")
+      ->required()
+      ->group("Trace");
+  command
+      ->add_flag("--gradients", flags->gradients,
+                 "Also the gradient of the loss by every parameter")
+      ->group("Trace");
+  command
+      ->add_flag("--hidden-states", flags->hidden_states,
+                 "Also every layer's input and the final norm's output")
+      ->group("Trace");
+  AddComputeFlags(command, &flags->precision, &flags->path);
+  command->footer(
+      "Example:\n  te trace --model Llama-2-7b-hf --input batch.safetensors --output "
+      "traced.safetensors --gradients");
+}
+
+void AddInspect(CLI::App* app, ModelFlags* flags) {
+  CLI::App* command = app->add_subcommand(
+      "inspect", "Show a checkpoint's modules, shapes, parameter counts and names");
+  AddModelFlags(command, flags);
+  command->footer("Example:\n  te inspect --model Llama-2-7b-hf");
+}
+
+void AddGenerate(CLI::App* app, GenerateFlags* flags) {
+  CLI::App* command = app->add_subcommand("generate", "Continue a prompt, greedily");
+  AddLoadFlags(command, &flags->model);
+  const std::string group = "Generation";
+  command
+      ->add_option("--prompt", flags->prompt,
+                   "Text to continue (needs the checkpoint's tokenizer.model)")
+      ->type_name("TEXT")
+      ->group(group);
+  command->add_option("--prompt-ids", flags->prompt_ids, "Token ids to continue, as in 1,2,3")
+      ->type_name("IDS")
+      ->group(group);
+  command->add_option("--max-new-tokens", flags->max_new_tokens, "Tokens to add at most")
+      ->type_name("N")
+      ->capture_default_str()
+      ->group(group);
+  command->add_flag("--ignore-eos", flags->ignore_eos, "Do not stop at the model's eos_token_id")
+      ->group(group);
+  command
+      ->add_flag("--output-ids", flags->output_ids,
+                 "Print the new ids alone, on one line, separated by commas")
+      ->group(group);
+  AddComputeFlags(command, &flags->precision, &flags->path);
+  command->footer(
+      "Example:\n  te generate --model tuned --prompt \"Once there was\" --max-new-tokens 40");
+}
+
+int EditDistance(const std::string& a, const std::string& b) {
+  std::vector<int> row(b.size() + 1);
+  std::iota(row.begin(), row.end(), 0);
+  for (size_t i = 0; i < a.size(); ++i) {
+    int diagonal = row[0];
+    row[0] = static_cast<int>(i) + 1;
+    for (size_t j = 0; j < b.size(); ++j) {
+      const int replaced = diagonal + (a[i] == b[j] ? 0 : 1);
+      diagonal = row[j + 1];
+      row[j + 1] = std::min({replaced, row[j] + 1, row[j + 1] + 1});
+    }
+  }
+  return row.back();
+}
+
+// " (did you mean --batch-size?)" for the first argument that is no flag of the command but close
+// to one.
+std::string Suggestion(const CLI::App& command, const std::vector<std::string>& unknown) {
+  for (const std::string& argument : unknown) {
+    const std::string given = argument.substr(0, argument.find('='));
+    std::string best;
+    int distance = 4;  // more is another word
+    const auto offer = [&](const std::string& candidate) {
+      const int d = EditDistance(given, candidate);
+      if (d < distance) {
+        distance = d;
+        best = candidate;
+      }
+    };
+    for (const CLI::Option* option : command.get_options()) {
+      for (const std::string& name : option->get_lnames()) offer("--" + name);
+    }
+    for (const CLI::App* sub : command.get_subcommands([](const CLI::App*) { return true; }))
+      offer(sub->get_name());
+    if (!best.empty()) return " (did you mean " + best + "?)";
+  }
+  return "";
+}
+
+int ReportParseError(const CLI::App& app, const CLI::ParseError& error) {
+  if (error.get_exit_code() == static_cast<int>(CLI::ExitCodes::Success))
+    return app.exit(error);  // help, version
+  const std::vector<CLI::App*> used = app.get_subcommands();
+  const CLI::App& command = used.empty() ? app : *used.front();
+  const std::string program = used.empty() ? "te" : "te " + command.get_name();
+  std::string message = error.what();
+  if (error.get_name() == "ExtrasError") {
+    const std::vector<std::string> unknown = app.remaining(/*recurse=*/true);
+    message = "unknown argument: " + (unknown.empty() ? message : unknown.front()) +
+              Suggestion(command, unknown);
+  } else if (error.get_name() == "RequiredError" && used.empty()) {
+    message = "a command is required: finetune, trace, inspect or generate";
+  }
+  PrintError(program, message + "; see `" + program + " --help`");
+  return kExitUsage;
+}
+
+int Finish(const char* program, const Status& status) {
+  if (!status.ok()) PrintError(program, status.message());
+  return ExitCodeOf(status);
+}
+
+}  // namespace
+
+int RunCommandLine(int argc, char** argv) {
+  CLI::App app("te: load a Hugging Face Llama checkpoint, fine-tune it, write it back", "te");
+  app.set_version_flag("--version", std::string("te ") + kTeVersion, "Print the version");
+  app.get_formatter()->column_width(34);
+  app.require_subcommand(1);
+  app.footer(
+      "`te COMMAND --help` lists a command's flags. Exit codes: 0 done, 2 a flag or file is wrong, "
+      "1 it failed.");
+
+  FinetuneFlags finetune;
+  TraceFlags trace;
+  ModelFlags inspect;
+  GenerateFlags generate;
+  AddFinetune(&app, &finetune);
+  AddTrace(&app, &trace);
+  AddInspect(&app, &inspect);
+  AddGenerate(&app, &generate);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return ReportParseError(app, error);
+  }
+
+  if (app.got_subcommand("finetune")) {
+    StatusOr<ExitCode> code = Finetune(finetune);
+    return code.ok() ? *code : Finish("te finetune", code.status());
+  }
+  if (app.got_subcommand("trace")) return Finish("te trace", Trace(trace));
+  if (app.got_subcommand("inspect")) return Finish("te inspect", Inspect(inspect));
+  return Finish("te generate", Generate(generate));
+}
+
+}  // namespace te

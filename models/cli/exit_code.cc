@@ -1,0 +1,53 @@
+#include "models/cli/exit_code.h"
+
+#include <cstdio>
+
+namespace te {
+namespace {
+
+// A file name or a message of a library may hold control characters: they must not reach the
+// terminal.
+std::string OnOneLine(std::string text) {
+  while (!text.empty() && text.back() == '\n') text.pop_back();
+  std::string line;
+  for (char c : text) {
+    if (c == '\n') {
+      line += "; ";
+    } else {
+      line += static_cast<unsigned char>(c) < 0x20 || c == 0x7f ? '?' : c;
+    }
+  }
+  return line;
+}
+
+}  // namespace
+
+ExitCode ExitCodeOf(const Status& status) {
+  switch (status.code()) {
+    case StatusCode::kOk:
+      return kExitOk;
+    case StatusCode::kInvalidArgument:
+    case StatusCode::kUnsupported:
+    case StatusCode::kNotFound:
+    case StatusCode::kIoError:
+    case StatusCode::kCorruptData:
+      return kExitUsage;
+    case StatusCode::kOutOfMemory:
+    case StatusCode::kFailedPrecondition:
+    case StatusCode::kInternal:
+      break;
+  }
+  return kExitFailed;
+}
+
+void PrintError(const std::string& program, const std::string& message) {
+  std::fflush(stdout);
+  fmt::print(stderr, "{}: error: {}\n", program, OnOneLine(message));
+}
+
+void PrintWarning(const std::string& message) {
+  std::fflush(stdout);
+  fmt::print(stderr, "warning: {}\n", OnOneLine(message));
+}
+
+}  // namespace te

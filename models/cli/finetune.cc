@@ -1,0 +1,254 @@
+#include "models/cli/finetune.h"
+
+#include <signal.h>
+
+#include <algorithm>
+#include <map>
+#include <memory>
+#include <optional>
+#include <utility>
+
+#include "models/checkpoint/save.h"
+#include "models/cli/finetune_setup.h"
+#include "models/cli/interrupt.h"
+#include "models/data/dataset.h"
+#include "models/data/sampler.h"
+#include "models/tokenizer/tokenizer.h"
+#include "models/train/progress.h"
+
+namespace te {
+namespace {
+
+struct TrainingData {
+  std::unique_ptr<Tokenizer> tokenizer;  // null: the file holds ids
+  std::unique_ptr<Dataset> dataset;
+  std::unique_ptr<BatchSampler> sampler;
+  CollateOptions collate;
+};
+
+// What padding is filled with. It is masked, so it never changes a result; it must be an id that
+// the model has.
+int32_t PadId(const LlamaConfig& config, const Tokenizer* tokenizer) {
+  std::vector<std::optional<int64_t>> candidates;
+  if (tokenizer != nullptr) candidates.push_back(tokenizer->special_tokens().pad);
+  candidates.push_back(config.pad_token_id);
+  if (tokenizer != nullptr) candidates.push_back(tokenizer->special_tokens().eos);
+  for (int64_t eos : config.eos_token_ids) candidates.push_back(eos);
+  for (const std::optional<int64_t>& id : candidates) {
+    if (id && *id >= 0 && *id < config.vocab_size) return static_cast<int32_t>(*id);
+  }
+  return 0;
+}
+
+StatusOr<TrainingData> OpenTrainingData(const FinetuneFlags& flags, const OpenedModel& opened) {
+  const LlamaConfig& config = opened.model->config();
+  TrainingData data;
+  TE_ASSIGN_OR_RETURN(const DataFormat format, DetectDataFormat(flags.data));
+  if (format != DataFormat::kSafetensors) {
+    TE_ASSIGN_OR_RETURN(data.tokenizer, LoadTokenizer(opened.directory));
+  }
+  if (format != DataFormat::kJsonLines && flags.text_field != FinetuneFlags().text_field) {
+    return InvalidArgument("--text-field has no effect: {} is {}", flags.data, Name(format));
+  }
+  data.collate.pad_id = PadId(config, data.tokenizer.get());
+  TE_ASSIGN_OR_RETURN(data.dataset, OpenDataset(flags.data, format,
+                                                {.text_field = flags.text_field,
+                                                 .max_sequence_length = flags.max_seq_length,
+                                                 .vocab_size = config.vocab_size,
+                                                 .tokenizer = data.tokenizer.get(),
+                                                 .pad_id = data.collate.pad_id}));
+  // Texts: Hugging Face's drop_last. Ids: used in order and repeated.
+  StatusOr<BatchSampler> sampler =
+      BatchSampler::Create({.samples = data.dataset->size(),
+                            .batch_size = flags.batch_size,
+                            .drop_last = format != DataFormat::kSafetensors,
+                            .shuffle = flags.shuffle,
+                            .seed = flags.model.seed});
+  if (!sampler.ok()) return sampler.status().WithContext(flags.data);
+  data.sampler = std::make_unique<BatchSampler>(std::move(sampler).value());
+
+  // Tokenizing ahead what the run will see keeps it out of the timing, and finds its errors before
+  // the first step.
+  const int64_t batches = flags.steps * flags.gradient_accumulation_steps;
+  const int64_t epoch = (data.dataset->size() + flags.batch_size - 1) / flags.batch_size;
+  for (int64_t i = 0; i < std::min(batches, flags.shuffle ? batches : epoch); ++i) {
+    TE_RETURN_IF_ERROR(data.dataset->Prepare(data.sampler->Batch(i)));
+  }
+  fmt::print("data            {}: {}, {} samples\n", flags.data, Name(format),
+             data.dataset->size());
+  if (data.tokenizer != nullptr) fmt::print("tokenizer       {}\n", data.tokenizer->Describe());
+  if (data.dataset->truncated() > 0) {
+    fmt::print("                {} samples cut to {} tokens (--max-seq-length)\n",
+               data.dataset->truncated(), flags.max_seq_length);
+  }
+  return data;
+}
+
+void PrintPlan(const FinetuneFlags& flags, const FinetuneSetup& setup, const OpenedModel& opened,
+               int64_t frozen) {
+  const LrSchedule& schedule = setup.trainer.schedule;
+  const bool bf16 = setup.model.params_dtype == DType::kBFloat16;
+  fmt::print("model           {}: Llama, {} layers, {} parameters{}{}\n", flags.model.directory,
+             opened.model->config().num_hidden_layers, opened.model->config().ParameterCount(),
+             flags.model.random_weights ? ", random weights" : "",
+             frozen > 0 ? fmt::format(", {} tensors frozen", frozen) : "");
+  fmt::print("precision       {}, path {}, moments {}{}{}\n", flags.precision, flags.path,
+             setup.adamw.moments == DType::kBFloat16 ? "bf16" : "fp32",
+             bf16
+                 ? fmt::format(", master weights {}",
+                               setup.adamw.master_weights == MasterWeights::kNone ? "none" : "fp32")
+                 : "",
+             setup.adamw.rounding == Rounding::kStochastic ? ", rounding stochastic" : "");
+  fmt::print("training        {} steps of {} x {} samples, at most {} tokens each\n", flags.steps,
+             flags.gradient_accumulation_steps, flags.batch_size, flags.max_seq_length);
+  fmt::print("learning rate   {}, warm-up {} steps, peak {:.4g}\n", Name(schedule.kind),
+             schedule.warmup_steps, schedule.Peak());
+  std::fflush(stdout);
+  if (flags.steps > 0 && schedule.warmup_steps >= flags.steps) {
+    PrintWarning(fmt::format(
+        "the warm-up ({} steps) is {} the run ({}): the learning rate never reaches {:.4g}, its "
+        "peak is {:.4g}; lower "
+        "--warmup-steps or raise --steps",
+        schedule.warmup_steps, schedule.warmup_steps > flags.steps ? "longer than" : "as long as",
+        flags.steps, schedule.learning_rate, schedule.Peak()));
+  }
+}
+
+StoredType SaveTypeOf(const LlamaTensor& tensor, const FinetuneSetup& setup,
+                      const OpenedModel& opened) {
+  if (setup.save_type) return *setup.save_type;
+  if (opened.reader != nullptr) {
+    const CheckpointReader::Tensor* stored = opened.reader->Find(tensor.name.hf_name);
+    if (stored != nullptr) return stored->entry->type;
+  }
+  StoredType type = StoredType::kF32;
+  StoredTypeOf(opened.model->config().dtype.value_or(opened.model->options().params_dtype), &type);
+  return type;
+}
+
+// `loaded`: each parameter's version as loading left it.
+Status Save(const FinetuneFlags& flags, const FinetuneSetup& setup, const OpenedModel& opened,
+            const std::map<const Parameter*, uint64_t>& loaded) {
+  std::vector<SaveTensor> tensors;
+  for (const LlamaTensor& tensor : opened.model->tensors()) {
+    SaveTensor save;
+    save.name = tensor.name.hf_name;
+    save.type = SaveTypeOf(tensor, setup, opened);
+    save.value = tensor.value();
+    const bool unchanged = tensor.parameter->version == loaded.at(tensor.parameter);
+    if (unchanged && opened.reader != nullptr && opened.reader->Find(save.name) != nullptr) {
+      save.unchanged_in = opened.reader.get();
+    }
+    tensors.push_back(std::move(save));
+  }
+  SaveOptions options;
+  options.max_shard_bytes = setup.max_shard_bytes;
+  options.source_directory = opened.directory;
+  if (setup.save_type) {
+    TE_ASSIGN_OR_RETURN(options.config, ConfigWithDType(opened.config_json, *setup.save_type));
+  }
+  Context* context = opened.context.get();
+  if (!context->device().host_accessible()) {
+    options.copy_to_host = [context](ConstTensorView from, void* to) {
+      return context->CopyToHost(from, to);
+    };
+  }
+  return SaveCheckpoint(flags.output, tensors, options);
+}
+
+LlamaBatch View(const Batch& batch) {
+  return {.batch = batch.batch,
+          .sequence = batch.sequence,
+          .input_ids = batch.input_ids,
+          .labels = batch.labels,
+          .attention_mask = batch.attention_mask};
+}
+
+StatusOr<TrainingResult> RunTraining(const FinetuneFlags& flags, const FinetuneSetup& setup,
+                                     OpenedModel* opened, TrainingData* data,
+                                     const InterruptGuard& interrupt) {
+  std::unique_ptr<JsonLinesLog> log;
+  ProgressDisplay progress = ProgressDisplay::For(stdout);
+  std::vector<TrainingObserver*> observers = {&progress};
+  if (!flags.log.empty()) {
+    StatusOr<std::unique_ptr<JsonLinesLog>> created = JsonLinesLog::Create(flags.log);
+    if (!created.ok()) return created.status().WithContext("--log");
+    log = std::move(created).value();
+    observers.push_back(log.get());
+  }
+  if (flags.steps == 0) return TrainingResult{};
+  LlamaModel* model = opened->model.get();
+  TE_RETURN_IF_ERROR(model->EnsureGradients());
+  TE_ASSIGN_OR_RETURN(
+      const std::unique_ptr<AdamWOptimizer> optimizer,
+      AdamWOptimizer::Create(opened->context.get(), model->parameters(), setup.adamw));
+  const TrainableModel trainable = {
+      .context = opened->context.get(),
+      .run_micro_batch = [model](const Batch& batch, bool accumulate) {
+        return model->RunMicroBatch(View(batch), {.accumulate_gradients = accumulate});
+      }};
+  const BatchSource batches = [data](int64_t index) -> StatusOr<Batch> {
+    std::vector<Sample> samples;
+    for (int64_t sample : data->sampler->Batch(index)) {
+      TE_ASSIGN_OR_RETURN(Sample next, data->dataset->At(sample));
+      samples.push_back(std::move(next));
+    }
+    return Collate(samples, data->collate);
+  };
+  StatusOr<TrainingResult> result =
+      Train(trainable, optimizer.get(), batches, setup.trainer, observers,
+            [&interrupt] { return interrupt.interrupted(); });
+  progress.Finish();
+  return result;
+}
+
+}  // namespace
+
+StatusOr<ExitCode> Finetune(const FinetuneFlags& flags) {
+  TE_ASSIGN_OR_RETURN(const FinetuneSetup setup, CheckFinetuneFlags(flags));
+  // Before minutes of loading and training, not after.
+  Status writable = CheckSaveDirectory(flags.output);
+  if (!writable.ok()) return writable.WithContext("--output");
+  if (!flags.data.empty()) TE_RETURN_IF_ERROR(DetectDataFormat(flags.data).status());
+  // A reader of our output that leaves (`te finetune | head`) must not end the training.
+  signal(SIGPIPE, SIG_IGN);
+
+  TE_ASSIGN_OR_RETURN(OpenedModel opened, OpenModel(flags.model, setup.model));
+  int64_t frozen = 0;
+  if (!flags.freeze.empty()) {
+    TE_ASSIGN_OR_RETURN(frozen, FreezeParameters(opened.model.get(), flags.freeze));
+  }
+  std::map<const Parameter*, uint64_t> loaded;
+  for (const Parameter* parameter : opened.model->parameters())
+    loaded[parameter] = parameter->version;
+
+  PrintPlan(flags, setup, opened, frozen);
+  TrainingData data;
+  if (!flags.data.empty()) {
+    TE_ASSIGN_OR_RETURN(data, OpenTrainingData(flags, opened));
+  }
+  std::fflush(stdout);
+
+  InterruptGuard interrupt;
+  StatusOr<TrainingResult> result = RunTraining(flags, setup, &opened, &data, interrupt);
+  if (!result.ok()) {
+    return Status(result.status().code(), result.status().message() + "; nothing was written");
+  }
+  if (result->interrupted) {
+    fmt::print("interrupted after step {} of {}; nothing was written\n", result->steps_done,
+               flags.steps);
+    return kExitInterrupted;
+  }
+  const Status saved = Save(flags, setup, opened, loaded);
+  if (!saved.ok()) return saved.WithContext("--output");
+  fmt::print("saved           {}\n", flags.output);
+  fmt::print("{} finetuning steps complete!\n", result->timed_steps);
+  if (result->timed_steps > 0) {
+    fmt::print("Average time taken per step: {:.0f} milliseconds\n",
+               result->seconds_per_step * 1e3);
+  }
+  std::fflush(stdout);
+  return kExitOk;
+}
+
+}  // namespace te

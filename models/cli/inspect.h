@@ -1,0 +1,10 @@
+// te inspect: a checkpoint's module tree and names.
+#pragma once
+
+#include "models/cli/open_model.h"
+
+namespace te {
+
+Status Inspect(const ModelFlags& flags);
+
+}  // namespace te

@@ -1,0 +1,43 @@
+// From a checkpoint directory to a model in memory: what every command of `te` begins with.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "models/checkpoint/checkpoint_reader.h"
+#include "models/json/json.h"
+#include "models/llama/llama_model.h"
+#include "te_core/context.h"
+
+namespace te {
+
+struct ModelFlags {
+  std::string directory;
+  std::string subfolder;
+  std::string variant;
+  bool allow_missing = false;
+  bool random_weights =
+      false;        // --init-from-config: the directory's weights, if any, are not looked at
+  int threads = 0;  // 0: as many as this process may run on
+  uint64_t seed = 0;
+};
+
+// Members in order of construction: the model goes before the context.
+struct OpenedModel {
+  std::string directory;  // with its subfolder: where config.json and the tokenizer stand
+  JsonValue config_json;
+  std::unique_ptr<Context> context;
+  std::unique_ptr<CheckpointReader> reader;  // null with random weights
+  std::unique_ptr<LlamaModel> model;
+};
+
+// The directory with its subfolder; kNotFound, kInvalidArgument when that is no directory with a
+// config.json.
+StatusOr<std::string> FindModelDirectory(const ModelFlags& flags);
+// Reads config and weights, or draws random weights. Warnings go to stderr.
+StatusOr<OpenedModel> OpenModel(const ModelFlags& flags, const LlamaModelOptions& options);
+// "fp32" and "bf16".
+StatusOr<DType> ParsePrecision(const std::string& name);
+
+}  // namespace te

@@ -1,0 +1,44 @@
+#include "models/cli/trace.h"
+
+#include <utility>
+#include <vector>
+
+#include "models/checkpoint/safetensors.h"
+#include "models/data/token_tensors.h"
+#include "models/llama/trace.h"
+
+namespace te {
+
+Status Trace(const TraceFlags& flags) {
+  LlamaModelOptions options;
+  TE_ASSIGN_OR_RETURN(options.params_dtype, ParsePrecision(flags.precision));
+  TE_ASSIGN_OR_RETURN(options.path, ParseLlamaPath(flags.path));
+  TE_ASSIGN_OR_RETURN(const OpenedModel opened, OpenModel(flags.model, options));
+  TE_ASSIGN_OR_RETURN(const TokenTensors input,
+                      ReadTokenTensors(flags.input, opened.model->config().vocab_size));
+  const LlamaBatch batch = {.batch = input.rows,
+                            .sequence = input.columns,
+                            .input_ids = input.input_ids,
+                            .labels = input.labels,
+                            .attention_mask = input.attention_mask};
+  StatusOr<std::vector<LlamaTraceTensor>> traced =
+      TraceLlama(opened.model.get(), batch,
+                 {.gradients = flags.gradients, .hidden_states = flags.hidden_states});
+  if (!traced.ok()) return traced.status().WithContext(flags.input);
+
+  std::vector<SafetensorsItem> items;
+  for (const LlamaTraceTensor& tensor : *traced) {
+    TE_ASSIGN_OR_RETURN(SafetensorsItem item,
+                        HostItem(tensor.name, ConstTensorView(tensor.values.data(), DType::kFloat32,
+                                                              tensor.shape)));
+    items.push_back(std::move(item));
+  }
+  TE_RETURN_IF_ERROR(WriteSafetensors(flags.output, items, {{"format", "pt"}}, /*replace=*/true));
+  for (const LlamaTraceTensor& tensor : *traced) {
+    if (tensor.name == "loss") fmt::print("loss {:.6f}\n", tensor.values.at(0));
+  }
+  fmt::print("{}: {} tensors\n", flags.output, traced->size());
+  return OkStatus();
+}
+
+}  // namespace te
