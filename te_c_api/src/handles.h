@@ -6,7 +6,10 @@
 #include <vector>
 
 #include "te/te.h"
+#include "models/llama/pretrained.h"
 #include "te_core/context.h"
+#include "te_core/layer.h"
+#include "te_core/optimizer/adamw_optimizer.h"
 #include "te_kernels/base/status.h"
 
 namespace te::c_api {
@@ -86,6 +89,54 @@ struct te_fp8_recipe : te::c_api::Handle {
   te_fp8_recipe(te::Context* c, std::unique_ptr<te::Recipe> r) : Handle(kTag), context(c), core(std::move(r)) {}
   te::Context* context;
   std::unique_ptr<te::Recipe> core;
+};
+
+namespace te::c_api {
+
+// A layer with its pool of saved activations. Shared by the handles that need it alive: the layer's own, parameters' views, saved
+// activations, the optimizer. So a handle destroyed in the wrong order is no use after free.
+struct LayerBox {
+  LayerBox(Context* c, std::unique_ptr<Layer> l) : context(c), layer(std::move(l)), pool(c->memory()), parameters(layer->NamedParameters()) {}
+
+  Context* context;
+  std::unique_ptr<Layer> layer;
+  SavedPool pool;
+  std::vector<NamedParameter> parameters;
+};
+
+}  // namespace te::c_api
+
+struct te_layer : te::c_api::Handle {
+  static constexpr te::c_api::Tag kTag = te::c_api::Tag::kLayer;
+  explicit te_layer(std::shared_ptr<te::c_api::LayerBox> b) : Handle(kTag), box(std::move(b)) {}
+  std::shared_ptr<te::c_api::LayerBox> box;
+  std::string description;  // te_layer_describe's
+};
+
+struct te_saved : te::c_api::Handle {
+  static constexpr te::c_api::Tag kTag = te::c_api::Tag::kSaved;
+  te_saved(std::shared_ptr<te::c_api::LayerBox> b, te::SavedPool::Handle s) : Handle(kTag), box(std::move(b)), slot(std::move(s)) {}
+
+  enum class Stage { kForwardDone, kInputDone, kDone };
+  std::shared_ptr<te::c_api::LayerBox> box;  // before slot: the slot returns to the pool that the box owns
+  te::SavedPool::Handle slot;
+  Stage stage = Stage::kForwardDone;
+};
+
+struct te_optimizer : te::c_api::Handle {
+  static constexpr te::c_api::Tag kTag = te::c_api::Tag::kOptimizer;
+  te_optimizer(std::shared_ptr<te::c_api::LayerBox> b, std::unique_ptr<te::AdamWOptimizer> o)
+      : Handle(kTag), box(std::move(b)), core(std::move(o)) {}
+  std::shared_ptr<te::c_api::LayerBox> box;
+  std::unique_ptr<te::AdamWOptimizer> core;
+};
+
+struct te_llama : te::c_api::Handle {
+  static constexpr te::c_api::Tag kTag = te::c_api::Tag::kLlama;
+  explicit te_llama(te::PretrainedLlama l) : Handle(kTag), core(std::move(l)) {}
+  te::PretrainedLlama core;
+  te::AdamWOptions optimizer_options;
+  std::unique_ptr<te::AdamWOptimizer> optimizer;  // made by the first step: inference needs none of its memory
 };
 
 namespace te::c_api {

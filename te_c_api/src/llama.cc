@@ -1,0 +1,243 @@
+// te_llama_*: load, loss, step, save.
+#include <cmath>
+#include <limits>
+
+#include "te_c_api/src/error.h"
+#include "te_c_api/src/handles.h"
+#include "te_c_api/src/optimizer_options.h"
+#include "te_c_api/src/options.h"
+#include "te_kernels/step_update/step_update.h"
+
+namespace te::c_api {
+namespace {
+
+constexpr size_t kLlamaOptionsV1 = offsetof(te_llama_options, optimizer) + sizeof(void*);
+constexpr size_t kBatchV1 = offsetof(te_llama_batch, attention_mask) + sizeof(void*);
+constexpr size_t kStepResultV1 = offsetof(te_llama_step_result, token_count) + sizeof(int64_t);
+constexpr size_t kSaveOptionsV1 = offsetof(te_llama_save_options, reserved) + sizeof(int32_t);
+
+te_llama_options DefaultLlamaOptions() {
+  te_llama_options options{};
+  options.struct_size = sizeof(options);
+  options.params_dtype = TE_DTYPE_BFLOAT16;
+  options.path = TE_LLAMA_PATH_TE;
+  return options;
+}
+
+te_llama_batch DefaultBatch() {
+  te_llama_batch batch{};
+  batch.struct_size = sizeof(batch);
+  return batch;
+}
+
+te_llama_save_options DefaultSaveOptions() {
+  te_llama_save_options options{};
+  options.struct_size = sizeof(options);
+  options.max_shard_size = static_cast<uint64_t>(SavePretrainedOptions().max_shard_bytes);
+  options.save_dtype = -1;
+  return options;
+}
+
+// A batch with what its spans point to.
+struct OwnedBatch {
+  std::vector<int32_t> labels;
+  std::vector<uint8_t> mask;
+  LlamaBatch batch;
+};
+
+Status ReadBatch(const te_llama_batch* in, OwnedBatch* out) {
+  te_llama_batch read = DefaultBatch();
+  TE_RETURN_IF_ERROR(CheckNotNull(in, "batch"));
+  TE_RETURN_IF_ERROR(ReadOptions(in, "batch", kBatchV1, &read));
+  int64_t count = 0;
+  if (read.batch_size <= 0 || read.sequence_length <= 0 || __builtin_mul_overflow(read.batch_size, read.sequence_length, &count)) {
+    return InvalidArgument("batch->batch_size is {} and batch->sequence_length is {}; expected 1 or more each", read.batch_size,
+                           read.sequence_length);
+  }
+  TE_RETURN_IF_ERROR(CheckNotNull(read.input_ids, "batch->input_ids"));
+  const auto size = static_cast<size_t>(count);
+  for (size_t i = 0; read.attention_mask != nullptr && i < size; ++i) {
+    const int32_t keep = read.attention_mask[i];
+    if (keep != 0 && keep != 1) return InvalidArgument("batch->attention_mask[{}] is {}; expected 1 (token) or 0 (padding)", i, keep);
+    out->mask.push_back(static_cast<uint8_t>(keep));
+  }
+  out->batch = {.batch = read.batch_size, .sequence = read.sequence_length, .input_ids = {read.input_ids, size}};
+  out->batch.attention_mask = out->mask;
+  if (read.labels != nullptr) {
+    out->batch.labels = {read.labels, size};
+  } else {
+    out->labels.assign(read.input_ids, read.input_ids + size);
+    for (size_t i = 0; i < out->mask.size(); ++i) {
+      if (out->mask[i] == 0) out->labels[i] = kIgnoreIndex;
+    }
+    out->batch.labels = out->labels;
+  }
+  return OkStatus();
+}
+
+Status BeginStep(Context* context) {
+  TE_ASSIGN_OR_RETURN(StepScalars scalars, context->ReadScalars());
+  scalars.loss_sum = 0;
+  scalars.token_count = 0;
+  return context->WriteScalars(scalars);
+}
+
+StatusOr<double> MeanLoss(const StepScalars& scalars) {
+  if (scalars.token_count == 0) return InvalidArgument("no label is counted: every shifted label is -100 or padding");
+  return scalars.loss_sum / static_cast<double>(scalars.token_count);
+}
+
+Status Step(te_llama* llama, std::span<const OwnedBatch> batches, double learning_rate, double max_grad_norm, te_llama_step_result* result) {
+  LlamaModel* model = llama->core.model.get();
+  Context* context = model->context();
+  TE_RETURN_IF_ERROR(model->EnsureGradients());
+  if (llama->optimizer == nullptr) {
+    TE_ASSIGN_OR_RETURN(llama->optimizer, AdamWOptimizer::Create(context, model->parameters(), llama->optimizer_options));
+  }
+  TE_RETURN_IF_ERROR(llama->optimizer->BeginStep());
+  for (size_t i = 0; i < batches.size(); ++i) {
+    context->set_micro_batch(static_cast<uint32_t>(i));
+    TE_RETURN_IF_ERROR(model->RunMicroBatch(batches[i].batch, {.accumulate_gradients = i > 0}));
+  }
+  context->set_micro_batch(0);
+  TE_ASSIGN_OR_RETURN(StepScalars scalars, context->ReadScalars());
+  TE_ASSIGN_OR_RETURN(const double loss, MeanLoss(scalars));
+  TE_RETURN_IF_ERROR(llama->optimizer->Step({.learning_rate = static_cast<float>(learning_rate),
+                                             .max_grad_norm = static_cast<float>(max_grad_norm),
+                                             .want_grad_norm = result != nullptr}));
+  if (result == nullptr) return OkStatus();
+  TE_ASSIGN_OR_RETURN(scalars, context->ReadScalars());
+  result->loss = loss;
+  result->grad_norm = GradNorm(scalars);
+  result->token_count = scalars.token_count;
+  return OkStatus();
+}
+
+}  // namespace
+}  // namespace te::c_api
+
+using namespace te;         // NOLINT: the whole file is one thin layer over te
+using namespace te::c_api;  // NOLINT
+
+te_status te_llama_options_init(te_llama_options* options) {
+  return Guard([&] { return InitOptions(options, "options", DefaultLlamaOptions()); });
+}
+
+te_status te_llama_load(te_context* context, const char* directory, const te_llama_options* options, te_llama** out) {
+  return Guard([&]() -> Status {
+    TE_RETURN_IF_ERROR(Check(context, "context"));
+    TE_RETURN_IF_ERROR(CheckNotNull(directory, "directory"));
+    TE_RETURN_IF_ERROR(CheckNotNull(out, "out"));
+    te_llama_options read = DefaultLlamaOptions();
+    TE_RETURN_IF_ERROR(ReadOptions(options, "options", kLlamaOptionsV1, &read));
+    TE_RETURN_IF_ERROR(CheckReserved(read.reserved, "options->reserved"));
+    TE_RETURN_IF_ERROR(CheckBool(read.allow_missing, "options->allow_missing"));
+    if (read.path != TE_LLAMA_PATH_TE && read.path != TE_LLAMA_PATH_HF) {
+      return InvalidArgument("options->path is {}; expected TE_LLAMA_PATH_TE (0) or TE_LLAMA_PATH_HF (1)", read.path);
+    }
+    PretrainedOptions pretrained;
+    if (read.variant != nullptr) pretrained.checkpoint.variant = read.variant;
+    if (read.subfolder != nullptr) pretrained.checkpoint.subfolder = read.subfolder;
+    TE_ASSIGN_OR_RETURN(pretrained.model.params_dtype, ToDType(read.params_dtype, "options->params_dtype"));
+    pretrained.model.path = read.path == TE_LLAMA_PATH_TE ? LlamaPath::kTe : LlamaPath::kHf;
+    pretrained.load.allow_missing = read.allow_missing != 0;
+    AdamWOptions optimizer;
+    if (pretrained.model.params_dtype == DType::kBFloat16) {
+      optimizer.moments = DType::kBFloat16;
+      optimizer.rounding = Rounding::kStochastic;
+    }
+    TE_RETURN_IF_ERROR(ReadOptimizerOptions(read.optimizer, "options->optimizer", &optimizer));
+    TE_ASSIGN_OR_RETURN(PretrainedLlama core, LoadPretrainedLlama(context->core.get(), directory, pretrained));
+    auto handle = std::make_unique<te_llama>(std::move(core));
+    handle->optimizer_options = optimizer;
+    *out = handle.release();
+    return OkStatus();
+  });
+}
+
+void te_llama_destroy(te_llama* llama) {
+  if (Check(llama, "llama").ok()) delete llama;
+}
+
+te_status te_llama_batch_init(te_llama_batch* batch) {
+  return Guard([&] { return InitOptions(batch, "batch", DefaultBatch()); });
+}
+
+te_status te_llama_loss(te_llama* llama, const te_llama_batch* batch, double* loss) {
+  return Guard([&]() -> Status {
+    TE_RETURN_IF_ERROR(Check(llama, "llama"));
+    TE_RETURN_IF_ERROR(CheckNotNull(loss, "loss"));
+    OwnedBatch owned;
+    TE_RETURN_IF_ERROR(ReadBatch(batch, &owned));
+    LlamaModel* model = llama->core.model.get();
+    TE_RETURN_IF_ERROR(BeginStep(model->context()));
+    TE_ASSIGN_OR_RETURN(LlamaModel::Pass pass, model->Forward(owned.batch));
+    TE_RETURN_IF_ERROR(model->EvaluateLoss(&pass));
+    TE_ASSIGN_OR_RETURN(const StepScalars scalars, model->context()->ReadScalars());
+    TE_ASSIGN_OR_RETURN(*loss, MeanLoss(scalars));
+    return OkStatus();
+  });
+}
+
+te_status te_llama_step_result_init(te_llama_step_result* result) {
+  return Guard([&] { return InitOptions(result, "result", te_llama_step_result{sizeof(te_llama_step_result), 0, 0, 0}); });
+}
+
+te_status te_llama_step(te_llama* llama, const te_llama_batch* batches, int64_t batch_count, double learning_rate, double max_grad_norm,
+                        te_llama_step_result* result) {
+  return Guard([&]() -> Status {
+    TE_RETURN_IF_ERROR(Check(llama, "llama"));
+    TE_RETURN_IF_ERROR(CheckNotNull(batches, "batches"));
+    if (batch_count < 1 || batch_count >= static_cast<int64_t>(AdamWOptimizer::kRngAdvance)) {
+      return InvalidArgument("batch_count is {}; expected 1 to {}", batch_count, AdamWOptimizer::kRngAdvance - 1);
+    }
+    if (!(learning_rate >= 0) || !std::isfinite(learning_rate)) return InvalidArgument("learning_rate is {}; expected 0 or more", learning_rate);
+    if (!(max_grad_norm >= 0) || !std::isfinite(max_grad_norm)) return InvalidArgument("max_grad_norm is {}; expected 0 or more", max_grad_norm);
+    te_llama_step_result read{};
+    TE_RETURN_IF_ERROR(ReadOptions(result, "result", kStepResultV1, &read));
+    // Elements of the caller's array are as large as its struct_size says, not as this library's struct.
+    std::vector<OwnedBatch> owned(static_cast<size_t>(batch_count));
+    const auto* bytes = reinterpret_cast<const char*>(batches);
+    for (OwnedBatch& batch : owned) {
+      const auto* element = reinterpret_cast<const te_llama_batch*>(bytes);
+      TE_RETURN_IF_ERROR(ReadBatch(element, &batch));
+      bytes += element->struct_size;
+    }
+    te_llama_step_result out{};
+    TE_RETURN_IF_ERROR(Step(llama, owned, learning_rate, max_grad_norm, result == nullptr ? nullptr : &out));
+    if (result != nullptr) {
+      result->loss = out.loss;
+      result->grad_norm = out.grad_norm;
+      result->token_count = out.token_count;
+    }
+    return OkStatus();
+  });
+}
+
+te_status te_llama_save_options_init(te_llama_save_options* options) {
+  return Guard([&] { return InitOptions(options, "options", DefaultSaveOptions()); });
+}
+
+te_status te_llama_save(te_llama* llama, const char* directory, const te_llama_save_options* options) {
+  return Guard([&]() -> Status {
+    TE_RETURN_IF_ERROR(Check(llama, "llama"));
+    TE_RETURN_IF_ERROR(CheckNotNull(directory, "directory"));
+    te_llama_save_options read = DefaultSaveOptions();
+    TE_RETURN_IF_ERROR(ReadOptions(options, "options", kSaveOptionsV1, &read));
+    TE_RETURN_IF_ERROR(CheckReserved(read.reserved, "options->reserved"));
+    if (read.max_shard_size == 0 || read.max_shard_size > static_cast<uint64_t>(std::numeric_limits<int64_t>::max())) {
+      return InvalidArgument("options->max_shard_size is {}; expected 1 to 2^63 - 1 bytes", read.max_shard_size);
+    }
+    SavePretrainedOptions save;
+    save.max_shard_bytes = static_cast<int64_t>(read.max_shard_size);
+    if (read.save_dtype != -1) {
+      TE_ASSIGN_OR_RETURN(const DType dtype, ToDType(read.save_dtype, "options->save_dtype"));
+      StoredType type;
+      if (!IsFloating(dtype) || !StoredTypeOf(dtype, &type)) {
+        return InvalidArgument("options->save_dtype is {}; expected float32, bfloat16, float16, float64, or -1 (the checkpoint's)", Name(dtype));
+      }
+      save.type = type;
+    }
+    return SavePretrainedLlama(llama->core, directory, save);
+  });
+}

@@ -1,0 +1,149 @@
+// Llama through the C ABI: a golden checkpoint trains as Hugging Face trains it, and comes back from disk.
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <fstream>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "te/te.h"
+
+namespace {
+
+constexpr char kGolden[] = "tests/golden/llama2-mha";
+
+// The numbers of a flat array of a JSON file that we know: "losses": [ ... ].
+std::vector<double> JsonNumbers(const std::string& path, const std::string& key) {
+  std::ifstream file(path);
+  std::stringstream text;
+  text << file.rdbuf();
+  const std::string all = text.str();
+  const size_t begin = all.find('[', all.find("\"" + key + "\""));
+  const size_t end = all.find(']', begin);
+  std::stringstream list(all.substr(begin + 1, end - begin - 1));
+  std::vector<double> out;
+  for (std::string item; std::getline(list, item, ',');) out.push_back(std::stod(item));
+  return out;
+}
+
+class LlamaTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    ASSERT_EQ(te_context_create(nullptr, &context_), TE_STATUS_OK);
+    ASSERT_EQ(te_llama_options_init(&options_), TE_STATUS_OK);
+    options_.params_dtype = TE_DTYPE_FLOAT32;
+    ASSERT_EQ(te_llama_batch_init(&batch_), TE_STATUS_OK);
+    const std::vector<double> prompt = JsonNumbers(std::string(kGolden) + "/expected.json", "prompt");
+    ids_.assign(prompt.begin(), prompt.end());
+    batch_.batch_size = 1;
+    batch_.sequence_length = static_cast<int64_t>(ids_.size());
+    batch_.input_ids = ids_.data();
+  }
+  void TearDown() override {
+    te_llama_destroy(llama_);
+    te_context_destroy(context_);
+  }
+  void Load(const std::string& directory) {
+    ASSERT_EQ(te_llama_load(context_, directory.c_str(), &options_, &llama_), TE_STATUS_OK) << te_last_error_message();
+  }
+  double Loss() {
+    double loss = -1;
+    EXPECT_EQ(te_llama_loss(llama_, &batch_, &loss), TE_STATUS_OK) << te_last_error_message();
+    return loss;
+  }
+  static void ExpectError(te_status got, te_status expected, const std::string& part) {
+    EXPECT_EQ(got, expected) << te_last_error_message();
+    EXPECT_NE(std::string(te_last_error_message()).find(part), std::string::npos) << te_last_error_message();
+  }
+
+  te_context* context_ = nullptr;
+  te_llama* llama_ = nullptr;
+  te_llama_options options_;
+  te_llama_batch batch_;
+  std::vector<int32_t> ids_;
+};
+
+TEST_F(LlamaTest, StepsLowerTheLossAndTheResultLoadsBack) {
+  Load(std::string(kGolden) + "/checkpoint");
+  const double before = Loss();
+  te_llama_step_result result;
+  ASSERT_EQ(te_llama_step_result_init(&result), TE_STATUS_OK);
+  for (int i = 0; i < 5; ++i) {
+    ASSERT_EQ(te_llama_step(llama_, &batch_, 1, 1e-3, 1.0, &result), TE_STATUS_OK) << te_last_error_message();
+    if (i == 0) {
+      EXPECT_NEAR(result.loss, before, 1e-5 * before);
+    }
+    EXPECT_GT(result.grad_norm, 0);
+    EXPECT_EQ(result.token_count, static_cast<int64_t>(ids_.size()) - 1);
+  }
+  const double after = Loss();
+  EXPECT_LT(after, 0.9 * before);
+  const std::string out = std::string(std::getenv("TEST_TMPDIR")) + "/saved";
+  ASSERT_EQ(te_llama_save(llama_, out.c_str(), nullptr), TE_STATUS_OK) << te_last_error_message();
+  te_llama_destroy(llama_);
+  llama_ = nullptr;
+  Load(out);
+  EXPECT_EQ(Loss(), after) << "float32 parameters saved as float32: the same bits";
+}
+
+TEST_F(LlamaTest, BothPathsAgree) {
+  Load(std::string(kGolden) + "/checkpoint");
+  const double te = Loss();
+  te_llama_destroy(llama_);
+  llama_ = nullptr;
+  options_.path = TE_LLAMA_PATH_HF;
+  Load(std::string(kGolden) + "/checkpoint");
+  EXPECT_NEAR(Loss(), te, 1e-5 * te);
+}
+
+// Two micro-batches are one batch of twice the size: the count divides once.
+TEST_F(LlamaTest, MicroBatchesOfAStepAreOneBatch) {
+  std::vector<int32_t> both = ids_;
+  for (auto it = ids_.rbegin(); it != ids_.rend(); ++it) both.push_back(*it);
+  te_llama_batch halves[2] = {batch_, batch_}, whole = batch_;
+  halves[1].input_ids = both.data() + ids_.size();
+  whole.batch_size = 2;
+  whole.input_ids = both.data();
+  te_llama_step_result one, two;
+  ASSERT_EQ(te_llama_step_result_init(&one), TE_STATUS_OK);
+  ASSERT_EQ(te_llama_step_result_init(&two), TE_STATUS_OK);
+  Load(std::string(kGolden) + "/checkpoint");
+  ASSERT_EQ(te_llama_step(llama_, &whole, 1, 1e-3, 0, &one), TE_STATUS_OK) << te_last_error_message();
+  const double loss_one = Loss();
+  te_llama_destroy(llama_);
+  llama_ = nullptr;
+  Load(std::string(kGolden) + "/checkpoint");
+  ASSERT_EQ(te_llama_step(llama_, halves, 2, 1e-3, 0, &two), TE_STATUS_OK) << te_last_error_message();
+  EXPECT_NEAR(two.loss, one.loss, 1e-5 * one.loss);
+  EXPECT_NEAR(two.grad_norm, one.grad_norm, 1e-4 * one.grad_norm);
+  EXPECT_EQ(two.token_count, one.token_count);
+  EXPECT_NEAR(Loss(), loss_one, 1e-3 * loss_one);
+}
+
+TEST_F(LlamaTest, ErrorsNameWhatIsWrong) {
+  ExpectError(te_llama_load(context_, "tests/golden", &options_, &llama_), TE_STATUS_NOT_FOUND, "config.json");
+  EXPECT_EQ(llama_, nullptr);
+  options_.path = 5;
+  ExpectError(te_llama_load(context_, kGolden, &options_, &llama_), TE_STATUS_INVALID_ARGUMENT, "options->path is 5");
+  options_.path = TE_LLAMA_PATH_TE;
+  Load(std::string(kGolden) + "/checkpoint");
+  double loss = -3;
+  ids_[2] = 100000;
+  ExpectError(te_llama_loss(llama_, &batch_, &loss), TE_STATUS_INVALID_ARGUMENT, "100000");
+  ids_[2] = 3;
+  const std::vector<int32_t> none(ids_.size(), -100);
+  batch_.labels = none.data();
+  ExpectError(te_llama_loss(llama_, &batch_, &loss), TE_STATUS_INVALID_ARGUMENT, "no label is counted");
+  batch_.labels = nullptr;
+  const std::vector<int32_t> bad_mask(ids_.size(), 2);
+  batch_.attention_mask = bad_mask.data();
+  ExpectError(te_llama_loss(llama_, &batch_, &loss), TE_STATUS_INVALID_ARGUMENT, "attention_mask[0] is 2");
+  EXPECT_EQ(loss, -3);
+  te_llama_save_options save;
+  ASSERT_EQ(te_llama_save_options_init(&save), TE_STATUS_OK);
+  save.save_dtype = TE_DTYPE_INT32;
+  ExpectError(te_llama_save(llama_, "/nonexistent/x", &save), TE_STATUS_INVALID_ARGUMENT, "save_dtype");
+}
+
+}  // namespace
