@@ -16,7 +16,7 @@ using simd::Floats;
 using simd::Load;
 using simd::Store;
 
-inline Floats Sigmoid(Floats u) { return 1.0f / (1.0f + simd::Exp(-u)); }
+using simd::Sigmoid;
 
 // The function of the first half: value f and derivative d at u, both always: what is not used
 // costs nothing once inlined. Comparisons are written so that a NaN stays one.

@@ -98,30 +98,59 @@ TE_SIMD float Sum(Floats v) {
   return out;
 }
 
-// e^x within 2 units in the last place; 0 below -87.33 (no subnormal results), infinity
-// above 88.37; NaN stays. Method and coefficients of Cephes' expf (Moshier): e^x = 2^n e^r, |r| <=
-// ln(2) / 2.
-TE_SIMD Floats Exp(Floats x) {
-  constexpr float kLowest = -87.33f, kHighest = 88.37f;
+// e^x for |x| <= 105, not above 88.37 without AVX-512. Method and coefficients of Cephes' expf
+// (Moshier): e^x = 2^n e^r, |r| <= ln(2) / 2.
+TE_SIMD Floats ExpBounded(Floats x) {
   constexpr float kLog2E = 1.44269504f;
   constexpr float kLn2High = 0.693359375f, kLn2Low = -2.12194440e-4f;  // the sum is ln(2)
   constexpr float kRounder = 12582912.0f;  // 1.5 * 2^23: its sum's low bits are the rounded integer
-  const Floats above_lowest = x < kLowest ? Broadcast(kLowest) : x;
-  const Floats bounded = above_lowest > kHighest ? Broadcast(kHighest) : above_lowest;
-  const Floats shifted = bounded * kLog2E + kRounder;
+  const Floats shifted = x * kLog2E + kRounder;
   const Floats n = shifted - kRounder;
-  const Floats r = (bounded - n * kLn2High) - n * kLn2Low;
+  const Floats r = (x - n * kLn2High) - n * kLn2Low;
   Floats p = 1.9875691500e-4f * r + 1.3981999507e-3f;
   p = p * r + 8.3334519073e-3f;
   p = p * r + 4.1665795894e-2f;
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
   const Floats mantissa = p * (r * r) + r + 1.0f;
+#if defined(__AVX512F__)
+  return (Floats)_mm512_maskz_scalef_ps(0xffff, (__m512)mantissa, (__m512)n);
+#else
   // Only the low bits of `shifted` survive the shift: n + 127 in the exponent's place.
-  const Words power = ((Words)shifted + 127u) << 23;
-  Floats out = mantissa * (Floats)power;
-  out = x < kLowest ? Floats{} : out;
-  return x > kHighest ? Broadcast(std::numeric_limits<float>::infinity()) : out;
+  return mantissa * (Floats)(((Words)shifted + 127u) << 23);
+#endif
+}
+
+// e^x within 2 units in the last place; infinity above 88.73; below -87.3 something between 0 and
+// the true (subnormal) value, below -104 zero; NaN stays.
+TE_SIMD Floats Exp(Floats x) {
+#if defined(__AVX512F__)
+  // Where one argument is NaN, these return the second.
+  const Floats above = (Floats)_mm512_maskz_max_ps(0xffff, (__m512)Broadcast(-105.0f), (__m512)x);
+  return ExpBounded((Floats)_mm512_maskz_min_ps(0xffff, (__m512)Broadcast(105.0f), (__m512)above));
+#else
+  constexpr float kLowest = -87.3f, kHighest = 88.37f;  // 2^n stays a normal number
+  const Floats above = x < kLowest ? Broadcast(kLowest) : x;
+  const Floats value = ExpBounded(above > kHighest ? Broadcast(kHighest) : above);
+  const Floats low_done = x < kLowest ? Floats{} : value;
+  return x > kHighest ? Broadcast(std::numeric_limits<float>::infinity()) : low_done;
+#endif
+}
+
+// 1 / (1 + e^-x) within 4 units in the last place; below -88 zero; NaN stays.
+TE_SIMD Floats Sigmoid(Floats x) {
+#if defined(__AVX512F__)
+  const Floats below = (Floats)_mm512_maskz_min_ps(0xffff, (__m512)Broadcast(105.0f), (__m512)x);
+  // Below -88, where the exponential may be anything, the mask is off.
+  const __mmask16 counts = _mm512_cmp_ps_mask((__m512)x, (__m512)Broadcast(-88.0f), _CMP_NLT_UQ);
+  const Floats d = ExpBounded(-below) + 1.0f;
+  // 14 bits of 1 / d, doubled by a step of Newton's: a division keeps the unit busy three times as
+  // long.
+  const Floats start = (Floats)_mm512_maskz_rcp14_ps(0xffff, (__m512)d);
+  return (Floats)_mm512_maskz_mul_ps(counts, (__m512)start, (__m512)(2.0f - d * start));
+#else
+  return 1.0f / (1.0f + Exp(-x));
+#endif
 }
 
 // Calls body(first, count) for runs of kLanes elements, and once for what is left of n. `body`
@@ -131,6 +160,25 @@ TE_SIMD void ForEachVector(int64_t n, const Body& body) {
   int64_t i = 0;
   for (; i + kLanes <= n; i += kLanes) body(i, kLanes);
   if (i < n) body(i, n - i);
+}
+
+// The same with body(first, count, k), k = 0, 1, 2, 3 in turn (a constant): for four sums, which do
+// not wait for each other's additions.
+template <typename Body>
+TE_SIMD void ForEachVectorInTurn(int64_t n, const Body& body) {
+  int64_t i = 0;
+  for (; i + 4 * kLanes <= n; i += 4 * kLanes) {
+    body(i, kLanes, 0);
+    body(i + kLanes, kLanes, 1);
+    body(i + 2 * kLanes, kLanes, 2);
+    body(i + 3 * kLanes, kLanes, 3);
+  }
+  for (; i + kLanes <= n; i += kLanes) body(i, kLanes, 0);
+  if (i < n) body(i, n - i, 1);
+}
+
+TE_SIMD float Sum(const Floats (&sums)[4]) {
+  return Sum((sums[0] + sums[1]) + (sums[2] + sums[3]));
 }
 
 #define TE_SIMD_LAMBDA __attribute__((always_inline))

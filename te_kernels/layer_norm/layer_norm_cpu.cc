@@ -13,65 +13,92 @@ using simd::Floats;
 using simd::Load;
 using simd::Store;
 
-struct Moments {
+// As in rms_norm_cpu.cc, the loop that writes a row also reduces the next one.
+// y and x, or dx and dy or add, may be one buffer: a vector is read before it is written.
+
+template <typename T>
+float SumOf(const T* x, int64_t hidden) {
+  Floats sums[4] = {};
+  simd::ForEachVectorInTurn(
+      hidden, [&](int64_t h, int64_t n, int k) TE_SIMD_LAMBDA { sums[k] += Load(x + h, n); });
+  return simd::Sum(sums);
+}
+
+// The variance takes a pass of its own over a row that lies in the nearest cache: the one-pass
+// formula cancels.
+template <typename T>
+float CenteredSquareSum(const T* x, float mean, int64_t hidden) {
+  Floats sums[4] = {};
+  simd::ForEachVectorInTurn(hidden, [&](int64_t h, int64_t n, int k) TE_SIMD_LAMBDA {
+    Floats centered = Load(x + h, n) - mean;
+    for (int64_t i = n; i < simd::kLanes; ++i) centered[i] = 0;  // past the end it is -mean
+    sums[k] += centered * centered;
+  });
+  return simd::Sum(sums);
+}
+
+// Returns SumOf(next).
+template <typename T>
+float ForwardRow(const T* x, const T* next, const float* g, const float* beta, float mean,
+                 float rstd, int64_t hidden, T* y) {
+  Floats sums[4] = {};
+  simd::ForEachVectorInTurn(hidden, [&](int64_t h, int64_t n, int k) TE_SIMD_LAMBDA {
+    sums[k] += Load(next + h, n);
+    Store((Load(x + h, n) - mean) * rstd * Load(g + h, n) + Load(beta + h, n), y + h, n);
+  });
+  return simd::Sum(sums);
+}
+
+template <typename T>
+struct Row {
+  const T* dy;
+  const T* x;
+  const T* add;
+  T* dx;
   float mean;
   float rstd;
 };
 
-// The variance takes a second pass over a row that lies in the nearest cache: the one-pass formula
-// cancels.
+struct Sums {
+  float w;
+  float w_centered;  // of w (x - mean)
+};
+
 template <typename T>
-Moments ForwardRow(const T* x, const float* g, const float* beta, int64_t hidden, float epsilon,
-                   T* y) {
-  // Two sums each: one would wait for the addition before it.
-  Floats sums[2] = {};
-  simd::ForEachVector(hidden, [&](int64_t h, int64_t n) TE_SIMD_LAMBDA {
-    const Floats sum = sums[0] + Load(x + h, n);
-    sums[0] = sums[1];
-    sums[1] = sum;
+Sums SumsOf(const Row<T>& row, const float* g, int64_t hidden) {
+  Floats sums[4] = {}, dots[4] = {};
+  simd::ForEachVectorInTurn(hidden, [&](int64_t h, int64_t n, int k) TE_SIMD_LAMBDA {
+    const Floats w = Load(row.dy + h, n) * Load(g + h, n);
+    sums[k] += w;
+    dots[k] += w * (Load(row.x + h, n) - row.mean);
   });
-  const float mean = simd::Sum(sums[0] + sums[1]) / static_cast<float>(hidden);
-  Floats squares[2] = {};
-  simd::ForEachVector(hidden, [&](int64_t h, int64_t n) TE_SIMD_LAMBDA {
-    Floats centered = Load(x + h, n) - mean;
-    if (n < simd::kLanes) {  // lanes past the end hold -mean
-      for (int64_t i = n; i < simd::kLanes; ++i) centered[i] = 0;
-    }
-    const Floats sum = squares[0] + centered * centered;
-    squares[0] = squares[1];
-    squares[1] = sum;
-  });
-  const float variance = simd::Sum(squares[0] + squares[1]) / static_cast<float>(hidden);
-  const float rstd = 1.0f / std::sqrt(variance + epsilon);
-  simd::ForEachVector(hidden, [&](int64_t h, int64_t n) TE_SIMD_LAMBDA {
-    Store((Load(x + h, n) - mean) * rstd * Load(g + h, n) + Load(beta + h, n), y + h, n);
-  });
-  return {mean, rstd};
+  return {simd::Sum(sums), simd::Sum(dots)};
 }
 
+// Returns SumsOf(next).
 template <typename T, bool kAdd, bool kPartial>
-void BackwardRow(const T* dy, const T* x, const float* g, Moments moments, const T* add,
-                 int64_t hidden, T* dx, float* gamma_partial, float* beta_partial) {
-  const float mean = moments.mean, rstd = moments.rstd;
-  Floats sum = {}, dot = {};  // of w, and of w xhat
-  simd::ForEachVector(hidden, [&](int64_t h, int64_t n) TE_SIMD_LAMBDA {
-    const Floats w = Load(dy + h, n) * Load(g + h, n);
-    sum += w;
-    dot += w * ((Load(x + h, n) - mean) * rstd);
-  });
-  const float mean_w = simd::Sum(sum) / static_cast<float>(hidden);
-  const float mean_dot = simd::Sum(dot) / static_cast<float>(hidden);
-  simd::ForEachVector(hidden, [&](int64_t h, int64_t n) TE_SIMD_LAMBDA {
-    const Floats gradient = Load(dy + h, n);
-    const Floats xhat = (Load(x + h, n) - mean) * rstd;
-    Floats out = (gradient * Load(g + h, n) - mean_w - xhat * mean_dot) * rstd;
-    if constexpr (kAdd) out += Load(add + h, n);
+Sums BackwardRow(const Row<T>& row, const Row<T>& next, const float* g, Sums given, int64_t hidden,
+                 float* gamma_partial, float* beta_partial) {
+  const float mean = row.mean, rstd = row.rstd;
+  const float mean_w = given.w / static_cast<float>(hidden);
+  const float mean_dot = given.w_centered * rstd / static_cast<float>(hidden);  // of w xhat
+  Floats sums[4] = {}, dots[4] = {};
+  simd::ForEachVectorInTurn(hidden, [&](int64_t h, int64_t n, int k) TE_SIMD_LAMBDA {
+    const Floats weight = Load(g + h, n);
+    const Floats next_w = Load(next.dy + h, n) * weight;
+    sums[k] += next_w;
+    dots[k] += next_w * (Load(next.x + h, n) - next.mean);
+    const Floats gradient = Load(row.dy + h, n);
+    const Floats xhat = (Load(row.x + h, n) - mean) * rstd;
+    Floats out = (gradient * weight - mean_w - xhat * mean_dot) * rstd;
+    if constexpr (kAdd) out += Load(row.add + h, n);
     if constexpr (kPartial) {
       Store(Load(gamma_partial + h, n) + gradient * xhat, gamma_partial + h, n);
       Store(Load(beta_partial + h, n) + gradient, beta_partial + h, n);
     }
-    Store(out, dx + h, n);
+    Store(out, row.dx + h, n);
   });
+  return {simd::Sum(sums), simd::Sum(dots)};
 }
 
 template <typename T>
@@ -83,12 +110,18 @@ Status Forward(const Exec& exec, const LayerNormForwardArgs& args) {
       norm::ParameterAsFloat(exec, args.gamma, args.zero_centered_gamma ? 1.0f : 0.0f));
   TE_ASSIGN_OR_RETURN(const float* beta, norm::ParameterAsFloat(exec, args.beta, 0.0f));
   ParallelFor(exec, tokens, norm::RowGrain(hidden), [&](int64_t begin, int64_t end) {
+    const auto row = [&](int64_t t) { return args.x.as<T>() + t * args.x.stride(0); };
+    const auto n = static_cast<float>(hidden);
+    float sum = SumOf(row(begin), hidden);
     for (int64_t t = begin; t < end; ++t) {
-      const Moments moments = ForwardRow(args.x.as<T>() + t * args.x.stride(0), g, beta, hidden,
-                                         args.epsilon, y.as<T>() + t * y.stride(0));
+      const float mean = sum / n;
+      const float variance = CenteredSquareSum(row(t), mean, hidden) / n;
+      const float rstd = 1.0f / std::sqrt(variance + args.epsilon);
+      sum = ForwardRow(row(t), row(std::min(t + 1, end - 1)), g, beta, mean, rstd, hidden,
+                       y.as<T>() + t * y.stride(0));
       if (args.rstd.defined()) {
-        args.mean.as<float>()[t] = moments.mean;
-        args.rstd.as<float>()[t] = moments.rstd;
+        args.mean.as<float>()[t] = mean;
+        args.rstd.as<float>()[t] = rstd;
       }
     }
   });
@@ -99,12 +132,19 @@ template <typename T, bool kAdd, bool kPartial>
 void BackwardRows(const LayerNormBackwardArgs& args, const float* g, int64_t begin, int64_t end,
                   float* gamma_partial, float* beta_partial) {
   const TensorView& dx = args.dx.dense;
+  const int64_t hidden = args.x.dim(1);
+  const auto row = [&](int64_t t) {
+    return Row<T>{.dy = args.dy.as<T>() + t * args.dy.stride(0),
+                  .x = args.x.as<T>() + t * args.x.stride(0),
+                  .add = kAdd ? args.add.as<T>() + t * args.add.stride(0) : nullptr,
+                  .dx = dx.as<T>() + t * dx.stride(0),
+                  .mean = args.mean.as<float>()[t],
+                  .rstd = args.rstd.as<float>()[t]};
+  };
+  Sums sums = SumsOf(row(begin), g, hidden);
   for (int64_t t = begin; t < end; ++t) {
-    BackwardRow<T, kAdd, kPartial>(
-        args.dy.as<T>() + t * args.dy.stride(0), args.x.as<T>() + t * args.x.stride(0), g,
-        {args.mean.as<float>()[t], args.rstd.as<float>()[t]},
-        kAdd ? args.add.as<T>() + t * args.add.stride(0) : nullptr, args.x.dim(1),
-        dx.as<T>() + t * dx.stride(0), gamma_partial, beta_partial);
+    sums = BackwardRow<T, kAdd, kPartial>(row(t), row(std::min(t + 1, end - 1)), g, sums, hidden,
+                                          gamma_partial, beta_partial);
   }
 }
 

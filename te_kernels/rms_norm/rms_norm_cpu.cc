@@ -13,43 +13,70 @@ using simd::Floats;
 using simd::Load;
 using simd::Store;
 
-// y and x may be one buffer: a vector is read before it is written.
+// A row needs its reduction before it is written. So that memory rests in neither phase, the loop
+// that writes a row also reduces the next one, which is thereby fetched; the first row of a
+// thread's range is reduced alone. y and x, or dx and dy or add, may be one buffer: a vector is
+// read before it is written.
+
 template <typename T>
-float ForwardRow(const T* x, const float* g, int64_t hidden, float epsilon, T* y) {
-  // Two sums: one would wait for the multiply-add before it.
-  Floats square_sum[2] = {};
-  simd::ForEachVector(hidden, [&](int64_t h, int64_t n) TE_SIMD_LAMBDA {
+float SquareSum(const T* x, int64_t hidden) {
+  Floats sums[4] = {};
+  simd::ForEachVectorInTurn(hidden, [&](int64_t h, int64_t n, int k) TE_SIMD_LAMBDA {
     const Floats value = Load(x + h, n);
-    const Floats sum = square_sum[0] + value * value;
-    square_sum[0] = square_sum[1];
-    square_sum[1] = sum;
+    sums[k] += value * value;
   });
-  const float mean = simd::Sum(square_sum[0] + square_sum[1]) / static_cast<float>(hidden);
-  const float rstd = 1.0f / std::sqrt(mean + epsilon);
-  simd::ForEachVector(hidden, [&](int64_t h, int64_t n) TE_SIMD_LAMBDA {
-    Store(Load(x + h, n) * rstd * Load(g + h, n), y + h, n);
-  });
-  return rstd;
+  return simd::Sum(sums);
 }
 
+// Returns SquareSum(next).
+template <typename T>
+float ForwardRow(const T* x, const T* next, const float* g, float rstd, int64_t hidden, T* y) {
+  Floats sums[4] = {};
+  simd::ForEachVectorInTurn(hidden, [&](int64_t h, int64_t n, int k) TE_SIMD_LAMBDA {
+    const Floats value = Load(next + h, n);
+    sums[k] += value * value;
+    Store(Load(x + h, n) * rstd * Load(g + h, n), y + h, n);
+  });
+  return simd::Sum(sums);
+}
+
+template <typename T>
+struct Row {
+  const T* dy;
+  const T* x;
+  const T* add;
+  T* dx;
+  float rstd;
+};
+
+// The sum of w x.
+template <typename T>
+float Dot(const Row<T>& row, const float* g, int64_t hidden) {
+  Floats sums[4] = {};
+  simd::ForEachVectorInTurn(hidden, [&](int64_t h, int64_t n, int k) TE_SIMD_LAMBDA {
+    sums[k] += Load(row.dy + h, n) * Load(g + h, n) * Load(row.x + h, n);
+  });
+  return simd::Sum(sums);
+}
+
+// Returns Dot(next).
 template <typename T, bool kAdd, bool kPartial>
-void BackwardRow(const T* dy, const T* x, const float* g, float rstd, const T* add, int64_t hidden,
-                 T* dx, float* partial) {
-  Floats sums[2] = {};  // of w x
-  simd::ForEachVector(hidden, [&](int64_t h, int64_t n) TE_SIMD_LAMBDA {
-    const Floats sum = sums[0] + Load(dy + h, n) * Load(g + h, n) * Load(x + h, n);
-    sums[0] = sums[1];
-    sums[1] = sum;
-  });
-  const float mean = simd::Sum(sums[0] + sums[1]) * rstd / static_cast<float>(hidden);  // of w xhat
-  simd::ForEachVector(hidden, [&](int64_t h, int64_t n) TE_SIMD_LAMBDA {
-    const Floats gradient = Load(dy + h, n);
-    const Floats xhat = Load(x + h, n) * rstd;
-    Floats out = (gradient * Load(g + h, n) - xhat * mean) * rstd;
-    if constexpr (kAdd) out += Load(add + h, n);
+float BackwardRow(const Row<T>& row, const Row<T>& next, const float* g, float dot, int64_t hidden,
+                  float* partial) {
+  const float rstd = row.rstd;
+  const float mean = dot * rstd / static_cast<float>(hidden);  // of w xhat
+  Floats sums[4] = {};
+  simd::ForEachVectorInTurn(hidden, [&](int64_t h, int64_t n, int k) TE_SIMD_LAMBDA {
+    const Floats weight = Load(g + h, n);
+    sums[k] += Load(next.dy + h, n) * weight * Load(next.x + h, n);
+    const Floats gradient = Load(row.dy + h, n);
+    const Floats xhat = Load(row.x + h, n) * rstd;
+    Floats out = (gradient * weight - xhat * mean) * rstd;
+    if constexpr (kAdd) out += Load(row.add + h, n);
     if constexpr (kPartial) Store(Load(partial + h, n) + gradient * xhat, partial + h, n);
-    Store(out, dx + h, n);
+    Store(out, row.dx + h, n);
   });
+  return simd::Sum(sums);
 }
 
 template <typename T>
@@ -60,9 +87,13 @@ Status Forward(const Exec& exec, const RmsNormForwardArgs& args) {
       const float* g,
       norm::ParameterAsFloat(exec, args.gamma, args.zero_centered_gamma ? 1.0f : 0.0f));
   ParallelFor(exec, tokens, norm::RowGrain(hidden), [&](int64_t begin, int64_t end) {
+    const auto row = [&](int64_t t) { return args.x.as<T>() + t * args.x.stride(0); };
+    float square_sum = SquareSum(row(begin), hidden);
     for (int64_t t = begin; t < end; ++t) {
-      const float rstd = ForwardRow(args.x.as<T>() + t * args.x.stride(0), g, hidden, args.epsilon,
-                                    y.as<T>() + t * y.stride(0));
+      const float mean = square_sum / static_cast<float>(hidden);
+      const float rstd = 1.0f / std::sqrt(mean + args.epsilon);
+      square_sum = ForwardRow(row(t), row(std::min(t + 1, end - 1)), g, rstd, hidden,
+                              y.as<T>() + t * y.stride(0));
       if (args.rstd.defined()) args.rstd.as<float>()[t] = rstd;
     }
   });
@@ -73,11 +104,18 @@ template <typename T, bool kAdd, bool kPartial>
 void BackwardRows(const RmsNormBackwardArgs& args, const float* g, int64_t begin, int64_t end,
                   float* partial) {
   const TensorView& dx = args.dx.dense;
+  const int64_t hidden = args.x.dim(1);
+  const auto row = [&](int64_t t) {
+    return Row<T>{.dy = args.dy.as<T>() + t * args.dy.stride(0),
+                  .x = args.x.as<T>() + t * args.x.stride(0),
+                  .add = kAdd ? args.add.as<T>() + t * args.add.stride(0) : nullptr,
+                  .dx = dx.as<T>() + t * dx.stride(0),
+                  .rstd = args.rstd.as<float>()[t]};
+  };
+  float dot = Dot(row(begin), g, hidden);
   for (int64_t t = begin; t < end; ++t) {
-    BackwardRow<T, kAdd, kPartial>(
-        args.dy.as<T>() + t * args.dy.stride(0), args.x.as<T>() + t * args.x.stride(0), g,
-        args.rstd.as<float>()[t], kAdd ? args.add.as<T>() + t * args.add.stride(0) : nullptr,
-        args.x.dim(1), dx.as<T>() + t * dx.stride(0), partial);
+    dot = BackwardRow<T, kAdd, kPartial>(row(t), row(std::min(t + 1, end - 1)), g, dot, hidden,
+                                         partial);
   }
 }
 
