@@ -52,44 +52,63 @@ class GemmCase {
   std::vector<uint8_t> Bytes() const { return d_.Bytes(); }
   bool GuardsIntact() const { return d_.GuardsIntact(); }
 
-  Doubles Want(const Doubles& a) const { return Sum(a, b_->ToDoubles(), c_in_->ToDoubles(), bias_->ToDoubles()); }
+  Doubles Want(const Doubles& a) const {
+    return Sum(a, b_->ToDoubles(), c_in_->ToDoubles(), bias_->ToDoubles());
+  }
   Doubles A() const { return a_->ToDoubles(); }
 
-  // Summing K products in any order in float32 errs by at most K u sum |a b| (Higham 2002, section 3.1); the bias and c add a rounding each,
-  // the store one of d's dtype. On the path through float32 the same holds.
+  // Summing K products in any order in float32 errs by at most K u sum |a b| (Higham 2002,
+  // section 3.1); the bias and c add a rounding each, the store one of d's dtype. On the path
+  // through float32 the same holds.
   Doubles Tolerance() const {
     const auto magnitude = [](Doubles v) {
       for (double& x : v) x = std::abs(x);
       return v;
     };
-    const Doubles sums = Sum(magnitude(A()), magnitude(b_->ToDoubles()), magnitude(c_in_->ToDoubles()), magnitude(bias_->ToDoubles()));
+    const Doubles sums = Sum(magnitude(A()), magnitude(b_->ToDoubles()),
+                             magnitude(c_in_->ToDoubles()), magnitude(bias_->ToDoubles()));
     Doubles out;
-    const double float_error = static_cast<double>(Terms() + 3) * test::UnitRoundoff(DType::kFloat32);
+    const double float_error =
+        static_cast<double>(Terms() + 3) * test::UnitRoundoff(DType::kFloat32);
     for (double s : sums) out.push_back((float_error + 1.01 * test::UnitRoundoff(c_.d_dtype)) * s);
     return out;
   }
 
  private:
-  Shape AShape() const { return c_.kind == GemmKind::kFprop ? Shape{c_.tokens, c_.in_features} : Shape{c_.tokens, c_.out_features}; }
-  Shape BShape() const { return c_.kind == GemmKind::kWgrad ? Shape{c_.tokens, c_.in_features} : Shape{c_.out_features, c_.in_features}; }
+  Shape AShape() const {
+    return c_.kind == GemmKind::kFprop ? Shape{c_.tokens, c_.in_features}
+                                       : Shape{c_.tokens, c_.out_features};
+  }
+  Shape BShape() const {
+    return c_.kind == GemmKind::kWgrad ? Shape{c_.tokens, c_.in_features}
+                                       : Shape{c_.out_features, c_.in_features};
+  }
   Shape DShape() const {
     switch (c_.kind) {
-      case GemmKind::kFprop: return {c_.tokens, c_.out_features};
-      case GemmKind::kDgrad: return {c_.tokens, c_.in_features};
-      default: return {c_.out_features, c_.in_features};
+      case GemmKind::kFprop:
+        return {c_.tokens, c_.out_features};
+      case GemmKind::kDgrad:
+        return {c_.tokens, c_.in_features};
+      default:
+        return {c_.out_features, c_.in_features};
     }
   }
   int64_t Terms() const {
     switch (c_.kind) {
-      case GemmKind::kFprop: return c_.in_features;
-      case GemmKind::kDgrad: return c_.out_features;
-      default: return c_.tokens;
+      case GemmKind::kFprop:
+        return c_.in_features;
+      case GemmKind::kDgrad:
+        return c_.out_features;
+      default:
+        return c_.tokens;
     }
   }
   Doubles Sum(const Doubles& a, const Doubles& b, const Doubles& c, const Doubles& bias) const {
     const Shape d = DShape();
-    Doubles out = ref::MatMul(a, c_.kind == GemmKind::kWgrad, b, c_.kind == GemmKind::kFprop, d[0], d[1], Terms());
-    for (int64_t i = 0; i < d.elements(); ++i) out[i] += (c_.beta != 0 ? c[i] : 0) + (c_.bias ? bias[i % d[1]] : 0);
+    Doubles out = ref::MatMul(a, c_.kind == GemmKind::kWgrad, b, c_.kind == GemmKind::kFprop, d[0],
+                              d[1], Terms());
+    for (int64_t i = 0; i < d.elements(); ++i)
+      out[i] += (c_.beta != 0 ? c[i] : 0) + (c_.bias ? bias[i % d[1]] : 0);
     return out;
   }
 
@@ -99,12 +118,14 @@ class GemmCase {
 };
 
 std::vector<Case> Cases() {
-  const int64_t shapes[][3] = {{1, 1, 1}, {3, 5, 7}, {16, 32, 48}, {33, 17, 129}, {2, 31, 1}, {0, 4, 3}, {4, 0, 3}, {5, 6, 0}, {64, 96, 80}};
+  const int64_t shapes[][3] = {{1, 1, 1}, {3, 5, 7}, {16, 32, 48}, {33, 17, 129}, {2, 31, 1},
+                               {0, 4, 3}, {4, 0, 3}, {5, 6, 0},    {64, 96, 80},  {257, 259, 18}};
   std::vector<Case> out;
   for (const auto& [m, n, k] : shapes) {
     for (GemmKind kind : {GemmKind::kFprop, GemmKind::kDgrad, GemmKind::kWgrad}) {
       const bool bias = kind == GemmKind::kFprop;
-      for (const auto& [dtype, d_dtype] : {std::pair{DType::kFloat32, DType::kFloat32}, {DType::kBFloat16, DType::kBFloat16},
+      for (const auto& [dtype, d_dtype] : {std::pair{DType::kFloat32, DType::kFloat32},
+                                           {DType::kBFloat16, DType::kBFloat16},
                                            {DType::kBFloat16, DType::kFloat32}}) {
         out.push_back({kind, m, n, k, dtype, d_dtype, 0, false, false, 0});
         out.push_back({kind, m, n, k, dtype, d_dtype, 1, bias, false, 3});
@@ -118,8 +139,9 @@ std::vector<Case> Cases() {
 
 void CheckAll(const Exec& exec) {
   for (const Case& c : Cases()) {
-    SCOPED_TRACE(fmt::format("kind {} shape {}x{}x{} {} -> {} beta {} bias {} c {} pad {}", static_cast<int>(c.kind), c.tokens,
-                             c.out_features, c.in_features, Name(c.dtype), Name(c.d_dtype), c.beta, c.bias, c.separate_c, c.pad));
+    SCOPED_TRACE(fmt::format("kind {} shape {}x{}x{} {} -> {} beta {} bias {} c {} pad {}",
+                             static_cast<int>(c.kind), c.tokens, c.out_features, c.in_features,
+                             Name(c.dtype), Name(c.d_dtype), c.beta, c.bias, c.separate_c, c.pad));
     GemmCase problem(c);
     ASSERT_TRUE(test::IsOk(problem.Run(exec)));
     EXPECT_TRUE(test::Near(problem.Got(), problem.Want(problem.A()), problem.Tolerance()));
@@ -129,14 +151,17 @@ void CheckAll(const Exec& exec) {
 
 TEST(Gemm, AgreesWithTheSumInDouble) { CheckAll(test::OnednnExec(1)); }
 TEST(Gemm, AgreesOnTwoThreads) { CheckAll(test::OnednnExec(2)); }
-TEST(Gemm, AgreesWithoutBfloat16Instructions) { CheckAll(test::OnednnExec(2, /*native_bf16=*/false)); }
+TEST(Gemm, AgreesWithoutBfloat16Instructions) {
+  CheckAll(test::OnednnExec(2, /*native_bf16=*/false));
+}
 
 TEST(Gemm, ADisturbedOperandIsNoticed) {
   for (DType dtype : {DType::kFloat32, DType::kBFloat16}) {
     GemmCase problem({GemmKind::kWgrad, 33, 17, 29, dtype, dtype, 0, false, false, 0});
     test::OnednnExec exec(2);
     ASSERT_TRUE(test::IsOk(problem.Run(exec)));
-    EXPECT_FALSE(test::Near(problem.Got(), problem.Want(test::Disturbed(problem.A(), 40, 2.0)), problem.Tolerance()));
+    EXPECT_FALSE(test::Near(problem.Got(), problem.Want(test::Disturbed(problem.A(), 40, 2.0)),
+                            problem.Tolerance()));
   }
 }
 
@@ -156,18 +181,24 @@ TEST(Gemm, RepeatsBitForBit) {
 TEST(Gemm, BadArgumentsAreNamed) {
   test::OnednnExec exec;
   HostTensor x(DType::kFloat32, {4, 8}), w(DType::kFloat32, {6, 7}), y(DType::kFloat32, {4, 6});
-  EXPECT_TRUE(test::FailsWith(GemmCpu(exec, {.a = x.view(), .b = w.view(), .d = y}), StatusCode::kInvalidArgument, "gemm fprop: x is"));
+  EXPECT_TRUE(test::FailsWith(GemmCpu(exec, {.a = x.view(), .b = w.view(), .d = y}),
+                              StatusCode::kInvalidArgument, "gemm fprop: x is"));
   HostTensor half(DType::kBFloat16, {6, 8});
-  EXPECT_TRUE(test::FailsWith(GemmCpu(exec, {.a = x.view(), .b = half.view(), .d = y}), StatusCode::kInvalidArgument, "one dtype"));
+  EXPECT_TRUE(test::FailsWith(GemmCpu(exec, {.a = x.view(), .b = half.view(), .d = y}),
+                              StatusCode::kInvalidArgument, "one dtype"));
   HostTensor good(DType::kFloat32, {6, 8});
-  EXPECT_TRUE(test::FailsWith(GemmCpu(exec, {.a = x.view(), .b = good.view(), .d = y, .beta = 0.5f}), StatusCode::kInvalidArgument,
-                              "beta is 0.5"));
-  EXPECT_TRUE(test::FailsWith(GemmCpu(exec, {.a = x.view(), .b = good.view(), .d = x}), StatusCode::kInvalidArgument, "y is"));
+  EXPECT_TRUE(
+      test::FailsWith(GemmCpu(exec, {.a = x.view(), .b = good.view(), .d = y, .beta = 0.5f}),
+                      StatusCode::kInvalidArgument, "beta is 0.5"));
+  EXPECT_TRUE(test::FailsWith(GemmCpu(exec, {.a = x.view(), .b = good.view(), .d = x}),
+                              StatusCode::kInvalidArgument, "y is"));
   Operand quantized(x.view());
   quantized.quant.format = QuantFormat::kFloat8E4M3;
-  EXPECT_TRUE(test::FailsWith(GemmCpu(exec, {.a = quantized, .b = good.view(), .d = y}), StatusCode::kUnsupported, "quantized"));
-  EXPECT_TRUE(test::FailsWith(GemmCpu(test::CpuExec().exec(), {.a = x.view(), .b = good.view(), .d = y}),
-                              StatusCode::kFailedPrecondition, "oneDNN state"));
+  EXPECT_TRUE(test::FailsWith(GemmCpu(exec, {.a = quantized, .b = good.view(), .d = y}),
+                              StatusCode::kUnsupported, "quantized"));
+  EXPECT_TRUE(
+      test::FailsWith(GemmCpu(test::CpuExec().exec(), {.a = x.view(), .b = good.view(), .d = y}),
+                      StatusCode::kFailedPrecondition, "oneDNN state"));
 }
 
 }  // namespace

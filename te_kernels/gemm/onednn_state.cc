@@ -2,6 +2,7 @@
 
 #include <omp.h>
 
+#include <algorithm>
 #include <vector>
 
 #include "oneapi/dnnl/dnnl.hpp"
@@ -21,6 +22,13 @@ StatusOr<memory::data_type> ToOnednn(DType dtype) {
   if (dtype == DType::kBFloat16) return memory::data_type::bf16;
   return Unsupported("oneDNN matmul of {}; expected float32 or bfloat16", Name(dtype));
 }
+
+memory::dims DimsOf(const ConstTensorView& view) {
+  return memory::dims(view.shape().dims().begin(), view.shape().dims().end());
+}
+
+// Keeps what follows in a scratchpad at a cache line's start.
+size_t Aligned(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
 StatusOr<memory::desc> Describe(const ConstTensorView& view) {
   TE_ASSIGN_OR_RETURN(const memory::data_type type, ToOnednn(view.dtype()));
@@ -50,17 +58,30 @@ std::string Key(const MatmulSpec& spec) {
     AppendKey(*view, &key);
   key.append(reinterpret_cast<const char*>(&spec.alpha), sizeof(spec.alpha));
   key.push_back(spec.accumulate ? 1 : 0);
+  key.push_back(spec.pack_b ? 1 : 0);
   key.append(reinterpret_cast<const char*>(&spec.num_threads), sizeof(spec.num_threads));
   return key;
 }
 
 class OnednnMatmul : public Matmul {
  public:
+  // `b`: the layout that callers hand in; another one than desc's weights is packed.
   OnednnMatmul(const dnnl::engine& engine, const dnnl::matmul::primitive_desc& desc,
-               memory::desc bias)
-      : engine_(engine), desc_(desc), primitive_(desc), bias_(std::move(bias)) {}
+               const memory::desc& b, memory::desc bias)
+      : engine_(engine), desc_(desc), primitive_(desc), b_(b), bias_(std::move(bias)) {
+    if (desc.weights_desc() == b) return;
+    dnnl::primitive_attr attributes;
+    attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+    pack_desc_ = dnnl::reorder::primitive_desc(engine, b, engine, desc.weights_desc(), attributes);
+    pack_ = dnnl::reorder(pack_desc_);
+    packed_bytes_ = Aligned(desc.weights_desc().get_size());
+    pack_scratchpad_bytes_ = pack_desc_.scratchpad_desc().get_size();
+  }
 
-  size_t scratchpad_bytes() const override { return desc_.scratchpad_desc().get_size(); }
+  // The packed b, then what the copy and the product use in turn.
+  size_t scratchpad_bytes() const override {
+    return packed_bytes_ + std::max(pack_scratchpad_bytes_, desc_.scratchpad_desc().get_size());
+  }
 
   Status Execute(const void* a, const void* b, const void* bias, void* d,
                  void* scratchpad) const override {
@@ -69,13 +90,20 @@ class OnednnMatmul : public Matmul {
       const auto wrap = [&](const memory::desc& desc, const void* data) {
         return memory(desc, engine_, const_cast<void*>(data));
       };
+      dnnl::stream stream(engine_);
+      char* const work = static_cast<char*>(scratchpad) + packed_bytes_;
+      if (packed_bytes_ != 0) {
+        pack_.execute(stream, {{DNNL_ARG_FROM, wrap(b_, b)},
+                               {DNNL_ARG_TO, wrap(desc_.weights_desc(), scratchpad)},
+                               {DNNL_ARG_SCRATCHPAD, wrap(pack_desc_.scratchpad_desc(), work)}});
+        b = scratchpad;
+      }
       std::unordered_map<int, memory> args;
       args.emplace(DNNL_ARG_SRC, wrap(desc_.src_desc(), a));
       args.emplace(DNNL_ARG_WEIGHTS, wrap(desc_.weights_desc(), b));
       args.emplace(DNNL_ARG_DST, wrap(desc_.dst_desc(), d));
       if (bias != nullptr) args.emplace(DNNL_ARG_BIAS, wrap(bias_, bias));
-      args.emplace(DNNL_ARG_SCRATCHPAD, wrap(desc_.scratchpad_desc(), scratchpad));
-      dnnl::stream stream(engine_);
+      args.emplace(DNNL_ARG_SCRATCHPAD, wrap(desc_.scratchpad_desc(), work));
       primitive_.execute(stream, args);
       stream.wait();
     } catch (const dnnl::error& error) {
@@ -88,7 +116,12 @@ class OnednnMatmul : public Matmul {
   dnnl::engine engine_;
   dnnl::matmul::primitive_desc desc_;
   dnnl::matmul primitive_;
+  memory::desc b_;
   memory::desc bias_;
+  dnnl::reorder::primitive_desc pack_desc_;
+  dnnl::reorder pack_;
+  size_t packed_bytes_ = 0;  // 0: b is taken as it comes
+  size_t pack_scratchpad_bytes_ = 0;
 };
 
 bool CpuHasBf16() {
@@ -130,6 +163,7 @@ class State : public OnednnState {
 
   StatusOr<std::shared_ptr<const Matmul>> Make(const MatmulSpec& spec) {
     TE_ASSIGN_OR_RETURN(const memory::desc a, Describe(spec.a));
+    TE_ASSIGN_OR_RETURN(const memory::data_type b_type, ToOnednn(spec.b.dtype()));
     TE_ASSIGN_OR_RETURN(const memory::desc b, Describe(spec.b));
     TE_ASSIGN_OR_RETURN(const memory::desc d, Describe(spec.d));
     memory::desc bias;
@@ -141,6 +175,8 @@ class State : public OnednnState {
       strides.back() = 1;
       bias = memory::desc(dims, type, strides);
     }
+    memory::desc chosen_b = b;
+    if (spec.pack_b) chosen_b = memory::desc(DimsOf(spec.b), b_type, memory::format_tag::any);
     // The primitive is planned for the threads that will run it.
     OmpThreads threads(spec.num_threads);
     try {
@@ -159,14 +195,16 @@ class State : public OnednnState {
       attributes.set_post_ops(post_ops);
 #if DNNL_VERSION_MAJOR >= 3
       dnnl::matmul::primitive_desc desc =
-          spec.bias.defined() ? dnnl::matmul::primitive_desc(engine_, a, b, bias, d, attributes)
-                              : dnnl::matmul::primitive_desc(engine_, a, b, d, attributes);
+          spec.bias.defined()
+              ? dnnl::matmul::primitive_desc(engine_, a, chosen_b, bias, d, attributes)
+              : dnnl::matmul::primitive_desc(engine_, a, chosen_b, d, attributes);
 #else
-      dnnl::matmul::primitive_desc desc(
-          spec.bias.defined() ? dnnl::matmul::desc(a, b, bias, d) : dnnl::matmul::desc(a, b, d),
-          attributes, engine_);
+      dnnl::matmul::primitive_desc desc(spec.bias.defined()
+                                            ? dnnl::matmul::desc(a, chosen_b, bias, d)
+                                            : dnnl::matmul::desc(a, chosen_b, d),
+                                        attributes, engine_);
 #endif
-      return std::shared_ptr<const Matmul>(std::make_shared<OnednnMatmul>(engine_, desc, bias));
+      return std::shared_ptr<const Matmul>(std::make_shared<OnednnMatmul>(engine_, desc, b, bias));
     } catch (const dnnl::error& error) {
       return Internal("oneDNN has no matmul for a {}, b {}, d {}: {}", spec.a.ToString(),
                       spec.b.ToString(), spec.d.ToString(), error.what());

@@ -21,6 +21,9 @@ struct MatmulSpec {
   ConstTensorView bias;  // optional, [N]
   float alpha = 1;
   bool accumulate = false;
+  // Copies b to oneDNN's blocked layout first, in the scratchpad: one pass over b, which pays where
+  // many rows of a meet it.
+  bool pack_b = false;
   int num_threads = 1;
 };
 
