@@ -67,8 +67,17 @@ class ZipEntry {
     if (n < 0) return CorruptData("zip: {}", zip_file_strerror(file_));
     return n == 0 ? OkStatus() : CorruptData("zip: the entry is longer than its {} bytes", size_);
   }
-  Status Skip(uint64_t bytes) {
+  // Goes forward: jumps when the entry is stored, reads over the bytes when it is deflated.
+  Status Advance(uint64_t bytes) {
     if (bytes == 0) return OkStatus();
+    // Only asked where it can work: a refused seek makes every later read fail.
+    if (stored_ && bytes <= static_cast<uint64_t>(INT64_MAX) - at_) {
+      if (zip_fseek(file_, static_cast<zip_int64_t>(at_ + bytes), SEEK_SET) != 0) {
+        return CorruptData("zip: {}", zip_file_strerror(file_));
+      }
+      at_ += bytes;
+      return OkStatus();
+    }
     std::vector<char> scratch(static_cast<size_t>(std::min<uint64_t>(bytes, kSkipBytes)));
     while (bytes > 0) {
       const size_t n = static_cast<size_t>(std::min<uint64_t>(bytes, scratch.size()));
@@ -76,19 +85,6 @@ class ZipEntry {
       bytes -= n;
     }
     return OkStatus();
-  }
-  // Jumps when the entry is stored, reads over the bytes when it is deflated.
-  Status Seek(uint64_t byte) {
-    if (byte == 0) return OkStatus();
-    // Only asked where it can work: a refused seek makes every later read fail.
-    if (stored_ && byte <= static_cast<uint64_t>(INT64_MAX)) {
-      if (zip_fseek(file_, static_cast<zip_int64_t>(byte), SEEK_SET) != 0) {
-        return CorruptData("zip: {}", zip_file_strerror(file_));
-      }
-      at_ = byte;
-      return OkStatus();
-    }
-    return Skip(byte);
   }
 
  private:
@@ -108,68 +104,119 @@ class InOrderStream : public TensorStream {
   ZipEntry entry_;
 };
 
-// Walks a copy of the storage's part in row-major order of the tensor.
-class GatherStream : public TensorStream {
+// Hands out a tensor that was gathered before.
+class BufferStream : public TensorStream {
  public:
-  GatherStream(std::vector<char> span, size_t item, std::vector<int64_t> shape,
-               std::vector<int64_t> strides)
-      : span_(std::move(span)),
-        item_(item),
-        shape_(std::move(shape)),
-        strides_(std::move(strides)),
-        at_(shape_.size(), 0) {}
+  explicit BufferStream(std::vector<char> bytes) : bytes_(std::move(bytes)) {}
+  Status Read(void* to, size_t count) override {
+    if (count > bytes_.size() - at_)
+      return Internal("{} bytes wanted of the tensor's last {}", count, bytes_.size() - at_);
+    std::memcpy(to, bytes_.data() + at_, count);
+    at_ += count;
+    return OkStatus();
+  }
 
-  Status Read(void* to, size_t bytes) override {
+ private:
+  std::vector<char> bytes_;
+  size_t at_ = 0;
+};
+
+// An entry's bytes by position, positions never falling.
+class ForwardReader {
+ public:
+  ForwardReader(ZipEntry* entry, uint64_t begin, uint64_t end)
+      : entry_(entry), window_begin_(begin), window_end_(begin), end_(end) {}
+
+  Status Read(uint64_t from, void* to, size_t count) {
     char* out = static_cast<char*>(to);
-    size_t count = bytes / item_;
-    if (shape_.empty()) {
-      std::memcpy(out, span_.data(), count * item_);
-      return OkStatus();
-    }
-    const size_t inner = shape_.size() - 1;
     while (count > 0) {
-      const int64_t run = std::min(static_cast<int64_t>(count), shape_[inner] - at_[inner]);
-      CopyRun(out, offset_, run);
-      out += static_cast<size_t>(run) * item_;
-      count -= static_cast<size_t>(run);
-      at_[inner] += run;
-      offset_ += run * strides_[inner];
-      for (size_t i = inner; at_[i] == shape_[i] && i > 0; --i) {
-        offset_ += strides_[i - 1] - shape_[i] * strides_[i];
-        at_[i] = 0;
-        ++at_[i - 1];
-      }
+      if (from >= window_end_) TE_RETURN_IF_ERROR(Refill(from));
+      const size_t n = static_cast<size_t>(std::min<uint64_t>(count, window_end_ - from));
+      std::memcpy(out, window_.data() + (from - window_begin_), n);
+      out += n;
+      from += n;
+      count -= n;
     }
     return OkStatus();
   }
 
  private:
-  void CopyRun(char* out, int64_t offset, int64_t run) const {
-    const char* from = span_.data() + static_cast<size_t>(offset) * item_;
-    const size_t step = static_cast<size_t>(strides_.back()) * item_;
-    if (step == item_) {
-      std::memcpy(out, from, static_cast<size_t>(run) * item_);
-    } else if (item_ == 2) {
-      for (int64_t i = 0; i < run; ++i)
-        std::memcpy(out + 2 * i, from + static_cast<size_t>(i) * step, 2);
-    } else if (item_ == 4) {
-      for (int64_t i = 0; i < run; ++i)
-        std::memcpy(out + 4 * i, from + static_cast<size_t>(i) * step, 4);
-    } else {
-      for (int64_t i = 0; i < run; ++i) {
-        std::memcpy(out + static_cast<size_t>(i) * item_, from + static_cast<size_t>(i) * step,
-                    item_);
-      }
-    }
+  Status Refill(uint64_t from) {
+    TE_RETURN_IF_ERROR(entry_->Advance(from - window_end_));
+    window_begin_ = from;
+    window_end_ = std::min<uint64_t>(end_, from + kSkipBytes);
+    window_.resize(static_cast<size_t>(window_end_ - window_begin_));
+    return entry_->Read(window_.data(), window_.size());
   }
 
-  std::vector<char> span_;
-  size_t item_;
-  std::vector<int64_t> shape_;
-  std::vector<int64_t> strides_;
-  std::vector<int64_t> at_;
-  int64_t offset_ = 0;
+  ZipEntry* entry_;
+  std::vector<char> window_;
+  uint64_t window_begin_;
+  uint64_t window_end_;  // where the entry stands
+  uint64_t end_;
 };
+
+// One dimension of a walk in memory order: elements apart in the storage and in the row-major
+// tensor.
+struct WalkDim {
+  int64_t size;
+  int64_t storage_stride;
+  int64_t tensor_stride;
+};
+
+// Gathers a strided tensor into row-major order while reading its storage forward, so that no more
+// than the tensor is held, however far apart its elements lie.
+StatusOr<std::vector<char>> Gather(ZipEntry* entry, uint64_t first_byte, uint64_t span, size_t item,
+                                   int64_t elements, const std::vector<int64_t>& shape,
+                                   const std::vector<int64_t>& strides) {
+  std::vector<WalkDim> dims;
+  int64_t tensor_stride = 1;
+  for (size_t i = shape.size(); i-- > 0;) {
+    if (shape[i] > 1) dims.push_back({shape[i], strides[i], tensor_stride});
+    tensor_stride *= shape[i];
+  }
+  std::stable_sort(dims.begin(), dims.end(), [](const WalkDim& a, const WalkDim& b) {
+    return a.storage_stride > b.storage_stride;
+  });
+  // Walked with the smallest stride innermost, offsets never fall as long as no dimension steps
+  // back into the one inside it.
+  int64_t reach = 0;
+  for (size_t i = dims.size(); i-- > 0;) {
+    if (dims[i].storage_stride < reach)
+      return Unsupported("its strides {} make it overlap itself", ShapeToString(strides));
+    reach += (dims[i].size - 1) * dims[i].storage_stride;
+  }
+  std::vector<char> out(static_cast<size_t>(elements) * item);
+  ForwardReader reader(entry, first_byte, first_byte + span * item);
+  const WalkDim inner = dims.empty() ? WalkDim{1, 1, 1} : dims.back();
+  if (!dims.empty()) dims.pop_back();
+  std::vector<int64_t> at(dims.size(), 0);
+  uint64_t from = first_byte;
+  int64_t to = 0;
+  while (true) {
+    if (inner.storage_stride == 1 && inner.tensor_stride == 1) {
+      TE_RETURN_IF_ERROR(reader.Read(from, out.data() + static_cast<size_t>(to) * item,
+                                     static_cast<size_t>(inner.size) * item));
+    } else {
+      for (int64_t i = 0; i < inner.size; ++i) {
+        TE_RETURN_IF_ERROR(reader.Read(
+            from + static_cast<uint64_t>(i * inner.storage_stride) * item,
+            out.data() + static_cast<size_t>(to + i * inner.tensor_stride) * item, item));
+      }
+    }
+    size_t d = dims.size();
+    for (; d > 0; --d) {
+      const WalkDim& dim = dims[d - 1];
+      from += static_cast<uint64_t>(dim.storage_stride) * item;
+      to += dim.tensor_stride;
+      if (++at[d - 1] < dim.size) break;
+      at[d - 1] = 0;
+      from -= static_cast<uint64_t>(dim.storage_stride * dim.size) * item;
+      to -= dim.tensor_stride * dim.size;
+    }
+    if (d == 0) return out;
+  }
+}
 
 }  // namespace
 
@@ -395,14 +442,14 @@ StatusOr<std::unique_ptr<TensorStream>> TorchBinFile::OpenStream(size_t index) c
   const TensorEntry& entry = entries_[index];
   const Layout& layout = layouts_[index];
   TE_ASSIGN_OR_RETURN(ZipEntry stream, ZipEntry::Open(archive_, layout.zip_index));
-  TE_RETURN_IF_ERROR(stream.Seek(layout.first_byte));
-  if (layout.in_order)
+  TE_RETURN_IF_ERROR(stream.Advance(layout.first_byte));
+  if (layout.in_order) {
     return std::unique_ptr<TensorStream>(std::make_unique<InOrderStream>(std::move(stream)));
+  }
   const size_t item = static_cast<size_t>(BitsOf(entry.type) / 8);
-  std::vector<char> span(static_cast<size_t>(layout.span) * item);
-  TE_RETURN_IF_ERROR(stream.Read(span.data(), span.size()));
-  return std::unique_ptr<TensorStream>(
-      std::make_unique<GatherStream>(std::move(span), item, entry.shape, layout.strides));
+  TE_ASSIGN_OR_RETURN(std::vector<char> bytes, Gather(&stream, layout.first_byte, layout.span, item,
+                                                      entry.elements, entry.shape, layout.strides));
+  return std::unique_ptr<TensorStream>(std::make_unique<BufferStream>(std::move(bytes)));
 }
 
 bool IsLegacyTorchFile(std::string_view head) {

@@ -25,8 +25,9 @@ class TorchBinFile : public TensorFile {
 
   const std::string& path() const override { return path_; }
   const std::vector<TensorEntry>& entries() const override { return entries_; }
-  // A tensor whose elements lie in order is streamed; another one is gathered from a copy of the
-  // part of the storage that it spans.
+  // A tensor whose elements lie in order is streamed; another one is gathered in memory first, as
+  // large as the tensor itself. One that overlaps itself other than by expanded dimensions is
+  // refused.
   StatusOr<std::unique_ptr<TensorStream>> OpenStream(size_t index) const override;
 
  private:

@@ -2,6 +2,7 @@
 #include "models/checkpoint/torch_bin.h"
 
 #include <gtest/gtest.h>
+#include <zip.h>
 
 #include <functional>
 #include <random>
@@ -108,7 +109,7 @@ TEST(TorchBin, StridedAndSharedStoragesAreGathered) {
     SCOPED_TRACE(name);
     const auto file = OpenGood(name);
     ASSERT_NE(file, nullptr);
-    ASSERT_EQ(file->entries().size(), 11u);
+    ASSERT_EQ(file->entries().size(), 12u);
     EXPECT_EQ(Read(*file, "whole"), Values(24));
     EXPECT_EQ(Read(*file, "same"), Values(24));
     EXPECT_EQ(file->Find("transposed")->shape, (std::vector<int64_t>{6, 4}));
@@ -121,10 +122,51 @@ TEST(TorchBin, StridedAndSharedStoragesAreGathered) {
     EXPECT_EQ(Read(*file, "permuted"),
               Values(24, [](int64_t i) { return i % 6 / 3 * 12 + i % 3 * 4 + i / 6; }));
     EXPECT_EQ(Read(*file, "expanded"), Values(12, [](int64_t i) { return i / 4; }));
+    EXPECT_EQ(Read(*file, "expanded_inside"),
+              Values(24, [](int64_t i) { return i % 3 * 4 + i / 6; }));
     EXPECT_EQ(Read(*file, "scalar"), Values(1));
     EXPECT_EQ(Read(*file, "empty").size(), 0u);
     EXPECT_EQ(Read(*file, "last"), Values(1, [](int64_t) { return 23; }));
   }
+}
+
+// The same archive with its entries stored instead of deflated.
+void StoreEntries(const std::string& from, const std::string& to) {
+  zip_t* source = zip_open(from.c_str(), ZIP_RDONLY, nullptr);
+  zip_t* target = zip_open(to.c_str(), ZIP_CREATE | ZIP_TRUNCATE, nullptr);
+  ASSERT_TRUE(source != nullptr && target != nullptr);
+  for (zip_int64_t i = 0; i < zip_get_num_entries(source, 0); ++i) {
+    const zip_uint64_t index = static_cast<zip_uint64_t>(i);
+    const zip_int64_t added = zip_file_add(target, zip_get_name(source, index, 0),
+                                           zip_source_zip(target, source, index, 0, 0, 0), 0);
+    ASSERT_GE(added, 0);
+    ASSERT_EQ(zip_set_file_compression(target, static_cast<zip_uint64_t>(added), ZIP_CM_STORE, 0),
+              0);
+  }
+  ASSERT_EQ(zip_close(target), 0);
+  zip_discard(source);
+}
+
+TEST(TorchBin, ElementsFarApartAreReadForward) {
+  const std::string stored = FreshFolder("") + "/stored.bin";
+  StoreEntries(kFolder + "far.bin", stored);
+  EXPECT_GT(std::filesystem::file_size(stored), 1000000u);
+  for (const std::string& path : {kFolder + "far.bin", stored}) {
+    SCOPED_TRACE(path);
+    const auto file = OpenTensorFile(path);
+    ASSERT_TRUE(file.ok()) << file.status().message();
+    EXPECT_EQ(Read(**file, "column"), Values(1000));
+    EXPECT_EQ(Read(**file, "rows"),
+              (std::vector<float>{0, 0, Value(0), 0, 0, 0, Value(499), 0, 0, 0, Value(998), 0}));
+    EXPECT_EQ(Read(**file, "corner"), (std::vector<float>{0, 0}));
+  }
+  const auto overlapping = OpenGood("overlapping.bin");
+  ASSERT_NE(overlapping, nullptr);
+  EXPECT_EQ(Read(*overlapping, "a"), Values(9, [](int64_t i) { return i / 3 * 2 + i % 3; }));
+  std::vector<float> out(9);
+  const Status status = overlapping->ReadTensor(IndexOf(*overlapping, "b"),
+                                                TensorView(out.data(), DType::kFloat32, {3, 3}));
+  EXPECT_NE(status.message().find("overlap itself"), std::string::npos) << status.message();
 }
 
 TEST(TorchBin, ReadsThroughAStagingCopy) {

@@ -41,7 +41,9 @@ def main(out):
     cube = values(2, 3, 4)
     put("views.bin", {"whole": big, "transposed": values(6, 4).t().contiguous().t(), "rows": big[1:3], "columns": big[:, 2:5],
                       "every_second": big[::2, ::3], "permuted": cube.permute(2, 0, 1), "expanded": values(3, 1).expand(3, 4),
-                      "scalar": values(1).reshape(()), "empty": torch.zeros(0, 5), "last": big[3, 5:], "same": big})
+                      "scalar": values(1).reshape(()), "empty": torch.zeros(0, 5), "last": big[3, 5:], "same": big,
+                      "expanded_inside": values(3, 4).t()[:, None, :].expand(4, 2, 3)})
+    put("overlapping.bin", {"a": values(10).as_strided((3, 3), (2, 1)), "b": values(10).as_strided((3, 3), (1, 1))})
     put("parameters.bin", collections.OrderedDict(weight=torch.nn.Parameter(values(2, 3)),
                                                   frozen=torch.nn.Parameter(values(2, 3), requires_grad=False)))
     put("state_dict.bin", Tagged().state_dict())
@@ -57,12 +59,23 @@ def main(out):
     torch.serialization.set_crc32_options(False)
     put("no_crc.bin", {"a": values(2, 3)})
     torch.serialization.set_crc32_options(True)
+
+    def repack(old_name, new_name, kind, order=b"little"):
+        with zipfile.ZipFile(os.path.join(out, old_name)) as old:
+            entries = [(item.filename, old.read(item)) for item in old.infolist()]
+        with zipfile.ZipFile(os.path.join(out, new_name), "w") as new:
+            for name, data in entries:
+                new.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), order if name.endswith("/byteorder") else data,
+                             compress_type=kind)
+
+    # A few elements far apart in a large storage; compressed, since almost all of it is zero.
+    far = torch.zeros(1000, 300)
+    far[:, 7] = values(1000)
+    put("far.bin", {"column": far[:, 7], "rows": far[::499, 5:9], "corner": far[999, 298:]})
+    repack("far.bin", "far.bin", zipfile.ZIP_DEFLATED)
     # As other zip tools repack it: deflated; and as a big-endian machine writes it.
-    for name, kind, order in (("deflated.bin", zipfile.ZIP_DEFLATED, b"little"), ("big_endian.bin", zipfile.ZIP_STORED, b"big")):
-        with zipfile.ZipFile(os.path.join(out, "views.bin")) as old, zipfile.ZipFile(os.path.join(out, name), "w", kind) as new:
-            for item in old.infolist():
-                new.writestr(zipfile.ZipInfo(item.filename, (1980, 1, 1, 0, 0, 0)),
-                             order if item.filename.endswith("/byteorder") else old.read(item), compress_type=kind)
+    repack("views.bin", "deflated.bin", zipfile.ZIP_DEFLATED)
+    repack("views.bin", "big_endian.bin", zipfile.ZIP_STORED, b"big")
     # With 64-bit sizes, as every archive above 4 GB has them.
     with zipfile.ZipFile(os.path.join(out, "views.bin")) as old, zipfile.ZipFile(os.path.join(out, "zip64.bin"), "w") as new:
         for item in old.infolist():
