@@ -118,8 +118,9 @@ class GemmCase {
 };
 
 std::vector<Case> Cases() {
-  const int64_t shapes[][3] = {{1, 1, 1}, {3, 5, 7}, {16, 32, 48}, {33, 17, 129}, {2, 31, 1},
-                               {0, 4, 3}, {4, 0, 3}, {5, 6, 0},    {64, 96, 80},  {257, 259, 18}};
+  const int64_t shapes[][3] = {{1, 1, 1},    {3, 5, 7},      {16, 32, 48},  {33, 17, 129},
+                               {2, 31, 1},   {0, 4, 3},      {4, 0, 3},     {5, 6, 0},
+                               {64, 96, 80}, {257, 259, 18}, {3, 16500, 5}, {16500, 3, 5}};
   std::vector<Case> out;
   for (const auto& [m, n, k] : shapes) {
     for (GemmKind kind : {GemmKind::kFprop, GemmKind::kDgrad, GemmKind::kWgrad}) {
