@@ -52,6 +52,7 @@ class DotProductAttention : public Layer {
   // causal_bottom_right.
   Status ForwardWithMaskType(const ForwardArgs& args, AttentionMaskType type, Saved* saved);
 
+  uint32_t dropout_stream() const { return dropout_stream_; }
   const DotProductAttentionOptions& options() const { return options_; }
 
  private:

@@ -65,6 +65,7 @@ class MultiheadAttention : public Layer {
   std::string Describe(int indent) const override;
 
   const MultiheadAttentionOptions& options() const { return options_; }  // zeros resolved
+  const DotProductAttention& core_attention() const { return *core_attention_; }
   // Keys and values for `batch` sequences of up to `capacity` tokens, empty.
   StatusOr<KeyValueCache> NewCache(int64_t batch, int64_t capacity) const;
 

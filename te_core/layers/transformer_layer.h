@@ -67,6 +67,13 @@ class TransformerLayer : public Layer {
 
   const TransformerLayerOptions& options() const { return options_; }
   MultiheadAttention& self_attention() { return *self_attention_; }
+  // The random streams of the dropouts after attention and after the MLP, and of core attention's.
+  std::pair<uint32_t, uint32_t> hidden_dropout_streams() const {
+    return {attention_dropout_stream_, mlp_dropout_stream_};
+  }
+  uint32_t core_attention_stream() const {
+    return self_attention_->core_attention().dropout_stream();
+  }
 
  private:
   struct State;
