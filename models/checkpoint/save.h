@@ -28,8 +28,7 @@ struct SaveTensor {
 };
 
 struct SaveOptions {
-  int64_t max_shard_bytes = 5'000'000'000;  // Hugging Face's default in version 5 is larger; 5 GB
-                                            // was its default for years
+  int64_t max_shard_bytes = 5'000'000'000;  // Hugging Face's 5GB (50GB from version 5 on)
   // Null: the config.json of `source_directory`, byte for byte.
   JsonValue config;
   // Where tokenizer files, generation_config.json, chat templates and licenses are taken from;
@@ -48,7 +47,7 @@ Status SaveCheckpoint(const std::string& directory, std::span<const SaveTensor> 
                       const SaveOptions& options);
 
 // The checks that SaveCheckpoint begins with, for before a long run: may and can the directory be
-// replaced? Leaves nothing.
+// replaced? Leaves nothing behind but parents of it that were missing.
 Status CheckSaveDirectory(const std::string& directory);
 
 // `config` with its dtype ("dtype" and "torch_dtype", those that it has, else "torch_dtype") set to
