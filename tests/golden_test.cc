@@ -227,7 +227,9 @@ class GoldenTest : public testing::TestWithParam<Case> {
       const StepScalars scalars = Value(context_->ReadScalars());
       const double loss = scalars.loss_sum / static_cast<double>(scalars.token_count);
       const double want = expected[static_cast<size_t>(step)].number();
-      if (compare) EXPECT_NEAR(loss, want, 1e-4 * want) << "step " << step;
+      if (compare) {
+        EXPECT_NEAR(loss, want, 1e-4 * want) << "step " << step;
+      }
       const double scale =
           step < warmup ? static_cast<double>(step) / static_cast<double>(warmup)
                         : static_cast<double>(steps - step) / static_cast<double>(steps - warmup);
@@ -250,22 +252,27 @@ TEST_P(GoldenTest, LogitsHiddenStatesLossAndEveryGradientInFp32) {
 
 TEST_P(GoldenTest, OneDisturbedWeightOfAnyTensorFails) {
   const auto model = Load();
+  const std::vector<float> expected = golden_.Floats("logits");
+  const auto error = [&] {
+    LlamaBatch batch = golden_.Batch();
+    batch.labels = {};
+    return RelativeError(Value(TraceLlama(model.get(), batch, {}))[0].values, expected);
+  };
+  const double limit = Fp32Limits(golden_).forward;
   for (const LlamaTensor& tensor : model->tensors()) {
     const TensorView value = tensor.value();
     int64_t index = value.elements() / 2;
-    if (tensor.name.hf_name == kLlamaEmbeddingName)
+    if (tensor.name.hf_name == kLlamaEmbeddingName) {
       index = golden_.ids[9] * golden_.config.hidden_size;
+    }
     float* element = value.as<float>() + index;
     const float before = *element;
     *element += 0.05f;
-    EXPECT_FALSE(
-        Failures(golden_, Trace(model.get(), golden_.Batch()), Fp32Limits(golden_)).empty())
-        << tensor.name.hf_name;
+    EXPECT_GT(error(), limit) << tensor.name.hf_name;
     *element = before;
   }
   // Undisturbed again: what failed was the weight.
-  const auto failures = Failures(golden_, Trace(model.get(), golden_.Batch()), Fp32Limits(golden_));
-  EXPECT_TRUE(failures.empty()) << Joined(failures);
+  EXPECT_LE(error(), limit);
 }
 
 TEST_P(GoldenTest, IgnoredFieldsOfTheConfigFail) {
@@ -367,7 +374,7 @@ TEST_P(GoldenTest, Bf16StaysWithinItsRounding) {
   const auto failures = Failures(golden_, Trace(model.get(), golden_.Batch()), limits, &largest);
   EXPECT_TRUE(failures.empty()) << Joined(failures);
   RecordProperty("largest_error_over_tolerance", std::to_string(largest));
-  // Twin: twice the tolerance's worth of noise in one layer's weight.
+  // Twin: one matrix with the wrong sign.
   const TensorView w = model->FindTensor("model.layers.0.mlp.down_proj.weight")->value();
   for (int64_t i = 0; i < w.elements(); ++i) {
     bfloat16* x = w.as<bfloat16>() + i;

@@ -11,7 +11,7 @@ namespace {
 std::string Grouped(int64_t value) {
   std::string out = std::to_string(value);
   for (int64_t i = static_cast<int64_t>(out.size()) - 3; i > 0; i -= 3)
-    out.insert(static_cast<size_t>(i), ",");
+    out.insert(static_cast<size_t>(i), 1, ',');
   return out;
 }
 
