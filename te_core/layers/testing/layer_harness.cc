@@ -201,7 +201,7 @@ void ExpectMatchesReference(const LayerRun& run, const Reference& reference, int
     if (values.empty()) continue;
     Tensors disturbed = tensors;
     Complex& v = disturbed[name][values.size() / 2];
-    v += 4.0 + std::abs(v);
+    v += 8.0 + std::abs(v);
     Results twin;
     for (const Complex& out : reference(disturbed)) twin["output"].push_back(out.real());
     // A value that the output does not depend on (a dead unit, a key's bias under softmax) has no
