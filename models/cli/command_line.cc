@@ -43,7 +43,6 @@ void AddLoadFlags(CLI::App* command, ModelFlags* flags) {
       ->group(kModelGroup);
   command->add_option("--threads", flags->threads, "CPU threads; 0: all that this process may use")
       ->type_name("N")
-      ->check(CLI::Range(0, 4096))
       ->capture_default_str()
       ->group("Machine");
 }
@@ -63,9 +62,8 @@ void AddFinetuneData(CLI::App* command, FinetuneFlags* flags) {
   const std::string group = "Data";
   command
       ->add_option("--data", flags->data,
-                   "Training data: JSON lines (.jsonl), plain text (.txt, a sample a line), or "
-                   "token ids (.safetensors "
-                   "with input_ids [N,S], optionally labels and attention_mask)")
+                   "Training data: JSON lines (.jsonl), plain text (.txt, a sample a line),\n"
+                   "or token ids (.safetensors: input_ids [N,S], labels, attention_mask)")
       ->type_name("FILE")
       ->group(group);
   command->add_option("--text-field", flags->text_field, "Field of a JSON line that holds the text")
@@ -125,7 +123,7 @@ void AddFinetuneTraining(CLI::App* command, FinetuneFlags* flags) {
   number("--eps", &flags->eps, "AdamW");
   command
       ->add_option("--freeze", flags->freeze,
-                   "Do not train tensors of this name (as te inspect lists them; * matches "
+                   "Do not train tensors of this name (te inspect lists them; * matches\n"
                    "anything); may be repeated")
       ->type_name("PATTERN")
       ->take_all()
@@ -148,9 +146,8 @@ void AddFinetunePrecision(CLI::App* command, FinetuneFlags* flags) {
       ->group(group);
   command
       ->add_option("--rounding", flags->rounding,
-                   "Of bf16 weights and moments: nearest loses updates smaller than 1/512 of a "
-                   "weight, stochastic keeps "
-                   "them on average [stochastic]")
+                   "Of bf16 weights and moments: nearest loses updates smaller than 1/512\n"
+                   "of a weight, stochastic keeps them on average [stochastic]")
       ->type_name("nearest|stochastic")
       ->group(group);
 }
@@ -212,8 +209,8 @@ void AddTrace(CLI::App* app, TraceFlags* flags) {
   AddLoadFlags(command, &flags->model);
   command
       ->add_option("--input", flags->input,
-                   "Safetensors with input_ids [B,S], optionally labels (-100: not counted) and "
-                   "attention_mask")
+                   "Safetensors with input_ids [B,S], optionally labels (-100: not counted)\n"
+                   "and attention_mask")
       ->type_name("FILE")
       ->required()
       ->group("Trace");

@@ -3,7 +3,6 @@
 #include <signal.h>
 
 #include <algorithm>
-#include <map>
 #include <memory>
 #include <optional>
 #include <utility>
@@ -41,11 +40,11 @@ int32_t PadId(const LlamaConfig& config, const Tokenizer* tokenizer) {
 }
 
 StatusOr<TrainingData> OpenTrainingData(const FinetuneFlags& flags, const OpenedModel& opened) {
-  const LlamaConfig& config = opened.model->config();
+  const LlamaConfig& config = opened.llama.model->config();
   TrainingData data;
   TE_ASSIGN_OR_RETURN(const DataFormat format, DetectDataFormat(flags.data));
   if (format != DataFormat::kSafetensors) {
-    TE_ASSIGN_OR_RETURN(data.tokenizer, LoadTokenizer(opened.directory));
+    TE_ASSIGN_OR_RETURN(data.tokenizer, LoadTokenizer(opened.llama.directory));
   }
   if (format != DataFormat::kJsonLines && flags.text_field != FinetuneFlags().text_field) {
     return InvalidArgument("--text-field has no effect: {} is {}", flags.data, Name(format));
@@ -89,7 +88,8 @@ void PrintPlan(const FinetuneFlags& flags, const FinetuneSetup& setup, const Ope
   const LrSchedule& schedule = setup.trainer.schedule;
   const bool bf16 = setup.model.params_dtype == DType::kBFloat16;
   fmt::print("model           {}: Llama, {} layers, {} parameters{}{}\n", flags.model.directory,
-             opened.model->config().num_hidden_layers, opened.model->config().ParameterCount(),
+             opened.llama.model->config().num_hidden_layers,
+             opened.llama.model->config().ParameterCount(),
              flags.model.random_weights ? ", random weights" : "",
              frozen > 0 ? fmt::format(", {} tensors frozen", frozen) : "");
   fmt::print("precision       {}, path {}, moments {}{}{}\n", flags.precision, flags.path,
@@ -114,48 +114,6 @@ void PrintPlan(const FinetuneFlags& flags, const FinetuneSetup& setup, const Ope
   }
 }
 
-StoredType SaveTypeOf(const LlamaTensor& tensor, const FinetuneSetup& setup,
-                      const OpenedModel& opened) {
-  if (setup.save_type) return *setup.save_type;
-  if (opened.reader != nullptr) {
-    const CheckpointReader::Tensor* stored = opened.reader->Find(tensor.name.hf_name);
-    if (stored != nullptr) return stored->entry->type;
-  }
-  StoredType type = StoredType::kF32;
-  StoredTypeOf(opened.model->config().dtype.value_or(opened.model->options().params_dtype), &type);
-  return type;
-}
-
-// `loaded`: each parameter's version as loading left it.
-Status Save(const FinetuneFlags& flags, const FinetuneSetup& setup, const OpenedModel& opened,
-            const std::map<const Parameter*, uint64_t>& loaded) {
-  std::vector<SaveTensor> tensors;
-  for (const LlamaTensor& tensor : opened.model->tensors()) {
-    SaveTensor save;
-    save.name = tensor.name.hf_name;
-    save.type = SaveTypeOf(tensor, setup, opened);
-    save.value = tensor.value();
-    const bool unchanged = tensor.parameter->version == loaded.at(tensor.parameter);
-    if (unchanged && opened.reader != nullptr && opened.reader->Find(save.name) != nullptr) {
-      save.unchanged_in = opened.reader.get();
-    }
-    tensors.push_back(std::move(save));
-  }
-  SaveOptions options;
-  options.max_shard_bytes = setup.max_shard_bytes;
-  options.source_directory = opened.directory;
-  if (setup.save_type) {
-    TE_ASSIGN_OR_RETURN(options.config, ConfigWithDType(opened.config_json, *setup.save_type));
-  }
-  Context* context = opened.context.get();
-  if (!context->device().host_accessible()) {
-    options.copy_to_host = [context](ConstTensorView from, void* to) {
-      return context->CopyToHost(from, to);
-    };
-  }
-  return SaveCheckpoint(flags.output, tensors, options);
-}
-
 LlamaBatch View(const Batch& batch) {
   return {.batch = batch.batch,
           .sequence = batch.sequence,
@@ -177,7 +135,7 @@ StatusOr<TrainingResult> RunTraining(const FinetuneFlags& flags, const FinetuneS
     observers.push_back(log.get());
   }
   if (flags.steps == 0) return TrainingResult{};
-  LlamaModel* model = opened->model.get();
+  LlamaModel* model = opened->llama.model.get();
   TE_RETURN_IF_ERROR(model->EnsureGradients());
   TE_ASSIGN_OR_RETURN(
       const std::unique_ptr<AdamWOptimizer> optimizer,
@@ -216,12 +174,8 @@ StatusOr<ExitCode> Finetune(const FinetuneFlags& flags) {
   TE_ASSIGN_OR_RETURN(OpenedModel opened, OpenModel(flags.model, setup.model));
   int64_t frozen = 0;
   if (!flags.freeze.empty()) {
-    TE_ASSIGN_OR_RETURN(frozen, FreezeParameters(opened.model.get(), flags.freeze));
+    TE_ASSIGN_OR_RETURN(frozen, FreezeParameters(opened.llama.model.get(), flags.freeze));
   }
-  std::map<const Parameter*, uint64_t> loaded;
-  for (const Parameter* parameter : opened.model->parameters())
-    loaded[parameter] = parameter->version;
-
   PrintPlan(flags, setup, opened, frozen);
   TrainingData data;
   if (!flags.data.empty()) {
@@ -239,7 +193,9 @@ StatusOr<ExitCode> Finetune(const FinetuneFlags& flags) {
                flags.steps);
     return kExitInterrupted;
   }
-  const Status saved = Save(flags, setup, opened, loaded);
+  const Status saved =
+      SavePretrainedLlama(opened.llama, flags.output,
+                          {.max_shard_bytes = setup.max_shard_bytes, .type = setup.save_type});
   if (!saved.ok()) return saved.WithContext("--output");
   fmt::print("saved           {}\n", flags.output);
   fmt::print("{} finetuning steps complete!\n", result->timed_steps);

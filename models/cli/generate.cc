@@ -97,13 +97,14 @@ Status Generate(const GenerateFlags& flags) {
   if (flags.prompt) {
     TE_ASSIGN_OR_RETURN(prompt, tokenizer->EncodePrompt(*flags.prompt));
   } else {
-    TE_ASSIGN_OR_RETURN(prompt, ParseIds(*flags.prompt_ids, opened.model->config().vocab_size));
+    TE_ASSIGN_OR_RETURN(prompt,
+                        ParseIds(*flags.prompt_ids, opened.llama.model->config().vocab_size));
   }
   const LlamaGenerateOptions generate = {.max_new_tokens = flags.max_new_tokens,
                                          .ignore_eos = flags.ignore_eos};
   if (flags.output_ids) {
     TE_ASSIGN_OR_RETURN(const std::vector<int32_t> ids,
-                        GenerateGreedy(opened.model.get(), prompt, generate));
+                        GenerateGreedy(opened.llama.model.get(), prompt, generate));
     fmt::print("{}\n", fmt::join(ids, ","));
     return OkStatus();
   }
@@ -114,7 +115,7 @@ Status Generate(const GenerateFlags& flags) {
     shown = text.Add(id);
     return shown.ok();
   };
-  TE_RETURN_IF_ERROR(GenerateGreedy(opened.model.get(), prompt, generate, on_token).status());
+  TE_RETURN_IF_ERROR(GenerateGreedy(opened.llama.model.get(), prompt, generate, on_token).status());
   TE_RETURN_IF_ERROR(shown);
   TE_RETURN_IF_ERROR(text.Show(/*last=*/true));
   fmt::print("\n");

@@ -4,13 +4,11 @@
 #include <utility>
 
 #include "models/cli/exit_code.h"
-#include "models/llama/load_weights.h"
 
 namespace te {
 namespace {
 
-// A folder of configs is not as big as this.
-constexpr size_t kMaxConfigBytes = size_t{16} << 20;
+constexpr int kMaxThreads = 4096;
 
 }  // namespace
 
@@ -49,28 +47,22 @@ StatusOr<std::string> FindModelDirectory(const ModelFlags& flags) {
 }
 
 StatusOr<OpenedModel> OpenModel(const ModelFlags& flags, const LlamaModelOptions& options) {
-  OpenedModel opened;
-  TE_ASSIGN_OR_RETURN(opened.directory, FindModelDirectory(flags));
-  const std::string config_path =
-      (std::filesystem::path(opened.directory) / "config.json").string();
-  TE_ASSIGN_OR_RETURN(opened.config_json, ReadJsonFile(config_path, kMaxConfigBytes));
-  TE_ASSIGN_OR_RETURN(const LlamaConfig config, LlamaConfig::FromFile(config_path));
-  if (!flags.random_weights) {
-    TE_ASSIGN_OR_RETURN(opened.reader,
-                        CheckpointReader::Open(flags.directory, {.variant = flags.variant,
-                                                                 .subfolder = flags.subfolder}));
+  if (flags.threads < 0 || flags.threads > kMaxThreads) {
+    return InvalidArgument("--threads is {}; expected 0 (all) to {}", flags.threads, kMaxThreads);
   }
+  TE_RETURN_IF_ERROR(
+      FindModelDirectory(flags).status());  // says more than a file that is not there
+  OpenedModel opened;
   TE_ASSIGN_OR_RETURN(opened.context,
                       Context::Create({.num_threads = flags.threads, .seed = flags.seed}));
-  TE_ASSIGN_OR_RETURN(opened.model, LlamaModel::Create(opened.context.get(), config, options));
-  if (flags.random_weights) {
-    TE_RETURN_IF_ERROR(opened.model->InitializeAll());
-    return opened;
-  }
   TE_ASSIGN_OR_RETURN(
-      const LoadReport report,
-      LoadLlamaWeights(opened.model.get(), *opened.reader, {.allow_missing = flags.allow_missing}));
-  for (const std::string& line : report.Warnings()) PrintWarning(line);
+      opened.llama,
+      LoadPretrainedLlama(opened.context.get(), flags.directory,
+                          {.checkpoint = {.variant = flags.variant, .subfolder = flags.subfolder},
+                           .model = options,
+                           .load = {.allow_missing = flags.allow_missing},
+                           .random_init = flags.random_weights}));
+  for (const std::string& line : opened.llama.report.Warnings()) PrintWarning(line);
   return opened;
 }
 

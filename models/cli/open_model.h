@@ -5,9 +5,7 @@
 #include <memory>
 #include <string>
 
-#include "models/checkpoint/checkpoint_reader.h"
-#include "models/json/json.h"
-#include "models/llama/llama_model.h"
+#include "models/llama/pretrained.h"
 #include "te_core/context.h"
 
 namespace te {
@@ -23,13 +21,10 @@ struct ModelFlags {
   uint64_t seed = 0;
 };
 
-// Members in order of construction: the model goes before the context.
+// The model goes before its context: members are destroyed in reverse order.
 struct OpenedModel {
-  std::string directory;  // with its subfolder: where config.json and the tokenizer stand
-  JsonValue config_json;
   std::unique_ptr<Context> context;
-  std::unique_ptr<CheckpointReader> reader;  // null with random weights
-  std::unique_ptr<LlamaModel> model;
+  PretrainedLlama llama;
 };
 
 // The directory with its subfolder; kNotFound, kInvalidArgument when that is no directory with a

@@ -15,14 +15,14 @@ Status Trace(const TraceFlags& flags) {
   TE_ASSIGN_OR_RETURN(options.path, ParseLlamaPath(flags.path));
   TE_ASSIGN_OR_RETURN(const OpenedModel opened, OpenModel(flags.model, options));
   TE_ASSIGN_OR_RETURN(const TokenTensors input,
-                      ReadTokenTensors(flags.input, opened.model->config().vocab_size));
+                      ReadTokenTensors(flags.input, opened.llama.model->config().vocab_size));
   const LlamaBatch batch = {.batch = input.rows,
                             .sequence = input.columns,
                             .input_ids = input.input_ids,
                             .labels = input.labels,
                             .attention_mask = input.attention_mask};
   StatusOr<std::vector<LlamaTraceTensor>> traced =
-      TraceLlama(opened.model.get(), batch,
+      TraceLlama(opened.llama.model.get(), batch,
                  {.gradients = flags.gradients, .hidden_states = flags.hidden_states});
   if (!traced.ok()) return traced.status().WithContext(flags.input);
 

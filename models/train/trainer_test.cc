@@ -1,0 +1,228 @@
+#include "models/train/trainer.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <fstream>
+#include <limits>
+
+#include "models/json/json.h"
+#include "models/train/progress.h"
+
+namespace te {
+namespace {
+
+// A model of one weight w whose token x has the loss (w - x)^2 / 2: gradient w - x, and every
+// number can be written down.
+class OneWeight : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    auto context = Context::Create({.num_threads = 1});
+    ASSERT_TRUE(context.ok()) << context.status().message();
+    context_ = std::move(context).value();
+    parameter_.name = "w";
+    parameter_.value = context_->NewZeroTensor(DType::kFloat32, {1}).value();
+    parameter_.grad = context_->NewZeroTensor(DType::kFloat32, {1}).value();
+    model_.context = context_.get();
+    model_.run_micro_batch = [this](const Batch& batch, bool accumulate) {
+      accumulated_.push_back(accumulate);
+      StepScalars* scalars = context_->scalars();
+      float* gradient = parameter_.grad.view().as<float>();
+      if (!accumulate) *gradient = 0;
+      for (int32_t x : batch.labels) {
+        if (x == kIgnoredLabel) continue;
+        const float difference =
+            *parameter_.value.view().as<float>() - static_cast<float>(x) + poison_;
+        scalars->loss_sum += 0.5 * difference * difference;
+        scalars->token_count += 1;
+        *gradient += difference;
+      }
+      return OkStatus();
+    };
+  }
+
+  // Micro-batch i: `labels[i]`, one row.
+  StatusOr<TrainingResult> Run(const std::vector<std::vector<int32_t>>& labels,
+                               TrainerOptions options, const std::function<bool()>& stop = {}) {
+    auto optimizer = AdamWOptimizer::Create(context_.get(), {&parameter_}, {.weight_decay = 0});
+    EXPECT_TRUE(optimizer.ok()) << optimizer.status().message();
+    const BatchSource source = [&](int64_t index) -> StatusOr<Batch> {
+      requested_.push_back(index);
+      const std::vector<int32_t>& row = labels[static_cast<size_t>(index) % labels.size()];
+      return Batch{1, static_cast<int64_t>(row.size()), row, row,
+                   std::vector<uint8_t>(row.size(), 1)};
+    };
+    return Train(model_, optimizer->get(), source, options, {&recorder_}, stop);
+  }
+  static TrainerOptions Constant(int64_t steps) {
+    TrainerOptions options;
+    options.steps = steps;
+    options.schedule = {.kind = LrScheduleKind::kConstant,
+                        .learning_rate = 0.125,
+                        .warmup_steps = 0,
+                        .steps = steps};
+    return options;
+  }
+
+  struct Recorder : TrainingObserver {
+    Status OnStep(const StepReport& report) override {
+      reports.push_back(report);
+      return OkStatus();
+    }
+    std::vector<StepReport> reports;
+  };
+
+  std::unique_ptr<Context> context_;
+  Parameter parameter_;
+  TrainableModel model_;
+  Recorder recorder_;
+  std::vector<bool> accumulated_;
+  std::vector<int64_t> requested_;
+  float poison_ = 0;
+};
+
+TEST_F(OneWeight, LossAndNormAreMeansOverTheTokensOfAllMicroBatches) {
+  TrainerOptions options = Constant(1);
+  options.gradient_accumulation_steps = 3;
+  ASSERT_TRUE(Run({{4, 4, -100}, {1, -100, -100}, {-100, -100, -100}}, options).ok());
+  ASSERT_EQ(recorder_.reports.size(), 1u);
+  const StepReport& report = recorder_.reports[0];
+  EXPECT_EQ(report.counted_tokens, 3);
+  EXPECT_EQ(report.tokens, 9);
+  EXPECT_DOUBLE_EQ(report.loss, (8 + 8 + 0.5) / 3);
+  EXPECT_NEAR(report.grad_norm, (4 + 4 + 1) / 3.0, 1e-6);
+  EXPECT_EQ(accumulated_, (std::vector<bool>{false, true, true}));
+  EXPECT_EQ(requested_, (std::vector<int64_t>{0, 1, 2}));
+  // AdamW's first update is lr in size, against the gradient's sign.
+  EXPECT_NEAR(*parameter_.value.view().as<float>(), 0.125, 1e-6);
+}
+
+TEST_F(OneWeight, LearningRateOfUpdateKComesFromTheSchedule) {
+  TrainerOptions options = Constant(4);
+  options.schedule = {
+      .kind = LrScheduleKind::kLinear, .learning_rate = 0.5, .warmup_steps = 2, .steps = 4};
+  ASSERT_TRUE(Run({{10}}, options).ok());
+  const double expected[] = {0, 0.25, 0.5, 0.25};
+  for (int k = 0; k < 4; ++k) EXPECT_DOUBLE_EQ(recorder_.reports[k].learning_rate, expected[k]);
+  // The first update changes nothing.
+  EXPECT_EQ(recorder_.reports[0].loss, recorder_.reports[1].loss);
+  EXPECT_LT(recorder_.reports[2].loss, recorder_.reports[1].loss);
+}
+
+TEST_F(OneWeight, UntimedStepsStayOutOfTheAverageButOneIsTimed) {
+  TrainerOptions options = Constant(15);
+  const auto result = Run({{10}}, options);
+  EXPECT_EQ(result->timed_steps, 10);
+  EXPECT_FALSE(recorder_.reports[4].timed);
+  EXPECT_TRUE(recorder_.reports[5].timed);
+  double sum = 0;
+  for (size_t i = 5; i < 15; ++i) sum += recorder_.reports[i].seconds;
+  EXPECT_DOUBLE_EQ(result->seconds_per_step, sum / 10);
+  EXPECT_EQ(Run({{10}}, Constant(3))->timed_steps, 1);
+  EXPECT_EQ(Run({{10}}, Constant(0))->timed_steps, 0);
+}
+
+TEST_F(OneWeight, ALossThatIsNoNumberStopsTheRun) {
+  for (float bad :
+       {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
+    poison_ = bad;
+    recorder_.reports.clear();
+    const auto result = Run({{10}}, Constant(5));
+    ASSERT_FALSE(result.ok());
+    EXPECT_EQ(result.status().code(), StatusCode::kFailedPrecondition);
+    EXPECT_NE(result.status().message().find("step 1: the loss is"), std::string::npos);
+    EXPECT_EQ(recorder_.reports.size(), 1u);  // the log has the step
+  }
+}
+
+TEST_F(OneWeight, AStepWithoutCountedTokensChangesNothing) {
+  *parameter_.value.view().as<float>() = 3;
+  ASSERT_TRUE(Run({{-100, -100}}, Constant(2)).ok());
+  EXPECT_EQ(recorder_.reports[1].counted_tokens, 0);
+  EXPECT_EQ(*parameter_.value.view().as<float>(), 3);
+  EXPECT_NE(FormatStep(recorder_.reports[1]).find("update skipped"), std::string::npos);
+}
+
+TEST_F(OneWeight, StopEndsTheRunBetweenSteps) {
+  const auto result = Run({{10}}, Constant(9), [this] { return recorder_.reports.size() == 4; });
+  EXPECT_TRUE(result->interrupted);
+  EXPECT_EQ(result->steps_done, 4);
+}
+
+TEST_F(OneWeight, OptionsOutOfRangeAreRefused) {
+  TrainerOptions options = Constant(1);
+  options.gradient_accumulation_steps = 0;
+  EXPECT_EQ(Run({{1}}, options).status().code(), StatusCode::kInvalidArgument);
+  options.gradient_accumulation_steps = 65536;
+  EXPECT_EQ(Run({{1}}, options).status().code(), StatusCode::kInvalidArgument);
+  EXPECT_FALSE(Run({{1}}, Constant(-1)).ok());
+  options = Constant(1);
+  options.max_grad_norm = std::nan("");
+  EXPECT_FALSE(Run({{1}}, options).ok());
+}
+
+StepReport Example() {
+  return {.step = 3,
+          .steps = 15,
+          .loss = 2.5,
+          .learning_rate = 1e-5,
+          .grad_norm = 0.75,
+          .tokens = 100,
+          .counted_tokens = 90,
+          .seconds = 0.5,
+          .timed = true};
+}
+
+std::string Shown(bool terminal, int columns) {
+  char* text = nullptr;
+  size_t bytes = 0;
+  std::FILE* out = open_memstream(&text, &bytes);
+  ProgressDisplay display(out, terminal, columns);
+  EXPECT_TRUE(display.OnStep(Example()).ok());
+  display.Finish();
+  std::fclose(out);
+  const std::string shown(text, bytes);
+  std::free(text);
+  return shown;
+}
+
+TEST(Progress, ALineAStepAwayFromATerminal) {
+  EXPECT_EQ(Shown(false, 40),
+            "step  3/15 | loss 2.5000 | lr 1e-05 | grad norm 0.75 | 200 tokens/s | 500 ms\n");
+}
+
+TEST(Progress, ABarOnATerminalFitsItsWidth) {
+  EXPECT_EQ(Shown(true, 120),
+            "\r[####                    ]  3/15 | loss 2.5000 | lr 1e-05 | grad norm 0.75 | 200 "
+            "tokens/s | 500 ms\x1b[K\n");
+  EXPECT_EQ(Shown(true, 40), "\r[####                    ]  3/15 | loss\x1b[K\n");
+}
+
+TEST(Progress, TheLogIsAJsonObjectALine) {
+  const std::string path = ::testing::TempDir() + "/log.jsonl";
+  {
+    const auto log = JsonLinesLog::Create(path);
+    ASSERT_TRUE(log.ok()) << log.status().message();
+    ASSERT_TRUE((*log)->OnStep(Example()).ok());
+    StepReport bad = Example();
+    bad.loss = std::nan("");
+    ASSERT_TRUE((*log)->OnStep(bad).ok());
+  }
+  std::ifstream file(path);
+  std::string line;
+  std::getline(file, line);
+  const auto first = ParseJsonLine(line, path, 1);
+  ASSERT_TRUE(first.ok()) << first.status().message();
+  EXPECT_EQ(first->Find("step")->integer(), 3);
+  EXPECT_EQ(first->Find("loss")->number(), 2.5);
+  EXPECT_EQ(first->Find("learning_rate")->number(), 1e-5);
+  EXPECT_EQ(first->Find("grad_norm")->number(), 0.75);
+  EXPECT_EQ(first->Find("tokens_per_second")->number(), 200);
+  EXPECT_EQ(first->Find("milliseconds")->number(), 500);
+  std::getline(file, line);
+  EXPECT_TRUE(ParseJsonLine(line, path, 2)->Find("loss")->is_null());
+  EXPECT_EQ(JsonLinesLog::Create("/nowhere/log").status().code(), StatusCode::kIoError);
+}
+
+}  // namespace
+}  // namespace te
