@@ -33,7 +33,9 @@ T Value(StatusOr<T> value) {
 
 void Ok(const Status& status) { ASSERT_TRUE(status.ok()) << status.message(); }
 
-std::unique_ptr<Context> NewContext() { return Value(Context::Create({.num_threads = 2})); }
+// One thread: these models are too small to share, and waiting threads would starve on a busy
+// machine.
+std::unique_ptr<Context> NewContext() { return Value(Context::Create({.num_threads = 1})); }
 
 // One folder of tests/golden or tests/golden_rope.
 class Golden {
