@@ -283,28 +283,25 @@ int EditDistance(const std::string& a, const std::string& b) {
   return row.back();
 }
 
-// " (did you mean --batch-size?)" for the first argument that is no flag of the command but close
-// to one.
-std::string Suggestion(const CLI::App& command, const std::vector<std::string>& unknown) {
-  for (const std::string& argument : unknown) {
-    const std::string given = argument.substr(0, argument.find('='));
-    std::string best;
-    int distance = 4;  // more is another word
-    const auto offer = [&](const std::string& candidate) {
-      const int d = EditDistance(given, candidate);
-      if (d < distance) {
-        distance = d;
-        best = candidate;
-      }
-    };
-    for (const CLI::Option* option : command.get_options()) {
-      for (const std::string& name : option->get_lnames()) offer("--" + name);
+// " (did you mean --batch-size?)" for an argument that is close to a flag or command that exists.
+std::string Suggestion(const CLI::App& command, const std::string& argument) {
+  const std::string given = argument.substr(0, argument.find('='));
+  std::string best;
+  int distance = 4;  // more is another word
+  const auto offer = [&](const std::string& candidate) {
+    const int d = EditDistance(given, candidate);
+    if (d < distance) {
+      distance = d;
+      best = candidate;
     }
-    for (const CLI::App* sub : command.get_subcommands([](const CLI::App*) { return true; }))
-      offer(sub->get_name());
-    if (!best.empty()) return " (did you mean " + best + "?)";
+  };
+  for (const CLI::Option* option : command.get_options()) {
+    for (const std::string& name : option->get_lnames()) offer("--" + name);
   }
-  return "";
+  for (const CLI::App* sub : command.get_subcommands([](const CLI::App*) { return true; })) {
+    offer(sub->get_name());
+  }
+  return best.empty() ? "" : " (did you mean " + best + "?)";
 }
 
 int ReportParseError(const CLI::App& app, const CLI::ParseError& error) {
@@ -314,11 +311,16 @@ int ReportParseError(const CLI::App& app, const CLI::ParseError& error) {
   const CLI::App& command = used.empty() ? app : *used.front();
   const std::string program = used.empty() ? "te" : "te " + command.get_name();
   std::string message = error.what();
-  if (error.get_name() == "ExtrasError") {
-    const std::vector<std::string> unknown = app.remaining(/*recurse=*/true);
-    message = "unknown argument: " + (unknown.empty() ? message : unknown.front()) +
-              Suggestion(command, unknown);
-  } else if (error.get_name() == "RequiredError" && used.empty()) {
+  const std::vector<std::string> unknown = app.remaining(/*recurse=*/true);
+  if (dynamic_cast<const CLI::ExtrasError*>(&error) != nullptr ||
+      (used.empty() && !unknown.empty())) {
+    // Of a flag and its value, CLI11 may give the value first.
+    const auto flag = std::find_if(unknown.begin(), unknown.end(),
+                                   [](const std::string& text) { return text.starts_with("-"); });
+    const std::string& culprit = flag != unknown.end() ? *flag : unknown.front();
+    message = (used.empty() && flag == unknown.end() ? "unknown command: " : "unknown argument: ") +
+              culprit + Suggestion(command, culprit);
+  } else if (used.empty()) {
     message = "a command is required: finetune, trace, inspect or generate";
   }
   PrintError(program, message + "; see `" + program + " --help`");

@@ -19,6 +19,7 @@ namespace te {
 namespace {
 
 struct TrainingData {
+  DataFormat format = DataFormat::kText;
   std::unique_ptr<Tokenizer> tokenizer;  // null: the file holds ids
   std::unique_ptr<Dataset> dataset;
   std::unique_ptr<BatchSampler> sampler;
@@ -73,14 +74,18 @@ StatusOr<TrainingData> OpenTrainingData(const FinetuneFlags& flags, const Opened
   for (int64_t i = 0; i < std::min(batches, flags.shuffle ? batches : epoch); ++i) {
     TE_RETURN_IF_ERROR(data.dataset->Prepare(data.sampler->Batch(i)));
   }
-  fmt::print("data            {}: {}, {} samples\n", flags.data, Name(format),
+  data.format = format;
+  return data;
+}
+
+void PrintData(const FinetuneFlags& flags, const TrainingData& data) {
+  fmt::print("data            {}: {}, {} samples\n", flags.data, Name(data.format),
              data.dataset->size());
   if (data.tokenizer != nullptr) fmt::print("tokenizer       {}\n", data.tokenizer->Describe());
   if (data.dataset->truncated() > 0) {
     fmt::print("                {} samples cut to {} tokens (--max-seq-length)\n",
                data.dataset->truncated(), flags.max_seq_length);
   }
-  return data;
 }
 
 void PrintPlan(const FinetuneFlags& flags, const FinetuneSetup& setup, const OpenedModel& opened,
@@ -166,6 +171,9 @@ StatusOr<ExitCode> Finetune(const FinetuneFlags& flags) {
   TE_ASSIGN_OR_RETURN(const FinetuneSetup setup, CheckFinetuneFlags(flags));
   // Before minutes of loading and training, not after.
   Status writable = CheckSaveDirectory(flags.output);
+  if (writable.code() == StatusCode::kFailedPrecondition) {  // a directory that is no checkpoint
+    return InvalidArgument("--output: {}", writable.message());
+  }
   if (!writable.ok()) return writable.WithContext("--output");
   if (!flags.data.empty()) TE_RETURN_IF_ERROR(DetectDataFormat(flags.data).status());
   // A reader of our output that leaves (`te finetune | head`) must not end the training.
@@ -176,11 +184,12 @@ StatusOr<ExitCode> Finetune(const FinetuneFlags& flags) {
   if (!flags.freeze.empty()) {
     TE_ASSIGN_OR_RETURN(frozen, FreezeParameters(opened.llama.model.get(), flags.freeze));
   }
-  PrintPlan(flags, setup, opened, frozen);
   TrainingData data;
   if (!flags.data.empty()) {
     TE_ASSIGN_OR_RETURN(data, OpenTrainingData(flags, opened));
   }
+  if (data.dataset != nullptr) PrintData(flags, data);
+  PrintPlan(flags, setup, opened, frozen);
   std::fflush(stdout);
 
   InterruptGuard interrupt;

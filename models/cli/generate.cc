@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "fmt/ranges.h"
 #include "models/llama/generate.h"
 #include "models/tokenizer/tokenizer.h"
 

@@ -104,7 +104,7 @@ TEST(Help, OfTheOthers) {
 
 TEST(Refusals, OfFlags) {
   EXPECT_REFUSED("a command is required", {});
-  EXPECT_REFUSED("unknown argument: tune", {"tune"});
+  EXPECT_REFUSED("unknown command: tune", {"tune"});
   EXPECT_REFUSED("did you mean --batch-size?",
                  {"finetune", "--model", "m", "--output", "o", "--bach-size", "8"});
   EXPECT_REFUSED("--model is required", {"finetune", "--data", "d", "--output", "o"});
