@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <set>
 
+#include "fmt/ranges.h"
 #include "models/json/json.h"
 
 namespace te {

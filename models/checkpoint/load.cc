@@ -5,6 +5,7 @@
 #include <set>
 #include <unordered_map>
 
+#include "fmt/ranges.h"
 #include "te_kernels/cast/cast.h"
 
 namespace te {

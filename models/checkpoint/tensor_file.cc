@@ -5,6 +5,7 @@
 #include <limits>
 #include <new>
 
+#include "fmt/ranges.h"
 #include "te_kernels/cast/cast.h"
 
 namespace te {

@@ -44,7 +44,9 @@ TEST(ArenaTest, PointersAreAlignedAndApart) {
   for (const size_t bytes : {1, 256, 257, 0, 100}) {
     const char* pointer = static_cast<char*>(Take(arena, bytes));
     EXPECT_EQ(reinterpret_cast<uintptr_t>(pointer) % 256, 0u);
-    if (last != nullptr) EXPECT_GE(pointer - last, 256);
+    if (last != nullptr) {
+      EXPECT_GE(pointer - last, 256);
+    }
     last = pointer;
   }
   EXPECT_EQ(memory.allocations, 1);
