@@ -105,7 +105,7 @@ TEST(Trace, ADisturbedWeightShows) {
   std::filesystem::copy(Golden(name, "checkpoint"), folder / "model",
                         std::filesystem::copy_options::recursive);
   std::string weights = ReadFile(folder / "model/model.safetensors");
-  weights[weights.size() - 1] ^= 0x40;  // an exponent of the last tensor's last element
+  weights[weights.size() - 1] ^= 0x01;  // an exponent of the last tensor's last element
   std::filesystem::remove(folder / "model/model.safetensors");
   WriteFile(folder / "model/model.safetensors", weights);
   ASSERT_EQ(RunTe({"trace", "--model", folder / "model", "--input",
@@ -150,14 +150,31 @@ std::string Join(const std::vector<JsonValue>& ids) {
   return text;
 }
 
+// make_golden.py generates after it has trained and put the stored weights back; where they are
+// stored in float32 they share their memory with the model, so there the tokens are those of the
+// trained weights.
+std::string GenerationModel(const std::string& name, const JsonValue& golden,
+                            const TemporaryFolder& folder) {
+  if (golden.Find("storage_dtype")->string() != "float32") return Golden(name, "checkpoint");
+  const TeResult trained =
+      RunTe({"finetune", "--model", Golden(name, "checkpoint"), "--data",
+             Golden(name, "expected.safetensors"), "--output", folder / "trained", "--steps", "20",
+             "--warmup-steps", "5", "--learning-rate", "1e-3", "--batch-size", "3", "--precision",
+             "fp32"});
+  EXPECT_EQ(trained.exit_code, 0) << trained.err;
+  return folder / "trained";
+}
+
 TEST(Generate, TokensAreThoseOfHuggingFaceOnBothPaths) {
   for (const char* name : kCases) {
+    TemporaryFolder folder;
     const auto json = ReadJsonFile(Golden(name, "expected.json"));
+    const std::string model = GenerationModel(name, *json, folder);
     for (const char* path : {"te", "hf"}) {
       const TeResult result =
-          RunTe({"generate", "--model", Golden(name, "checkpoint"), "--prompt-ids",
-                 Join(json->Find("prompt")->array()), "--max-new-tokens", "24", "--ignore-eos",
-                 "--output-ids", "--path", path, "--precision", "fp32"});
+          RunTe({"generate", "--model", model, "--prompt-ids", Join(json->Find("prompt")->array()),
+                 "--max-new-tokens", "24", "--ignore-eos", "--output-ids", "--path", path,
+                 "--precision", "fp32"});
       EXPECT_EQ(result.exit_code, 0) << result.err;
       EXPECT_EQ(result.out, Join(json->Find("generated")->array()) + "\n") << name << " " << path;
     }
@@ -166,9 +183,9 @@ TEST(Generate, TokensAreThoseOfHuggingFaceOnBothPaths) {
 
 TEST(Generate, StopsAtEosUnlessToldOtherwise) {
   TemporaryFolder folder;
-  const auto json = ReadJsonFile(Golden("llama2-mha", "expected.json"));
+  const auto json = ReadJsonFile(Golden("llama3-gqa", "expected.json"));
   const auto& generated = json->Find("generated")->array();
-  std::filesystem::copy(Golden("llama2-mha", "checkpoint"), folder / "model");
+  std::filesystem::copy(Golden("llama3-gqa", "checkpoint"), folder / "model");
   std::string config = ReadFile(folder / "model/config.json");
   const std::string key = "\"eos_token_id\": 2";
   ASSERT_NE(config.find(key), std::string::npos);
