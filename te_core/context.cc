@@ -51,13 +51,15 @@ StatusOr<std::unique_ptr<Context>> Context::Create(const ContextOptions& options
                 {"expert", options.groups.expert}};
   for (const auto& [name, group] : groups) {
     if (GroupSize(group) != 1) {
-      return Unsupported("groups.{}: a process group of {} ranks is not built yet; expected one of size 1", name,
-                         group->size());
+      return Unsupported(
+          "groups.{}: a process group of {} ranks is not built yet; expected one of size 1", name,
+          group->size());
     }
   }
   std::unique_ptr<Context> context(new Context(options));
   context->device_ = std::move(device);
-  if (context->options_.num_threads == 0) context->options_.num_threads = context->device_->default_threads();
+  if (context->options_.num_threads == 0)
+    context->options_.num_threads = context->device_->default_threads();
   context->memory_ = std::make_unique<CountingMemory>(context->device_.get());
   context->scratch_ = std::make_unique<Arena>(context->memory_.get());
   context->default_recipe_ = std::make_unique<PrecisionRecipe>();
@@ -120,13 +122,17 @@ Status Context::WriteScalars(const StepScalars& scalars) {
 }
 
 Status Context::EndRecipe() {
-  if (recipe_scopes_.empty()) return FailedPrecondition("end of a quantization scope that was never begun");
+  if (recipe_scopes_.empty())
+    return FailedPrecondition("end of a quantization scope that was never begun");
   recipe_scopes_.pop_back();
   return OkStatus();
 }
 
 RandomState Context::Random(uint32_t stream) const {
-  return {.seed = options_.seed, .stream = stream, .offset = micro_batch_, .step_offset = &scalars_->rng_offset};
+  return {.seed = options_.seed,
+          .stream = stream,
+          .offset = micro_batch_,
+          .step_offset = &scalars_->rng_offset};
 }
 
 Context::MemoryStatistics Context::memory_statistics() const { return memory_->statistics(); }

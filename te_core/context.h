@@ -1,5 +1,6 @@
-// A context: one device, its memory, scratch, libraries, random numbers and process groups. Everything else of te_core is made
-// from one and must be destroyed before it. Two contexts share nothing. Thread-compatible: one thread at a time.
+// A context: one device, its memory, scratch, libraries, random numbers and process groups.
+// Everything else of te_core is made from one and must be destroyed before it. Two contexts share
+// nothing. Thread-compatible: one thread at a time.
 #pragma once
 
 #include <memory>
@@ -24,9 +25,11 @@ struct ContextOptions {
 
 class Context {
  public:
-  // kInvalidArgument, kUnsupported (an unknown device, a group of more than one process: later issues).
+  // kInvalidArgument, kUnsupported (an unknown device, a group of more than one process: later
+  // issues).
   static StatusOr<std::unique_ptr<Context>> Create(const ContextOptions& options);
-  // On a device of the caller's own making (one that times its operations, say); options.device is not read.
+  // On a device of the caller's own making (one that times its operations, say); options.device is
+  // not read.
   static StatusOr<std::unique_ptr<Context>> Create(const ContextOptions& options,
                                                    std::unique_ptr<Device> device);
   ~Context();
@@ -44,7 +47,7 @@ class Context {
 
   StatusOr<Tensor> NewTensor(DType dtype, const Shape& shape);  // contents undefined
   StatusOr<Tensor> NewZeroTensor(DType dtype, const Shape& shape);
-  Status CopyToHost(ConstTensorView from, void* to);    // dense; returns when the bytes are there
+  Status CopyToHost(ConstTensorView from, void* to);     // dense; returns when the bytes are there
   Status CopyFromHost(const void* from, TensorView to);  // dense
   Status Zero(TensorView tensor);                        // dense
   Status Synchronize();
@@ -54,7 +57,8 @@ class Context {
   StatusOr<StepScalars> ReadScalars();
   Status WriteScalars(const StepScalars& scalars);
 
-  // A stream of random numbers for one consumer, given out in order of creation: the same program draws the same numbers.
+  // A stream of random numbers for one consumer, given out in order of creation: the same program
+  // draws the same numbers.
   uint32_t NewRandomStream() { return next_random_stream_++; }
   // The sequence of `stream` in this step and micro-batch.
   RandomState Random(uint32_t stream) const;

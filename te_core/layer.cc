@@ -34,7 +34,8 @@ std::vector<Parameter*> Layer::Parameters() {
 }
 
 Status Layer::EnsureGradients() {
-  for (Parameter* parameter : Parameters()) TE_RETURN_IF_ERROR(parameter->EnsureGrad(context_->memory()));
+  for (Parameter* parameter : Parameters())
+    TE_RETURN_IF_ERROR(parameter->EnsureGrad(context_->memory()));
   return OkStatus();
 }
 

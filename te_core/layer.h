@@ -12,7 +12,8 @@
 
 namespace te {
 
-// Cosines and sines of rotary_position_embedding.h: float32 [positions, rotary_dim / 2]. Undefined: no rotation.
+// Cosines and sines of rotary_position_embedding.h: float32 [positions, rotary_dim / 2]. Undefined:
+// no rotation.
 struct RotaryTable {
   ConstTensorView cos;
   ConstTensorView sin;
@@ -21,37 +22,40 @@ struct RotaryTable {
 
 // Keys and values of the tokens seen so far, for one attention layer (inference).
 struct KeyValueCache {
-  Tensor key;    // [batch, capacity, num_gqa_groups, head_dim], rotated
-  Tensor value;  // [batch, capacity, num_gqa_groups, head_dim]
+  Tensor key;          // [batch, capacity, num_gqa_groups, head_dim], rotated
+  Tensor value;        // [batch, capacity, num_gqa_groups, head_dim]
   int64_t length = 0;  // tokens held; attention layers append and advance it
 };
 
-// What attention needs besides hidden states. Masks in Transformer Engine's convention: nonzero = masked out.
+// What attention needs besides hidden states. Masks in Transformer Engine's convention: nonzero =
+// masked out.
 struct AttentionInputs {
   ConstTensorView padding_mask;    // uint8 [B, Skv]: mask types with "padding"
   ConstTensorView arbitrary_mask;  // uint8 [B or 1, n or 1, Sq, Skv]: mask type "arbitrary"
   RotaryTable rotary;
-  ConstTensorView positions;       // int32 [B, S], optional; else start_position + s
+  ConstTensorView positions;  // int32 [B, S], optional; else start_position + s
   int64_t start_position = 0;
   KeyValueCache* cache = nullptr;  // inference only
 };
 
 struct ForwardArgs {
-  ConstTensorView input;  // hidden states [B, S, H] / [S, B, H] or [T, K]; token ids; logits; attention's query
-  TensorView output;      // the caller's; its shape is checked
-  ConstTensorView key;    // DotProductAttention alone
+  ConstTensorView
+      input;  // hidden states [B, S, H] / [S, B, H] or [T, K]; token ids; logits; attention's query
+  TensorView output;    // the caller's; its shape is checked
+  ConstTensorView key;  // DotProductAttention alone
   ConstTensorView value;
   ConstTensorView labels;  // CrossEntropy alone: int32
-  // Added to the output inside the last GEMM: Linear, LayerNormLinear, LayerNormMLP, MultiheadAttention. May be the input, or
-  // norm_output's memory.
+  // Added to the output inside the last GEMM: Linear, LayerNormLinear, LayerNormMLP,
+  // MultiheadAttention. May be the input, or norm_output's memory.
   ConstTensorView residual;
-  // Layers with a norm in front: the norm's output, when wanted (return_layernorm_output). In training it must stay unchanged until
-  // BackwardWeight.
+  // Layers with a norm in front: the norm's output, when wanted (return_layernorm_output). In
+  // training it must stay unchanged until BackwardWeight.
   TensorView norm_output;
   AttentionInputs attention;
 };
 
-// Called when the last contribution of this micro-batch to a parameter's gradient has been written (ordered on the stream).
+// Called when the last contribution of this micro-batch to a parameter's gradient has been written
+// (ordered on the stream).
 using GradientReady = std::function<void(Parameter&)>;
 
 struct BackwardArgs {
@@ -59,8 +63,9 @@ struct BackwardArgs {
   TensorView dinput;        // undefined: not wanted
   TensorView dkey;          // DotProductAttention alone
   TensorView dvalue;
-  ConstTensorView dresidual;     // of layers that take `residual`: added to dinput (what reaches the input by another path)
-  ConstTensorView dnorm_output;  // gradient of the norm_output that was asked for
+  ConstTensorView dresidual;  // of layers that take `residual`: added to dinput (what reaches the
+                              // input by another path)
+  ConstTensorView dnorm_output;       // gradient of the norm_output that was asked for
   bool accumulate_gradients = false;  // add to parameters' gradients instead of overwriting them
   const GradientReady* gradient_ready = nullptr;
 };
@@ -76,18 +81,21 @@ class Layer {
   Layer(const Layer&) = delete;
   Layer& operator=(const Layer&) = delete;
 
-  // Writes args.output. `saved` null: inference (dropout off); else it receives what backward needs. The layer reads
-  // args.input again in backward: it must stay unchanged until BackwardWeight.
+  // Writes args.output. `saved` null: inference (dropout off); else it receives what backward
+  // needs. The layer reads args.input again in backward: it must stay unchanged until
+  // BackwardWeight.
   virtual Status Forward(const ForwardArgs& args, Saved* saved) = 0;
-  // Writes args.dinput and those parameter gradients that fall out on the way (norms); keeps in `saved` what BackwardWeight
-  // needs.
+  // Writes args.dinput and those parameter gradients that fall out on the way (norms); keeps in
+  // `saved` what BackwardWeight needs.
   virtual Status BackwardInput(const BackwardArgs& args, Saved* saved) = 0;
-  // Writes the parameter gradients of the GEMMs (wgrad); may run later than BackwardInput (delayed wgrad).
+  // Writes the parameter gradients of the GEMMs (wgrad); may run later than BackwardInput (delayed
+  // wgrad).
   virtual Status BackwardWeight(const BackwardArgs& args, Saved* saved) = 0;
   // Both halves.
   Status Backward(const BackwardArgs& args, Saved* saved);
 
-  // Every parameter (GEMM operand), under the layer's prefix ("self_attention.layernorm_qkv.weight").
+  // Every parameter (GEMM operand), under the layer's prefix
+  // ("self_attention.layernorm_qkv.weight").
   virtual void VisitParameters(const std::string& prefix, const ParameterVisitor& visit) = 0;
   // The module tree, one line a module, indented, in the style of PyTorch's repr:
   //   TransformerLayer(

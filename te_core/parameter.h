@@ -1,4 +1,5 @@
-// A trainable tensor: one buffer per GEMM operand, with named row ranges (query, key and value of one QKV weight; gate and up).
+// A trainable tensor: one buffer per GEMM operand, with named row ranges (query, key and value of
+// one QKV weight; gate and up).
 #pragma once
 
 #include <functional>
@@ -9,7 +10,8 @@
 
 namespace te {
 
-// Rows [row_begin, row_begin + rows) of a parameter under a name of their own (Transformer Engine's state-dict key).
+// Rows [row_begin, row_begin + rows) of a parameter under a name of their own (Transformer Engine's
+// state-dict key).
 struct ParameterSlice {
   std::string name;
   int64_t row_begin = 0;
@@ -21,8 +23,8 @@ struct Parameter {
   Tensor value;
   Tensor grad;  // a sum over tokens and micro-batches; undefined until EnsureGrad
   std::vector<ParameterSlice> slices;  // in row order, without gaps; empty: the whole is one
-  Shape global_shape;          // over all ranks of the tensor-parallel group
-  int partition_dim = -1;      // -1: replicated
+  Shape global_shape;                  // over all ranks of the tensor-parallel group
+  int partition_dim = -1;              // -1: replicated
   int64_t partition_offset = 0;
   int replica_id = 0;
   bool requires_grad = true;
@@ -47,7 +49,8 @@ struct NamedParameter {
   TensorView value() const { return parameter->value.view().Slice(0, row_begin, row_begin + rows); }
   // Undefined while the parameter has no gradient.
   TensorView grad() const {
-    return parameter->grad.defined() ? parameter->grad.view().Slice(0, row_begin, row_begin + rows) : TensorView();
+    return parameter->grad.defined() ? parameter->grad.view().Slice(0, row_begin, row_begin + rows)
+                                     : TensorView();
   }
 };
 

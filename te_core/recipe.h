@@ -1,5 +1,5 @@
-// A recipe says in which precision each tensor of a layer is written. Layers name the tensor's role and pass on what they
-// get; no layer ever asks which recipe runs.
+// A recipe says in which precision each tensor of a layer is written. Layers name the tensor's role
+// and pass on what they get; no layer ever asks which recipe runs.
 #pragma once
 
 #include <string_view>
@@ -31,7 +31,9 @@ class PrecisionRecipe : public Recipe {
  public:
   const char* name() const override { return "precision"; }
   StatusOr<Sink> SinkFor(const QuantizerRole&, TensorView dense) override { return Sink(dense); }
-  StatusOr<Operand> OperandFor(const QuantizerRole&, const Sink& written) override { return Operand(written.dense); }
+  StatusOr<Operand> OperandFor(const QuantizerRole&, const Sink& written) override {
+    return Operand(written.dense);
+  }
 };
 
 }  // namespace te

@@ -8,7 +8,8 @@ StatusOr<SavedPool::Handle> SavedPool::Acquire() {
     return Handle(slots_.back().get(), Releaser(this));
   }
   Slot* slot = free_.back();
-  // A failed merge leaves the arena empty but usable: it grows again, or says itself that memory is out.
+  // A failed merge leaves the arena empty but usable: it grows again, or says itself that memory is
+  // out.
   TE_RETURN_IF_ERROR(slot->arena.Reset());
   free_.pop_back();
   return Handle(slot, Releaser(this));

@@ -1,5 +1,6 @@
-// What a forward pass leaves for its backward pass: a tree of states (one node a layer) over one arena. Several can be alive at
-// once: one a micro-batch in flight. A slot's memory and nodes are used again, so that a repeated shape allocates nothing.
+// What a forward pass leaves for its backward pass: a tree of states (one node a layer) over one
+// arena. Several can be alive at once: one a micro-batch in flight. A slot's memory and nodes are
+// used again, so that a repeated shape allocates nothing.
 #pragma once
 
 #include <memory>
@@ -9,7 +10,8 @@
 
 namespace te {
 
-// Base of a layer's saved state (views into the arena, small values). Overwritten by the next forward pass in the slot.
+// Base of a layer's saved state (views into the arena, small values). Overwritten by the next
+// forward pass in the slot.
 struct SavedState {
   virtual ~SavedState() = default;
 };
@@ -19,7 +21,8 @@ class Saved {
  public:
   explicit Saved(Arena* arena) : arena_(arena) {}
 
-  // This layer's state: made at the first use, the same object afterwards. A node belongs to one layer for good.
+  // This layer's state: made at the first use, the same object afterwards. A node belongs to one
+  // layer for good.
   template <typename State>
   State& state() {
     if (state_ == nullptr) state_ = std::make_unique<State>();
@@ -31,7 +34,9 @@ class Saved {
     return children_[index].get();
   }
   // A tensor that lives until the slot is released (or its arena rewound).
-  StatusOr<TensorView> Allocate(DType dtype, const Shape& shape) { return arena_->Allocate(dtype, shape); }
+  StatusOr<TensorView> Allocate(DType dtype, const Shape& shape) {
+    return arena_->Allocate(dtype, shape);
+  }
   Arena* arena() { return arena_; }
 
  private:

@@ -8,7 +8,8 @@ namespace te {
 StatusOr<Tensor> Tensor::Allocate(MemoryResource* resource, DType dtype, const Shape& shape) {
   size_t bytes = SizeOf(dtype);
   for (int64_t d : shape.dims()) {
-    if (d < 0) return InvalidArgument("tensor shape {}: dimensions must not be negative", shape.ToString());
+    if (d < 0)
+      return InvalidArgument("tensor shape {}: dimensions must not be negative", shape.ToString());
     if (__builtin_mul_overflow(bytes, static_cast<size_t>(d), &bytes)) {
       return InvalidArgument("tensor shape {}: its size in bytes overflows", shape.ToString());
     }

@@ -8,7 +8,8 @@
 
 namespace te {
 
-// Move-only. Freed where it came from; a borrowed one frees nothing, and its memory must outlive it.
+// Move-only. Freed where it came from; a borrowed one frees nothing, and its memory must outlive
+// it.
 class Tensor {
  public:
   Tensor() = default;

@@ -1,4 +1,5 @@
-/* Trains one transformer layer through the C ABI: it learns to give back its input, shifted by one position.
+/* Trains one transformer layer through the C ABI: it learns to give back its input, shifted by one
+ * position.
  *
  *   cc -std=c11 train_layer.c -lte -lm && ./a.out
  *
@@ -76,7 +77,8 @@ int main(void) {
     te_saved* saved = NULL;
     CHECK(te_forward(layer, &forward, &saved));
 
-    /* loss = mean over the elements of (y[b, s] - x[b, s - 1])^2 / 2, so dy is the difference; the count divides in the optimizer. */
+    /* loss = mean over the elements of (y[b, s] - x[b, s - 1])^2 / 2, so dy is the difference; the
+     * count divides in the optimizer. */
     loss = 0;
     int64_t count = 0;
     for (int b = 0; b < kBatch; ++b) {
@@ -104,7 +106,8 @@ int main(void) {
     update.gradient_divisor = (double)count;
     double grad_norm = 0;
     CHECK(te_optimizer_step(optimizer, &update, &grad_norm));
-    if (step % 10 == 0 || step == kSteps - 1) printf("step %2d  loss %.5f  gradient norm %.5f\n", step, loss, grad_norm);
+    if (step % 10 == 0 || step == kSteps - 1)
+      printf("step %2d  loss %.5f  gradient norm %.5f\n", step, loss, grad_norm);
   }
 
   te_tensor_destroy(input);

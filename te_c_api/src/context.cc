@@ -7,7 +7,8 @@ namespace te::c_api {
 namespace {
 
 // The sizes that ABI version 1 had: never changed, whatever is added later.
-constexpr size_t kContextOptionsV1 = offsetof(te_context_options, expert_group) + sizeof(te_process_group*);
+constexpr size_t kContextOptionsV1 =
+    offsetof(te_context_options, expert_group) + sizeof(te_process_group*);
 
 te_context_options DefaultContextOptions() {
   te_context_options options{};
@@ -31,7 +32,8 @@ Status ReadContextOptions(const te_context_options* in, ContextOptions* out) {
                 {"expert_group", options.expert_group}};
   for (const auto& [name, group] : groups) {
     if (group != nullptr) {
-      return Unsupported("options->{}: process groups are not built yet; expected NULL (a group of one)", name);
+      return Unsupported(
+          "options->{}: process groups are not built yet; expected NULL (a group of one)", name);
     }
   }
   out->device = options.device;
@@ -39,7 +41,8 @@ Status ReadContextOptions(const te_context_options* in, ContextOptions* out) {
   out->seed = options.seed;
   out->stream = options.stream;
   if (out->device == "cpu" && out->stream != nullptr) {
-    return InvalidArgument("options->stream is {}; expected NULL: the cpu device has no streams", options.stream);
+    return InvalidArgument("options->stream is {}; expected NULL: the cpu device has no streams",
+                           options.stream);
   }
   return OkStatus();
 }
@@ -76,7 +79,8 @@ te_status te_context_synchronize(te_context* context) {
   });
 }
 
-te_status te_context_memory(te_context* context, uint64_t* bytes, uint64_t* peak_bytes, int64_t* allocations) {
+te_status te_context_memory(te_context* context, uint64_t* bytes, uint64_t* peak_bytes,
+                            int64_t* allocations) {
   return Guard([&]() -> Status {
     TE_RETURN_IF_ERROR(Check(context, "context"));
     const Context::MemoryStatistics statistics = context->core->memory_statistics();

@@ -1,5 +1,5 @@
-// DLPack in and out. The two structs are spelled out here from the specification (https://dmlc.github.io/dlpack, version 1.0), so that
-// neither te nor its users need dlpack.h.
+// DLPack in and out. The two structs are spelled out here from the specification
+// (https://dmlc.github.io/dlpack, version 1.0), so that neither te nor its users need dlpack.h.
 
 #include "te_c_api/src/error.h"
 #include "te_c_api/src/handles.h"
@@ -59,42 +59,56 @@ StatusOr<DType> FromDLPack(const DLDataType& dtype) {
   const struct {
     uint8_t code, bits;
     DType dtype;
-  } table[] = {{kDLFloat, 32, DType::kFloat32}, {kDLFloat, 64, DType::kFloat64}, {kDLFloat, 16, DType::kFloat16},
-               {kDLBfloat, 16, DType::kBFloat16}, {kDLInt, 32, DType::kInt32},   {kDLInt, 64, DType::kInt64},
-               {kDLUInt, 8, DType::kUInt8},      {kDLBool, 8, DType::kUInt8}};
+  } table[] = {{kDLFloat, 32, DType::kFloat32}, {kDLFloat, 64, DType::kFloat64},
+               {kDLFloat, 16, DType::kFloat16}, {kDLBfloat, 16, DType::kBFloat16},
+               {kDLInt, 32, DType::kInt32},     {kDLInt, 64, DType::kInt64},
+               {kDLUInt, 8, DType::kUInt8},     {kDLBool, 8, DType::kUInt8}};
   if (dtype.lanes == 1) {
     for (const auto& row : table) {
       if (row.code == dtype.code && row.bits == dtype.bits) return row.dtype;
     }
   }
-  return Unsupported("DLPack dtype (code {}, bits {}, lanes {}); expected float32, float64, float16, bfloat16, int32, int64, uint8 or bool",
-                     dtype.code, dtype.bits, dtype.lanes);
+  return Unsupported(
+      "DLPack dtype (code {}, bits {}, lanes {}); expected float32, float64, float16, bfloat16, "
+      "int32, int64, uint8 or bool",
+      dtype.code, dtype.bits, dtype.lanes);
 }
 
 StatusOr<DLDataType> ToDLPack(DType dtype) {
   switch (dtype) {
-    case DType::kFloat32: return DLDataType{kDLFloat, 32, 1};
-    case DType::kFloat64: return DLDataType{kDLFloat, 64, 1};
-    case DType::kFloat16: return DLDataType{kDLFloat, 16, 1};
-    case DType::kBFloat16: return DLDataType{kDLBfloat, 16, 1};
-    case DType::kInt32: return DLDataType{kDLInt, 32, 1};
-    case DType::kInt64: return DLDataType{kDLInt, 64, 1};
-    case DType::kUInt8: return DLDataType{kDLUInt, 8, 1};
+    case DType::kFloat32:
+      return DLDataType{kDLFloat, 32, 1};
+    case DType::kFloat64:
+      return DLDataType{kDLFloat, 64, 1};
+    case DType::kFloat16:
+      return DLDataType{kDLFloat, 16, 1};
+    case DType::kBFloat16:
+      return DLDataType{kDLBfloat, 16, 1};
+    case DType::kInt32:
+      return DLDataType{kDLInt, 32, 1};
+    case DType::kInt64:
+      return DLDataType{kDLInt, 64, 1};
+    case DType::kUInt8:
+      return DLDataType{kDLUInt, 8, 1};
     case DType::kFloat8E4M3:
-    case DType::kFloat8E5M2: break;
+    case DType::kFloat8E5M2:
+      break;
   }
   return Unsupported("tensor of {}: DLPack 1.0 has no such dtype", Name(dtype));
 }
 
 StatusOr<TensorView> ViewOf(const DLTensor& tensor, const Context& context) {
   if (tensor.device_type != kDLCPU) {
-    return InvalidArgument("managed->dl_tensor.device is {}; expected {} (CPU): the context's device is {}", tensor.device_type, kDLCPU,
-                           context.options().device);
+    return InvalidArgument(
+        "managed->dl_tensor.device is {}; expected {} (CPU): the context's device is {}",
+        tensor.device_type, kDLCPU, context.options().device);
   }
   TE_ASSIGN_OR_RETURN(const DType dtype, FromDLPack(tensor.dtype));
   TE_ASSIGN_OR_RETURN(const Shape shape, ReadShape(tensor.ndim, tensor.shape));
-  if (tensor.data == nullptr && shape.elements() != 0) return InvalidArgument("managed->dl_tensor.data is NULL");
-  return MakeView(static_cast<char*>(tensor.data) + tensor.byte_offset, dtype, shape, tensor.strides);
+  if (tensor.data == nullptr && shape.elements() != 0)
+    return InvalidArgument("managed->dl_tensor.data is NULL");
+  return MakeView(static_cast<char*>(tensor.data) + tensor.byte_offset, dtype, shape,
+                  tensor.strides);
 }
 
 template <typename Managed>
@@ -102,8 +116,9 @@ Status Import(te_context* context, Managed* managed, bool read_only, te_tensor**
   TE_ASSIGN_OR_RETURN(const TensorView view, ViewOf(managed->dl_tensor, *context->core));
   auto handle = std::make_unique<te_tensor>(context->core.get(), view);
   handle->read_only = read_only;
-  // Last: from here on nothing fails, and the handle owns *managed. (The control block is allocated before the pointer is taken:
-  // were that to throw, shared_ptr would run the deleter, so a guard keeps it from doing so until we are done.)
+  // Last: from here on nothing fails, and the handle owns *managed. (The control block is allocated
+  // before the pointer is taken: were that to throw, shared_ptr would run the deleter, so a guard
+  // keeps it from doing so until we are done.)
   auto armed = std::make_shared<bool>(false);
   handle->memory = std::shared_ptr<void>(managed, [armed](void* pointer) {
     auto* self = static_cast<Managed*>(pointer);
@@ -138,7 +153,9 @@ StatusOr<std::unique_ptr<Export<Managed>>> MakeExport(const te_tensor* tensor) {
   out.shape = holder->shape;
   out.strides = holder->strides;
   holder->managed.manager_ctx = holder.get();
-  holder->managed.deleter = [](Managed* self) { delete static_cast<Export<Managed>*>(self->manager_ctx); };
+  holder->managed.deleter = [](Managed* self) {
+    delete static_cast<Export<Managed>*>(self->manager_ctx);
+  };
   return holder;
 }
 
@@ -157,13 +174,15 @@ te_status te_tensor_from_dlpack(te_context* context, DLManagedTensor* managed, t
   });
 }
 
-te_status te_tensor_from_dlpack_versioned(te_context* context, DLManagedTensorVersioned* managed, te_tensor** out) {
+te_status te_tensor_from_dlpack_versioned(te_context* context, DLManagedTensorVersioned* managed,
+                                          te_tensor** out) {
   return Guard([&]() -> Status {
     TE_RETURN_IF_ERROR(Check(context, "context"));
     TE_RETURN_IF_ERROR(CheckNotNull(managed, "managed"));
     TE_RETURN_IF_ERROR(CheckNotNull(out, "out"));
     if (managed->version.major != kMajorVersion) {
-      return Unsupported("managed->version is {}.{}; expected {}.x", managed->version.major, managed->version.minor, kMajorVersion);
+      return Unsupported("managed->version is {}.{}; expected {}.x", managed->version.major,
+                         managed->version.minor, kMajorVersion);
     }
     return Import(context, managed, (managed->flags & kReadOnlyFlag) != 0, out);
   });
@@ -174,7 +193,9 @@ te_status te_tensor_to_dlpack(te_tensor* tensor, DLManagedTensor** out) {
     TE_RETURN_IF_ERROR(Check(tensor, "tensor"));
     TE_RETURN_IF_ERROR(CheckNotNull(out, "out"));
     if (tensor->read_only) {
-      return InvalidArgument("tensor is read only, which DLManagedTensor cannot say: use te_tensor_to_dlpack_versioned");
+      return InvalidArgument(
+          "tensor is read only, which DLManagedTensor cannot say: use "
+          "te_tensor_to_dlpack_versioned");
     }
     TE_ASSIGN_OR_RETURN(auto holder, MakeExport<DLManagedTensor>(tensor));
     *out = &holder.release()->managed;

@@ -28,15 +28,25 @@ const char* te_last_error_message(void) { return te::c_api::LastError().c_str();
 
 const char* te_status_name(te_status status) {
   switch (status) {
-    case TE_STATUS_OK: return "OK";
-    case TE_STATUS_INVALID_ARGUMENT: return "INVALID_ARGUMENT";
-    case TE_STATUS_OUT_OF_MEMORY: return "OUT_OF_MEMORY";
-    case TE_STATUS_UNSUPPORTED: return "UNSUPPORTED";
-    case TE_STATUS_NOT_FOUND: return "NOT_FOUND";
-    case TE_STATUS_IO_ERROR: return "IO_ERROR";
-    case TE_STATUS_CORRUPT_DATA: return "CORRUPT_DATA";
-    case TE_STATUS_FAILED_PRECONDITION: return "FAILED_PRECONDITION";
-    case TE_STATUS_INTERNAL: return "INTERNAL";
-    default: return "UNKNOWN";
+    case TE_STATUS_OK:
+      return "OK";
+    case TE_STATUS_INVALID_ARGUMENT:
+      return "INVALID_ARGUMENT";
+    case TE_STATUS_OUT_OF_MEMORY:
+      return "OUT_OF_MEMORY";
+    case TE_STATUS_UNSUPPORTED:
+      return "UNSUPPORTED";
+    case TE_STATUS_NOT_FOUND:
+      return "NOT_FOUND";
+    case TE_STATUS_IO_ERROR:
+      return "IO_ERROR";
+    case TE_STATUS_CORRUPT_DATA:
+      return "CORRUPT_DATA";
+    case TE_STATUS_FAILED_PRECONDITION:
+      return "FAILED_PRECONDITION";
+    case TE_STATUS_INTERNAL:
+      return "INTERNAL";
+    default:
+      return "UNKNOWN";
   }
 }

@@ -12,8 +12,8 @@ namespace te::c_api {
 // Keeps the message for te_last_error_message() of this thread; gives the code.
 te_status Report(const Status& status) noexcept;
 
-// Runs `body` (-> Status) at the boundary. The ABI's promise that no exception crosses is kept here, also for what the standard
-// library throws below (std::bad_alloc).
+// Runs `body` (-> Status) at the boundary. The ABI's promise that no exception crosses is kept
+// here, also for what the standard library throws below (std::bad_alloc).
 template <typename Body>
 te_status Guard(const Body& body) noexcept {
   try {

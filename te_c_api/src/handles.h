@@ -1,12 +1,13 @@
-// What stands behind the opaque handles. Each begins with a tag that says its type: a wrong handle is an error, not a crash.
+// What stands behind the opaque handles. Each begins with a tag that says its type: a wrong handle
+// is an error, not a crash.
 #pragma once
 
 #include <memory>
 #include <string>
 #include <vector>
 
-#include "te/te.h"
 #include "models/llama/pretrained.h"
+#include "te/te.h"
 #include "te_core/context.h"
 #include "te_core/layer.h"
 #include "te_core/optimizer/adamw_optimizer.h"
@@ -30,7 +31,8 @@ const char* Name(Tag tag);
 // First base of every handle.
 struct Handle {
   explicit Handle(Tag t) : tag(t) {}
-  // volatile: the store in the destructor must happen, so that a stale handle is (most likely) noticed.
+  // volatile: the store in the destructor must happen, so that a stale handle is (most likely)
+  // noticed.
   ~Handle() { tag = Tag::kDestroyed; }
   Handle(const Handle&) = delete;
   Handle& operator=(const Handle&) = delete;
@@ -41,9 +43,11 @@ struct Handle {
 // Checks that `handle` is a live handle of the wanted type.
 template <typename T>
 Status Check(const T* handle, const char* argument) {
-  if (handle == nullptr) return InvalidArgument("{} is NULL; expected a {}", argument, Name(T::kTag));
+  if (handle == nullptr)
+    return InvalidArgument("{} is NULL; expected a {}", argument, Name(T::kTag));
   if (handle->tag != T::kTag) {
-    return InvalidArgument("{} is no {}: it is another kind of handle, or a destroyed one", argument, Name(T::kTag));
+    return InvalidArgument("{} is no {}: it is another kind of handle, or a destroyed one",
+                           argument, Name(T::kTag));
   }
   return OkStatus();
 }
@@ -81,22 +85,26 @@ struct te_tensor : te::c_api::Handle {
   te::Context* context;
   te::TensorView view;
   bool read_only = false;
-  std::shared_ptr<void> memory;  // keeps owned or imported memory alive; null when the caller owns it
+  std::shared_ptr<void>
+      memory;  // keeps owned or imported memory alive; null when the caller owns it
 };
 
 struct te_fp8_recipe : te::c_api::Handle {
   static constexpr te::c_api::Tag kTag = te::c_api::Tag::kRecipe;
-  te_fp8_recipe(te::Context* c, std::unique_ptr<te::Recipe> r) : Handle(kTag), context(c), core(std::move(r)) {}
+  te_fp8_recipe(te::Context* c, std::unique_ptr<te::Recipe> r)
+      : Handle(kTag), context(c), core(std::move(r)) {}
   te::Context* context;
   std::unique_ptr<te::Recipe> core;
 };
 
 namespace te::c_api {
 
-// A layer with its pool of saved activations. Shared by the handles that need it alive: the layer's own, parameters' views, saved
-// activations, the optimizer. So a handle destroyed in the wrong order is no use after free.
+// A layer with its pool of saved activations. Shared by the handles that need it alive: the layer's
+// own, parameters' views, saved activations, the optimizer. So a handle destroyed in the wrong
+// order is no use after free.
 struct LayerBox {
-  LayerBox(Context* c, std::unique_ptr<Layer> l) : context(c), layer(std::move(l)), pool(c->memory()), parameters(layer->NamedParameters()) {}
+  LayerBox(Context* c, std::unique_ptr<Layer> l)
+      : context(c), layer(std::move(l)), pool(c->memory()), parameters(layer->NamedParameters()) {}
 
   Context* context;
   std::unique_ptr<Layer> layer;
@@ -115,10 +123,12 @@ struct te_layer : te::c_api::Handle {
 
 struct te_saved : te::c_api::Handle {
   static constexpr te::c_api::Tag kTag = te::c_api::Tag::kSaved;
-  te_saved(std::shared_ptr<te::c_api::LayerBox> b, te::SavedPool::Handle s) : Handle(kTag), box(std::move(b)), slot(std::move(s)) {}
+  te_saved(std::shared_ptr<te::c_api::LayerBox> b, te::SavedPool::Handle s)
+      : Handle(kTag), box(std::move(b)), slot(std::move(s)) {}
 
   enum class Stage { kForwardDone, kInputDone, kDone };
-  std::shared_ptr<te::c_api::LayerBox> box;  // before slot: the slot returns to the pool that the box owns
+  std::shared_ptr<te::c_api::LayerBox>
+      box;  // before slot: the slot returns to the pool that the box owns
   te::SavedPool::Handle slot;
   Stage stage = Stage::kForwardDone;
 };
@@ -136,14 +146,17 @@ struct te_llama : te::c_api::Handle {
   explicit te_llama(te::PretrainedLlama l) : Handle(kTag), core(std::move(l)) {}
   te::PretrainedLlama core;
   te::AdamWOptions optimizer_options;
-  std::unique_ptr<te::AdamWOptimizer> optimizer;  // made by the first step: inference needs none of its memory
+  std::unique_ptr<te::AdamWOptimizer>
+      optimizer;  // made by the first step: inference needs none of its memory
 };
 
 namespace te::c_api {
 
 // The view behind an optional tensor argument of `context`: undefined for NULL.
-Status ReadTensor(const te_tensor* tensor, const char* argument, const Context* context, TensorView* out);
+Status ReadTensor(const te_tensor* tensor, const char* argument, const Context* context,
+                  TensorView* out);
 // The same for a required one.
-Status ReadRequiredTensor(const te_tensor* tensor, const char* argument, const Context* context, TensorView* out);
+Status ReadRequiredTensor(const te_tensor* tensor, const char* argument, const Context* context,
+                          TensorView* out);
 
 }  // namespace te::c_api

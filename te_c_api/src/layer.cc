@@ -27,7 +27,8 @@ te_backward_args DefaultBackwardArgs() {
 Status CheckIndex(const te_layer* layer, int64_t index) {
   const auto count = static_cast<int64_t>(layer->box->parameters.size());
   if (index >= 0 && index < count) return OkStatus();
-  return InvalidArgument("index is {}; {} has {} parameters: expected 0 to {}", index, layer->box->layer->name(), count, count - 1);
+  return InvalidArgument("index is {}; {} has {} parameters: expected 0 to {}", index,
+                         layer->box->layer->name(), count, count - 1);
 }
 
 Status ReadForwardArgs(const te_layer* layer, const te_forward_args* in, ForwardArgs* out) {
@@ -50,7 +51,8 @@ Status ReadForwardArgs(const te_layer* layer, const te_forward_args* in, Forward
   TE_RETURN_IF_ERROR(ReadTensor(args.rotary_sin, "args->rotary_sin", context, &sin));
   TE_RETURN_IF_ERROR(ReadTensor(args.positions, "args->positions", context, &positions));
   if (cos.defined() != sin.defined()) {
-    return InvalidArgument("args->rotary_cos and args->rotary_sin: one of them is NULL; expected both or neither");
+    return InvalidArgument(
+        "args->rotary_cos and args->rotary_sin: one of them is NULL; expected both or neither");
   }
   out->input = input;
   out->key = key;
@@ -71,9 +73,11 @@ struct BackwardCall {
   GradientReady gradient_ready;
 };
 
-Status ReadGradient(te_tensor* tensor, const char* argument, const Context* context, TensorView* out) {
+Status ReadGradient(te_tensor* tensor, const char* argument, const Context* context,
+                    TensorView* out) {
   TE_RETURN_IF_ERROR(ReadTensor(tensor, argument, context, out));
-  if (tensor != nullptr && tensor->read_only) return InvalidArgument("{} is a read-only view", argument);
+  if (tensor != nullptr && tensor->read_only)
+    return InvalidArgument("{} is a read-only view", argument);
   return OkStatus();
 }
 
@@ -94,7 +98,8 @@ Status ReadBackwardArgs(const te_layer* layer, const te_backward_args* in, Backw
   if (args.gradient_ready != nullptr) {
     call->gradient_ready = [call, box](Parameter& parameter) {
       for (size_t i = 0; i < box->parameters.size(); ++i) {
-        if (box->parameters[i].parameter == &parameter) call->args.gradient_ready(call->args.user_data, static_cast<int64_t>(i));
+        if (box->parameters[i].parameter == &parameter)
+          call->args.gradient_ready(call->args.user_data, static_cast<int64_t>(i));
       }
     };
     call->core.gradient_ready = &call->gradient_ready;
@@ -104,15 +109,19 @@ Status ReadBackwardArgs(const te_layer* layer, const te_backward_args* in, Backw
 
 Status CheckSavedOf(const te_layer* layer, const te_saved* saved, te_saved::Stage stage) {
   TE_RETURN_IF_ERROR(Check(saved, "saved"));
-  if (saved->box != layer->box) return InvalidArgument("saved comes from another layer's te_forward");
+  if (saved->box != layer->box)
+    return InvalidArgument("saved comes from another layer's te_forward");
   if (saved->stage == stage) return OkStatus();
   switch (saved->stage) {
     case te_saved::Stage::kForwardDone:
-      return FailedPrecondition("te_backward with args->delay_weight_gradients comes before te_backward_weight");
+      return FailedPrecondition(
+          "te_backward with args->delay_weight_gradients comes before te_backward_weight");
     case te_saved::Stage::kInputDone:
-      return FailedPrecondition("te_backward has run for this saved already: te_backward_weight comes next");
+      return FailedPrecondition(
+          "te_backward has run for this saved already: te_backward_weight comes next");
     case te_saved::Stage::kDone:
-      return FailedPrecondition("the backward pass of this saved is done: it can only be destroyed");
+      return FailedPrecondition(
+          "the backward pass of this saved is done: it can only be destroyed");
   }
   return OkStatus();
 }
@@ -193,7 +202,8 @@ te_status te_layer_parameter_index(te_layer* layer, const char* name, int64_t* o
       }
       names += (names.empty() ? "" : ", ") + layer->box->parameters[i].name;
     }
-    return NotFound("name is '{}'; {} has: {}", name, layer->box->layer->name(), names.empty() ? "no parameters" : names);
+    return NotFound("name is '{}'; {} has: {}", name, layer->box->layer->name(),
+                    names.empty() ? "no parameters" : names);
   });
 }
 
@@ -214,7 +224,9 @@ te_status te_layer_gradient(te_layer* layer, int64_t index, te_tensor** out) {
     TE_RETURN_IF_ERROR(CheckNotNull(out, "out"));
     const NamedParameter& parameter = layer->box->parameters[index];
     if (!parameter.parameter->grad.defined()) {
-      return FailedPrecondition("parameter {} has no gradient: te_backward has not run since it was made or frozen", parameter.name);
+      return FailedPrecondition(
+          "parameter {} has no gradient: te_backward has not run since it was made or frozen",
+          parameter.name);
     }
     TE_ASSIGN_OR_RETURN(*out, ReadOnlyView(layer, parameter.grad()));
     return OkStatus();
@@ -229,11 +241,14 @@ te_status te_layer_set_parameter(te_layer* layer, int64_t index, const te_tensor
     TensorView from;
     TE_RETURN_IF_ERROR(ReadRequiredTensor(value, "value", context, &from));
     const NamedParameter& parameter = layer->box->parameters[index];
-    if (from.shape() != parameter.value().shape() || !IsFloating(from.dtype()) || SizeOf(from.dtype()) == 1) {
-      return InvalidArgument("value is {}; parameter {} expects float32, float16, bfloat16 or float64 {}", from.ToString(),
-                             parameter.name, parameter.value().shape().ToString());
+    if (from.shape() != parameter.value().shape() || !IsFloating(from.dtype()) ||
+        SizeOf(from.dtype()) == 1) {
+      return InvalidArgument(
+          "value is {}; parameter {} expects float32, float16, bfloat16 or float64 {}",
+          from.ToString(), parameter.name, parameter.value().shape().ToString());
     }
-    TE_RETURN_IF_ERROR(context->kernels().cast(context->exec(), {.x = from, .y = parameter.value()}));
+    TE_RETURN_IF_ERROR(
+        context->kernels().cast(context->exec(), {.x = from, .y = parameter.value()}));
     ++parameter.parameter->version;
     return OkStatus();
   });

@@ -16,9 +16,11 @@ namespace te::c_api {
 namespace {
 
 constexpr int32_t kKinds = TE_LAYER_CROSS_ENTROPY + 1;
-constexpr const char* kKindNames[kKinds] = {"TransformerLayer", "MultiheadAttention", "DotProductAttention", "LayerNormMLP",
-                                            "LayerNormLinear",  "Linear",             "RMSNorm",             "LayerNorm",
-                                            "Embedding",        "CrossEntropy"};
+constexpr const char* kKindNames[kKinds] = {
+    "TransformerLayer", "MultiheadAttention", "DotProductAttention",
+    "LayerNormMLP",     "LayerNormLinear",    "Linear",
+    "RMSNorm",          "LayerNorm",          "Embedding",
+    "CrossEntropy"};
 
 constexpr uint32_t Bit(int32_t kind) { return 1u << kind; }
 constexpr uint32_t kTransformer = Bit(TE_LAYER_TRANSFORMER_LAYER);
@@ -31,7 +33,8 @@ constexpr uint32_t kNorms = Bit(TE_LAYER_RMSNORM) | Bit(TE_LAYER_LAYERNORM);
 constexpr uint32_t kEmbedding = Bit(TE_LAYER_EMBEDDING);
 constexpr uint32_t kLoss = Bit(TE_LAYER_CROSS_ENTROPY);
 
-// Refuses a field that this kind of layer does not read, unless it has its default: an option that is accepted works.
+// Refuses a field that this kind of layer does not read, unless it has its default: an option that
+// is accepted works.
 class UnreadFields {
  public:
   UnreadFields(const te_layer_options& options, const te_layer_options& defaults)
@@ -40,8 +43,8 @@ class UnreadFields {
   template <typename T>
   void Check(const char* name, T te_layer_options::*field, uint32_t readers) {
     if ((readers & kind_) != 0 || options_.*field == defaults_.*field || !status_.ok()) return;
-    status_ = InvalidArgument("options->{} is {}; {} has no such option: expected the default, {}", name, options_.*field,
-                              kKindNames[options_.kind], defaults_.*field);
+    status_ = InvalidArgument("options->{} is {}; {} has no such option: expected the default, {}",
+                              name, options_.*field, kKindNames[options_.kind], defaults_.*field);
   }
   const Status& status() const { return status_; }
 
@@ -111,7 +114,8 @@ Status CheckFields(const te_layer_options& o) {
 }
 
 NormalizationKind ToNormalization(int32_t value) {
-  return value == TE_NORMALIZATION_RMSNORM ? NormalizationKind::kRmsNorm : NormalizationKind::kLayerNorm;
+  return value == TE_NORMALIZATION_RMSNORM ? NormalizationKind::kRmsNorm
+                                           : NormalizationKind::kLayerNorm;
 }
 
 // Fields that several of te_core's option structs have in common.
@@ -146,7 +150,8 @@ void SetWeights(const te_layer_options& o, DType dtype, Options* out) {
 }
 
 template <typename L, typename Options>
-StatusOr<std::unique_ptr<Layer>> Make(Context* context, const Options& options, const std::string& name) {
+StatusOr<std::unique_ptr<Layer>> Make(Context* context, const Options& options,
+                                      const std::string& name) {
   TE_ASSIGN_OR_RETURN(std::unique_ptr<L> layer, L::Create(context, options, name));
   return std::unique_ptr<Layer>(std::move(layer));
 }
@@ -244,7 +249,8 @@ StatusOr<std::unique_ptr<Layer>> MakeLayer(Context* context, const te_layer_opti
     case TE_LAYER_LAYERNORM: {
       NormOptions options;
       options.hidden_size = o.hidden_size;
-      options.normalization = o.kind == TE_LAYER_RMSNORM ? NormalizationKind::kRmsNorm : NormalizationKind::kLayerNorm;
+      options.normalization =
+          o.kind == TE_LAYER_RMSNORM ? NormalizationKind::kRmsNorm : NormalizationKind::kLayerNorm;
       options.layernorm_epsilon = static_cast<float>(o.layernorm_epsilon);
       options.zero_centered_gamma = o.zero_centered_gamma != 0;
       options.params_dtype = dtype;

@@ -50,18 +50,24 @@ Status ReadBatch(const te_llama_batch* in, OwnedBatch* out) {
   TE_RETURN_IF_ERROR(CheckNotNull(in, "batch"));
   TE_RETURN_IF_ERROR(ReadOptions(in, "batch", kBatchV1, &read));
   int64_t count = 0;
-  if (read.batch_size <= 0 || read.sequence_length <= 0 || __builtin_mul_overflow(read.batch_size, read.sequence_length, &count)) {
-    return InvalidArgument("batch->batch_size is {} and batch->sequence_length is {}; expected 1 or more each", read.batch_size,
-                           read.sequence_length);
+  if (read.batch_size <= 0 || read.sequence_length <= 0 ||
+      __builtin_mul_overflow(read.batch_size, read.sequence_length, &count)) {
+    return InvalidArgument(
+        "batch->batch_size is {} and batch->sequence_length is {}; expected 1 or more each",
+        read.batch_size, read.sequence_length);
   }
   TE_RETURN_IF_ERROR(CheckNotNull(read.input_ids, "batch->input_ids"));
   const auto size = static_cast<size_t>(count);
   for (size_t i = 0; read.attention_mask != nullptr && i < size; ++i) {
     const int32_t keep = read.attention_mask[i];
-    if (keep != 0 && keep != 1) return InvalidArgument("batch->attention_mask[{}] is {}; expected 1 (token) or 0 (padding)", i, keep);
+    if (keep != 0 && keep != 1)
+      return InvalidArgument("batch->attention_mask[{}] is {}; expected 1 (token) or 0 (padding)",
+                             i, keep);
     out->mask.push_back(static_cast<uint8_t>(keep));
   }
-  out->batch = {.batch = read.batch_size, .sequence = read.sequence_length, .input_ids = {read.input_ids, size}};
+  out->batch = {.batch = read.batch_size,
+                .sequence = read.sequence_length,
+                .input_ids = {read.input_ids, size}};
   out->batch.attention_mask = out->mask;
   if (read.labels != nullptr) {
     out->batch.labels = {read.labels, size};
@@ -83,16 +89,19 @@ Status BeginStep(Context* context) {
 }
 
 StatusOr<double> MeanLoss(const StepScalars& scalars) {
-  if (scalars.token_count == 0) return InvalidArgument("no label is counted: every shifted label is -100 or padding");
+  if (scalars.token_count == 0)
+    return InvalidArgument("no label is counted: every shifted label is -100 or padding");
   return scalars.loss_sum / static_cast<double>(scalars.token_count);
 }
 
-Status Step(te_llama* llama, std::span<const OwnedBatch> batches, double learning_rate, double max_grad_norm, te_llama_step_result* result) {
+Status Step(te_llama* llama, std::span<const OwnedBatch> batches, double learning_rate,
+            double max_grad_norm, te_llama_step_result* result) {
   LlamaModel* model = llama->core.model.get();
   Context* context = model->context();
   TE_RETURN_IF_ERROR(model->EnsureGradients());
   if (llama->optimizer == nullptr) {
-    TE_ASSIGN_OR_RETURN(llama->optimizer, AdamWOptimizer::Create(context, model->parameters(), llama->optimizer_options));
+    TE_ASSIGN_OR_RETURN(llama->optimizer, AdamWOptimizer::Create(context, model->parameters(),
+                                                                 llama->optimizer_options));
   }
   TE_RETURN_IF_ERROR(llama->optimizer->BeginStep());
   for (size_t i = 0; i < batches.size(); ++i) {
@@ -123,7 +132,8 @@ te_status te_llama_options_init(te_llama_options* options) {
   return Guard([&] { return InitOptions(options, "options", DefaultLlamaOptions()); });
 }
 
-te_status te_llama_load(te_context* context, const char* directory, const te_llama_options* options, te_llama** out) {
+te_status te_llama_load(te_context* context, const char* directory, const te_llama_options* options,
+                        te_llama** out) {
   return Guard([&]() -> Status {
     TE_RETURN_IF_ERROR(Check(context, "context"));
     TE_RETURN_IF_ERROR(CheckNotNull(directory, "directory"));
@@ -133,12 +143,14 @@ te_status te_llama_load(te_context* context, const char* directory, const te_lla
     TE_RETURN_IF_ERROR(CheckReserved(read.reserved, "options->reserved"));
     TE_RETURN_IF_ERROR(CheckBool(read.allow_missing, "options->allow_missing"));
     if (read.path != TE_LLAMA_PATH_TE && read.path != TE_LLAMA_PATH_HF) {
-      return InvalidArgument("options->path is {}; expected TE_LLAMA_PATH_TE (0) or TE_LLAMA_PATH_HF (1)", read.path);
+      return InvalidArgument(
+          "options->path is {}; expected TE_LLAMA_PATH_TE (0) or TE_LLAMA_PATH_HF (1)", read.path);
     }
     PretrainedOptions pretrained;
     if (read.variant != nullptr) pretrained.checkpoint.variant = read.variant;
     if (read.subfolder != nullptr) pretrained.checkpoint.subfolder = read.subfolder;
-    TE_ASSIGN_OR_RETURN(pretrained.model.params_dtype, ToDType(read.params_dtype, "options->params_dtype"));
+    TE_ASSIGN_OR_RETURN(pretrained.model.params_dtype,
+                        ToDType(read.params_dtype, "options->params_dtype"));
     pretrained.model.path = read.path == TE_LLAMA_PATH_TE ? LlamaPath::kTe : LlamaPath::kHf;
     pretrained.load.allow_missing = read.allow_missing != 0;
     AdamWOptions optimizer;
@@ -147,7 +159,8 @@ te_status te_llama_load(te_context* context, const char* directory, const te_lla
       optimizer.rounding = Rounding::kStochastic;
     }
     TE_RETURN_IF_ERROR(ReadOptimizerOptions(read.optimizer, "options->optimizer", &optimizer));
-    TE_ASSIGN_OR_RETURN(PretrainedLlama core, LoadPretrainedLlama(context->core.get(), directory, pretrained));
+    TE_ASSIGN_OR_RETURN(PretrainedLlama core,
+                        LoadPretrainedLlama(context->core.get(), directory, pretrained));
     auto handle = std::make_unique<te_llama>(std::move(core));
     handle->optimizer_options = optimizer;
     *out = handle.release();
@@ -180,22 +193,29 @@ te_status te_llama_loss(te_llama* llama, const te_llama_batch* batch, double* lo
 }
 
 te_status te_llama_step_result_init(te_llama_step_result* result) {
-  return Guard([&] { return InitOptions(result, "result", te_llama_step_result{sizeof(te_llama_step_result), 0, 0, 0}); });
+  return Guard([&] {
+    return InitOptions(result, "result",
+                       te_llama_step_result{sizeof(te_llama_step_result), 0, 0, 0});
+  });
 }
 
-te_status te_llama_step(te_llama* llama, const te_llama_batch* batches, int64_t batch_count, double learning_rate, double max_grad_norm,
-                        te_llama_step_result* result) {
+te_status te_llama_step(te_llama* llama, const te_llama_batch* batches, int64_t batch_count,
+                        double learning_rate, double max_grad_norm, te_llama_step_result* result) {
   return Guard([&]() -> Status {
     TE_RETURN_IF_ERROR(Check(llama, "llama"));
     TE_RETURN_IF_ERROR(CheckNotNull(batches, "batches"));
     if (batch_count < 1 || batch_count >= static_cast<int64_t>(AdamWOptimizer::kRngAdvance)) {
-      return InvalidArgument("batch_count is {}; expected 1 to {}", batch_count, AdamWOptimizer::kRngAdvance - 1);
+      return InvalidArgument("batch_count is {}; expected 1 to {}", batch_count,
+                             AdamWOptimizer::kRngAdvance - 1);
     }
-    if (!(learning_rate >= 0) || !std::isfinite(learning_rate)) return InvalidArgument("learning_rate is {}; expected 0 or more", learning_rate);
-    if (!(max_grad_norm >= 0) || !std::isfinite(max_grad_norm)) return InvalidArgument("max_grad_norm is {}; expected 0 or more", max_grad_norm);
+    if (!(learning_rate >= 0) || !std::isfinite(learning_rate))
+      return InvalidArgument("learning_rate is {}; expected 0 or more", learning_rate);
+    if (!(max_grad_norm >= 0) || !std::isfinite(max_grad_norm))
+      return InvalidArgument("max_grad_norm is {}; expected 0 or more", max_grad_norm);
     te_llama_step_result read{};
     TE_RETURN_IF_ERROR(ReadOptions(result, "result", kStepResultV1, &read));
-    // Elements of the caller's array are as large as its struct_size says, not as this library's struct.
+    // Elements of the caller's array are as large as its struct_size says, not as this library's
+    // struct.
     std::vector<OwnedBatch> owned(static_cast<size_t>(batch_count));
     const auto* bytes = reinterpret_cast<const char*>(batches);
     for (OwnedBatch& batch : owned) {
@@ -204,7 +224,8 @@ te_status te_llama_step(te_llama* llama, const te_llama_batch* batches, int64_t 
       bytes += element->struct_size;
     }
     te_llama_step_result out{};
-    TE_RETURN_IF_ERROR(Step(llama, owned, learning_rate, max_grad_norm, result == nullptr ? nullptr : &out));
+    TE_RETURN_IF_ERROR(
+        Step(llama, owned, learning_rate, max_grad_norm, result == nullptr ? nullptr : &out));
     if (result != nullptr) {
       result->loss = out.loss;
       result->grad_norm = out.grad_norm;
@@ -218,15 +239,18 @@ te_status te_llama_save_options_init(te_llama_save_options* options) {
   return Guard([&] { return InitOptions(options, "options", DefaultSaveOptions()); });
 }
 
-te_status te_llama_save(te_llama* llama, const char* directory, const te_llama_save_options* options) {
+te_status te_llama_save(te_llama* llama, const char* directory,
+                        const te_llama_save_options* options) {
   return Guard([&]() -> Status {
     TE_RETURN_IF_ERROR(Check(llama, "llama"));
     TE_RETURN_IF_ERROR(CheckNotNull(directory, "directory"));
     te_llama_save_options read = DefaultSaveOptions();
     TE_RETURN_IF_ERROR(ReadOptions(options, "options", kSaveOptionsV1, &read));
     TE_RETURN_IF_ERROR(CheckReserved(read.reserved, "options->reserved"));
-    if (read.max_shard_size == 0 || read.max_shard_size > static_cast<uint64_t>(std::numeric_limits<int64_t>::max())) {
-      return InvalidArgument("options->max_shard_size is {}; expected 1 to 2^63 - 1 bytes", read.max_shard_size);
+    if (read.max_shard_size == 0 ||
+        read.max_shard_size > static_cast<uint64_t>(std::numeric_limits<int64_t>::max())) {
+      return InvalidArgument("options->max_shard_size is {}; expected 1 to 2^63 - 1 bytes",
+                             read.max_shard_size);
     }
     SavePretrainedOptions save;
     save.max_shard_bytes = static_cast<int64_t>(read.max_shard_size);
@@ -234,7 +258,10 @@ te_status te_llama_save(te_llama* llama, const char* directory, const te_llama_s
       TE_ASSIGN_OR_RETURN(const DType dtype, ToDType(read.save_dtype, "options->save_dtype"));
       StoredType type;
       if (!IsFloating(dtype) || !StoredTypeOf(dtype, &type)) {
-        return InvalidArgument("options->save_dtype is {}; expected float32, bfloat16, float16, float64, or -1 (the checkpoint's)", Name(dtype));
+        return InvalidArgument(
+            "options->save_dtype is {}; expected float32, bfloat16, float16, float64, or -1 (the "
+            "checkpoint's)",
+            Name(dtype));
       }
       save.type = type;
     }

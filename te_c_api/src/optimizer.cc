@@ -29,14 +29,17 @@ te_optimizer_options DefaultOptimizerOptions() {
   return options;
 }
 
-Status ReadOptimizerOptions(const te_optimizer_options* options, const char* argument, AdamWOptions* out) {
+Status ReadOptimizerOptions(const te_optimizer_options* options, const char* argument,
+                            AdamWOptions* out) {
   if (options == nullptr) return OkStatus();
   te_optimizer_options read = DefaultOptimizerOptions();
   TE_RETURN_IF_ERROR(ReadOptions(options, argument, kOptimizerOptionsV1, &read));
   TE_RETURN_IF_ERROR(CheckReserved(read.reserved, "options->reserved"));
   TE_RETURN_IF_ERROR(CheckBool(read.master_weights, "options->master_weights"));
   if (read.rounding != TE_ROUNDING_NEAREST && read.rounding != TE_ROUNDING_STOCHASTIC) {
-    return InvalidArgument("{}->rounding is {}; expected TE_ROUNDING_NEAREST (0) or TE_ROUNDING_STOCHASTIC (1)", argument, read.rounding);
+    return InvalidArgument(
+        "{}->rounding is {}; expected TE_ROUNDING_NEAREST (0) or TE_ROUNDING_STOCHASTIC (1)",
+        argument, read.rounding);
   }
   out->beta1 = read.beta1;
   out->beta2 = read.beta2;
@@ -57,14 +60,16 @@ te_status te_optimizer_options_init(te_optimizer_options* options) {
   return Guard([&] { return InitOptions(options, "options", DefaultOptimizerOptions()); });
 }
 
-te_status te_optimizer_create(te_layer* layer, const te_optimizer_options* options, te_optimizer** out) {
+te_status te_optimizer_create(te_layer* layer, const te_optimizer_options* options,
+                              te_optimizer** out) {
   return Guard([&]() -> Status {
     TE_RETURN_IF_ERROR(Check(layer, "layer"));
     TE_RETURN_IF_ERROR(CheckNotNull(out, "out"));
     AdamWOptions core_options;
     TE_RETURN_IF_ERROR(ReadOptimizerOptions(options, "options", &core_options));
-    TE_ASSIGN_OR_RETURN(std::unique_ptr<AdamWOptimizer> core,
-                        AdamWOptimizer::Create(layer->box->context, layer->box->layer->Parameters(), core_options));
+    TE_ASSIGN_OR_RETURN(
+        std::unique_ptr<AdamWOptimizer> core,
+        AdamWOptimizer::Create(layer->box->context, layer->box->layer->Parameters(), core_options));
     *out = new te_optimizer(layer->box, std::move(core));
     return OkStatus();
   });
@@ -78,7 +83,8 @@ te_status te_optimizer_step_args_init(te_optimizer_step_args* args) {
   return Guard([&] { return InitOptions(args, "args", DefaultStepArgs()); });
 }
 
-te_status te_optimizer_step(te_optimizer* optimizer, const te_optimizer_step_args* args, double* grad_norm) {
+te_status te_optimizer_step(te_optimizer* optimizer, const te_optimizer_step_args* args,
+                            double* grad_norm) {
   return Guard([&]() -> Status {
     TE_RETURN_IF_ERROR(Check(optimizer, "optimizer"));
     TE_RETURN_IF_ERROR(CheckNotNull(args, "args"));
@@ -92,7 +98,10 @@ te_status te_optimizer_step(te_optimizer* optimizer, const te_optimizer_step_arg
                    {"max_grad_norm", read.max_grad_norm, read.max_grad_norm >= 0},
                    {"gradient_divisor", read.gradient_divisor, read.gradient_divisor > 0}};
     for (const auto& [name, value, fits] : numbers) {
-      if (!fits || !std::isfinite(value)) return InvalidArgument("args->{} is {}; expected a finite number, not negative (the divisor: > 0)", name, value);
+      if (!fits || !std::isfinite(value))
+        return InvalidArgument(
+            "args->{} is {}; expected a finite number, not negative (the divisor: > 0)", name,
+            value);
     }
     Context* context = optimizer->box->context;
     TE_RETURN_IF_ERROR(optimizer->core->BeginStep());
@@ -102,9 +111,10 @@ te_status te_optimizer_step(te_optimizer* optimizer, const te_optimizer_step_arg
     scalars.token_count = 1;
     scalars.loss_scale = static_cast<float>(read.gradient_divisor);
     TE_RETURN_IF_ERROR(context->WriteScalars(scalars));
-    TE_RETURN_IF_ERROR(optimizer->core->Step({.learning_rate = static_cast<float>(read.learning_rate),
-                                              .max_grad_norm = static_cast<float>(read.max_grad_norm),
-                                              .want_grad_norm = grad_norm != nullptr}));
+    TE_RETURN_IF_ERROR(
+        optimizer->core->Step({.learning_rate = static_cast<float>(read.learning_rate),
+                               .max_grad_norm = static_cast<float>(read.max_grad_norm),
+                               .want_grad_norm = grad_norm != nullptr}));
     TE_ASSIGN_OR_RETURN(scalars, context->ReadScalars());
     const double norm = GradNorm(scalars);
     scalars.loss_scale = loss_scale;

@@ -8,6 +8,7 @@ namespace te::c_api {
 
 te_optimizer_options DefaultOptimizerOptions();
 // NULL leaves *out as it is.
-Status ReadOptimizerOptions(const te_optimizer_options* options, const char* argument, AdamWOptions* out);
+Status ReadOptimizerOptions(const te_optimizer_options* options, const char* argument,
+                            AdamWOptions* out);
 
 }  // namespace te::c_api

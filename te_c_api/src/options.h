@@ -7,23 +7,27 @@
 
 namespace te::c_api {
 
-// Reads the caller's struct over the defaults in *out. `version1_size`: the size in ABI version 1, the least that is accepted. A larger
-// struct than this library's is accepted when all that we do not know is zero.
+// Reads the caller's struct over the defaults in *out. `version1_size`: the size in ABI version 1,
+// the least that is accepted. A larger struct than this library's is accepted when all that we do
+// not know is zero.
 template <typename Options>
-Status ReadOptions(const Options* options, const char* argument, size_t version1_size, Options* out) {
+Status ReadOptions(const Options* options, const char* argument, size_t version1_size,
+                   Options* out) {
   if (options == nullptr) return OkStatus();
   size_t size;
   std::memcpy(&size, options, sizeof(size));
   if (size < version1_size) {
-    return InvalidArgument("{}->struct_size is {}; expected at least {}: fill the struct with its *_init function", argument, size,
-                           version1_size);
+    return InvalidArgument(
+        "{}->struct_size is {}; expected at least {}: fill the struct with its *_init function",
+        argument, size, version1_size);
   }
   if (size > sizeof(Options)) {
     const auto* bytes = reinterpret_cast<const unsigned char*>(options);
     for (size_t i = sizeof(Options); i < size; ++i) {
       if (bytes[i] != 0) {
         return InvalidArgument(
-            "{}: byte {} of a struct of {} bytes is set, but this library (ABI version {}) knows only the first {}: an option newer "
+            "{}: byte {} of a struct of {} bytes is set, but this library (ABI version {}) knows "
+            "only the first {}: an option newer "
             "than the library",
             argument, i, size, TE_ABI_VERSION, sizeof(Options));
       }

@@ -9,11 +9,16 @@ namespace te::c_api {
 namespace {
 
 constexpr size_t kRecipeOptionsV1 = offsetof(te_fp8_recipe_options, reserved) + sizeof(int32_t);
-constexpr size_t kQuantizationOptionsV1 = offsetof(te_quantization_options, reserved) + sizeof(int32_t);
+constexpr size_t kQuantizationOptionsV1 =
+    offsetof(te_quantization_options, reserved) + sizeof(int32_t);
 
-te_fp8_recipe_options DefaultRecipeOptions() { return {sizeof(te_fp8_recipe_options), TE_FP8_RECIPE_NONE, 0}; }
+te_fp8_recipe_options DefaultRecipeOptions() {
+  return {sizeof(te_fp8_recipe_options), TE_FP8_RECIPE_NONE, 0};
+}
 
-te_quantization_options DefaultQuantizationOptions() { return {sizeof(te_quantization_options), 1, 0, 1, 0}; }
+te_quantization_options DefaultQuantizationOptions() {
+  return {sizeof(te_quantization_options), 1, 0, 1, 0};
+}
 
 }  // namespace
 }  // namespace te::c_api
@@ -25,7 +30,8 @@ te_status te_fp8_recipe_options_init(te_fp8_recipe_options* options) {
   return Guard([&] { return InitOptions(options, "options", DefaultRecipeOptions()); });
 }
 
-te_status te_fp8_recipe_create(te_context* context, const te_fp8_recipe_options* options, te_fp8_recipe** out) {
+te_status te_fp8_recipe_create(te_context* context, const te_fp8_recipe_options* options,
+                               te_fp8_recipe** out) {
   return Guard([&]() -> Status {
     TE_RETURN_IF_ERROR(Check(context, "context"));
     TE_RETURN_IF_ERROR(CheckNotNull(out, "out"));
@@ -33,7 +39,8 @@ te_status te_fp8_recipe_create(te_context* context, const te_fp8_recipe_options*
     TE_RETURN_IF_ERROR(ReadOptions(options, "options", kRecipeOptionsV1, &read));
     TE_RETURN_IF_ERROR(CheckReserved(read.reserved, "options->reserved"));
     if (read.kind != TE_FP8_RECIPE_NONE) {
-      return Unsupported("options->kind is {}; this library has: TE_FP8_RECIPE_NONE (0)", read.kind);
+      return Unsupported("options->kind is {}; this library has: TE_FP8_RECIPE_NONE (0)",
+                         read.kind);
     }
     *out = new te_fp8_recipe(context->core.get(), std::make_unique<PrecisionRecipe>());
     return OkStatus();
@@ -48,11 +55,13 @@ te_status te_quantization_options_init(te_quantization_options* options) {
   return Guard([&] { return InitOptions(options, "options", DefaultQuantizationOptions()); });
 }
 
-te_status te_quantization_begin(te_context* context, te_fp8_recipe* recipe, const te_quantization_options* options) {
+te_status te_quantization_begin(te_context* context, te_fp8_recipe* recipe,
+                                const te_quantization_options* options) {
   return Guard([&]() -> Status {
     TE_RETURN_IF_ERROR(Check(context, "context"));
     TE_RETURN_IF_ERROR(Check(recipe, "recipe"));
-    if (recipe->context != context->core.get()) return InvalidArgument("recipe belongs to another context");
+    if (recipe->context != context->core.get())
+      return InvalidArgument("recipe belongs to another context");
     te_quantization_options read = DefaultQuantizationOptions();
     TE_RETURN_IF_ERROR(ReadOptions(options, "options", kQuantizationOptionsV1, &read));
     TE_RETURN_IF_ERROR(CheckBool(read.training, "options->training"));
@@ -60,7 +69,8 @@ te_status te_quantization_begin(te_context* context, te_fp8_recipe* recipe, cons
     TE_RETURN_IF_ERROR(CheckBool(read.is_first_microbatch, "options->is_first_microbatch"));
     TE_RETURN_IF_ERROR(CheckReserved(read.reserved, "options->reserved"));
     if (read.calibrating != 0) {
-      return Unsupported("options->calibrating is 1; recipe kind TE_FP8_RECIPE_NONE has nothing to calibrate");
+      return Unsupported(
+          "options->calibrating is 1; recipe kind TE_FP8_RECIPE_NONE has nothing to calibrate");
     }
     context->core->BeginRecipe(recipe->core.get());
     return OkStatus();

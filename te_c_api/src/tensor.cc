@@ -10,7 +10,8 @@ namespace {
 
 Status CheckByteCount(const te_tensor* tensor, size_t bytes) {
   if (bytes == tensor->view.bytes()) return OkStatus();
-  return InvalidArgument("bytes is {}; expected {}, the size of {}", bytes, tensor->view.bytes(), tensor->view.ToString());
+  return InvalidArgument("bytes is {}; expected {}, the size of {}", bytes, tensor->view.bytes(),
+                         tensor->view.ToString());
 }
 
 // A dense copy of a strided view in scratch, or the view itself: what the two host copies need.
@@ -26,7 +27,8 @@ Status MakeDense(Context* context, TensorView view, TensorView* dense) {
 }  // namespace
 
 StatusOr<Shape> ReadShape(int32_t rank, const int64_t* dims) {
-  if (rank < 0 || rank > TE_MAX_RANK) return InvalidArgument("rank is {}; expected 0 to {}", rank, TE_MAX_RANK);
+  if (rank < 0 || rank > TE_MAX_RANK)
+    return InvalidArgument("rank is {}; expected 0 to {}", rank, TE_MAX_RANK);
   if (rank > 0) TE_RETURN_IF_ERROR(CheckNotNull(dims, "shape"));
   int64_t bytes = 8;  // the largest element
   for (int32_t i = 0; i < rank; ++i) {
@@ -43,11 +45,13 @@ StatusOr<TensorView> MakeView(void* data, DType dtype, const Shape& shape, const
   std::array<int64_t, kMaxRank> own{};
   int64_t last = 0;  // offset of the last element: it must be addressable
   for (int i = 0; i < shape.rank(); ++i) {
-    if (strides[i] < 0) return InvalidArgument("strides[{}] is {}; expected 0 or more", i, strides[i]);
+    if (strides[i] < 0)
+      return InvalidArgument("strides[{}] is {}; expected 0 or more", i, strides[i]);
     int64_t extent;
     if (__builtin_mul_overflow(strides[i], std::max<int64_t>(shape[i] - 1, 0), &extent) ||
         __builtin_add_overflow(last, extent, &last) || last > INT64_MAX / 8) {
-      return InvalidArgument("strides[{}] is {}: the tensor's extent overflows 63 bits", i, strides[i]);
+      return InvalidArgument("strides[{}] is {}: the tensor's extent overflows 63 bits", i,
+                             strides[i]);
     }
     own[i] = strides[i];
   }
@@ -59,7 +63,8 @@ StatusOr<TensorView> MakeView(void* data, DType dtype, const Shape& shape, const
 using namespace te;         // NOLINT: the whole file is one thin layer over te
 using namespace te::c_api;  // NOLINT
 
-te_status te_tensor_create(te_context* context, te_dtype dtype, int32_t rank, const int64_t* shape, te_tensor** out) {
+te_status te_tensor_create(te_context* context, te_dtype dtype, int32_t rank, const int64_t* shape,
+                           te_tensor** out) {
   return Guard([&]() -> Status {
     TE_RETURN_IF_ERROR(Check(context, "context"));
     TE_RETURN_IF_ERROR(CheckNotNull(out, "out"));
@@ -74,8 +79,8 @@ te_status te_tensor_create(te_context* context, te_dtype dtype, int32_t rank, co
   });
 }
 
-te_status te_tensor_borrow(te_context* context, te_dtype dtype, int32_t rank, const int64_t* shape, const int64_t* strides,
-                           void* data, te_tensor** out) {
+te_status te_tensor_borrow(te_context* context, te_dtype dtype, int32_t rank, const int64_t* shape,
+                           const int64_t* strides, void* data, te_tensor** out) {
   return Guard([&]() -> Status {
     TE_RETURN_IF_ERROR(Check(context, "context"));
     TE_RETURN_IF_ERROR(CheckNotNull(out, "out"));
@@ -114,7 +119,9 @@ namespace {
 
 Status CopyDims(const te_tensor* tensor, int32_t capacity, const int64_t* from, int64_t* out) {
   const int rank = tensor->view.rank();
-  if (capacity < rank) return InvalidArgument("capacity is {}; expected at least the tensor's rank, {}", capacity, rank);
+  if (capacity < rank)
+    return InvalidArgument("capacity is {}; expected at least the tensor's rank, {}", capacity,
+                           rank);
   if (rank > 0) TE_RETURN_IF_ERROR(CheckNotNull(out, "out"));
   std::copy_n(from, rank, out);
   return OkStatus();
@@ -166,7 +173,9 @@ te_status te_tensor_write(te_tensor* tensor, const void* host, size_t bytes) {
   return Guard([&]() -> Status {
     TE_RETURN_IF_ERROR(Check(tensor, "tensor"));
     if (tensor->read_only) {
-      return InvalidArgument("tensor is a read-only view of a parameter or gradient; parameters are written by te_layer_set_parameter");
+      return InvalidArgument(
+          "tensor is a read-only view of a parameter or gradient; parameters are written by "
+          "te_layer_set_parameter");
     }
     TE_RETURN_IF_ERROR(CheckByteCount(tensor, bytes));
     if (bytes == 0) return OkStatus();

@@ -1,4 +1,5 @@
-// The rules at the head of te/te.h, each with its test. Links the shared library and knows nothing else of te.
+// The rules at the head of te/te.h, each with its test. Links the shared library and knows nothing
+// else of te.
 #include <gtest/gtest.h>
 
 #include <cstring>
@@ -23,7 +24,9 @@ ContextPtr NewContext() {
 
 te_tensor* NewTensor(te_context* context, te_dtype dtype, std::vector<int64_t> shape) {
   te_tensor* tensor = nullptr;
-  EXPECT_EQ(te_tensor_create(context, dtype, static_cast<int32_t>(shape.size()), shape.data(), &tensor), TE_STATUS_OK)
+  EXPECT_EQ(
+      te_tensor_create(context, dtype, static_cast<int32_t>(shape.size()), shape.data(), &tensor),
+      TE_STATUS_OK)
       << te_last_error_message();
   return tensor;
 }
@@ -57,7 +60,8 @@ TEST(Abi, NullAndForeignHandlesAreErrorsThatNameTheArgument) {
   EXPECT_EQ(te_tensor_rank(nullptr, &rank), TE_STATUS_INVALID_ARGUMENT);
   LastErrorHas("tensor is NULL");
   // A context where a tensor belongs: noticed by the type tag.
-  EXPECT_EQ(te_tensor_rank(reinterpret_cast<te_tensor*>(context.get()), &rank), TE_STATUS_INVALID_ARGUMENT);
+  EXPECT_EQ(te_tensor_rank(reinterpret_cast<te_tensor*>(context.get()), &rank),
+            TE_STATUS_INVALID_ARGUMENT);
   LastErrorHas("tensor is no te_tensor");
   EXPECT_EQ(rank, -7) << "outputs stay untouched on failure";
   te_tensor_destroy(reinterpret_cast<te_tensor*>(context.get()));  // refused: the context lives on
@@ -73,17 +77,21 @@ TEST(Abi, OutputsStayUntouchedOnFailure) {
   te_tensor* const sentinel = reinterpret_cast<te_tensor*>(uintptr_t{0x1234});
   te_tensor* out = sentinel;
   const int64_t negative[1] = {-1};
-  EXPECT_EQ(te_tensor_create(context.get(), TE_DTYPE_FLOAT32, 1, negative, &out), TE_STATUS_INVALID_ARGUMENT);
+  EXPECT_EQ(te_tensor_create(context.get(), TE_DTYPE_FLOAT32, 1, negative, &out),
+            TE_STATUS_INVALID_ARGUMENT);
   LastErrorHas("shape[0] is -1");
   const int64_t huge[2] = {INT64_MAX / 4, 16};
-  EXPECT_EQ(te_tensor_create(context.get(), TE_DTYPE_FLOAT32, 2, huge, &out), TE_STATUS_INVALID_ARGUMENT);
+  EXPECT_EQ(te_tensor_create(context.get(), TE_DTYPE_FLOAT32, 2, huge, &out),
+            TE_STATUS_INVALID_ARGUMENT);
   LastErrorHas("overflows");
   EXPECT_EQ(te_tensor_create(context.get(), 99, 1, huge, &out), TE_STATUS_INVALID_ARGUMENT);
   LastErrorHas("dtype is 99");
-  EXPECT_EQ(te_tensor_create(context.get(), TE_DTYPE_FLOAT32, TE_MAX_RANK + 1, huge, &out), TE_STATUS_INVALID_ARGUMENT);
+  EXPECT_EQ(te_tensor_create(context.get(), TE_DTYPE_FLOAT32, TE_MAX_RANK + 1, huge, &out),
+            TE_STATUS_INVALID_ARGUMENT);
   LastErrorHas("rank is 6");
   const int64_t exabyte[1] = {int64_t{1} << 58};
-  EXPECT_EQ(te_tensor_create(context.get(), TE_DTYPE_FLOAT32, 1, exabyte, &out), TE_STATUS_OUT_OF_MEMORY);
+  EXPECT_EQ(te_tensor_create(context.get(), TE_DTYPE_FLOAT32, 1, exabyte, &out),
+            TE_STATUS_OUT_OF_MEMORY);
   LastErrorHas("1152921504606846976 bytes");
   EXPECT_EQ(out, sentinel);
   // ... and the context stays usable.
@@ -130,8 +138,9 @@ TEST(Abi, LargerStructsAreAcceptedOnlyWithAZeroTail) {
   EXPECT_EQ(context, nullptr);
 }
 
-// A client compiled against a smaller version of a struct: what it does not know keeps its default. te_layer_options has the most to lose:
-// read only up to version 1's size from memory that ends there (address sanitizer would tell).
+// A client compiled against a smaller version of a struct: what it does not know keeps its default.
+// te_layer_options has the most to lose: read only up to version 1's size from memory that ends
+// there (address sanitizer would tell).
 TEST(Abi, AnOldClientRunsOnANewLibrary) {
   ContextPtr context = NewContext();
   te_layer_options full;
@@ -142,7 +151,9 @@ TEST(Abi, AnOldClientRunsOnANewLibrary) {
   std::vector<char> exact(full.struct_size);
   std::memcpy(exact.data(), &full, full.struct_size);
   te_layer* layer = nullptr;
-  ASSERT_EQ(te_layer_create(context.get(), reinterpret_cast<te_layer_options*>(exact.data()), &layer), TE_STATUS_OK)
+  ASSERT_EQ(
+      te_layer_create(context.get(), reinterpret_cast<te_layer_options*>(exact.data()), &layer),
+      TE_STATUS_OK)
       << te_last_error_message();
   te_layer_destroy(layer);
 }
@@ -190,7 +201,8 @@ TEST(Abi, TensorsAreReadAndWrittenThroughStrides) {
   const int64_t shape[2] = {3, 2};
   const int64_t strides[2] = {1, 3};  // a transposed corner
   te_tensor* view = nullptr;
-  ASSERT_EQ(te_tensor_borrow(context.get(), TE_DTYPE_FLOAT32, 2, shape, strides, memory, &view), TE_STATUS_OK);
+  ASSERT_EQ(te_tensor_borrow(context.get(), TE_DTYPE_FLOAT32, 2, shape, strides, memory, &view),
+            TE_STATUS_OK);
   float read[6];
   ASSERT_EQ(te_tensor_read(view, read, sizeof(read)), TE_STATUS_OK) << te_last_error_message();
   const float expected[6] = {0, 3, 1, 4, 2, 5};
@@ -198,7 +210,8 @@ TEST(Abi, TensorsAreReadAndWrittenThroughStrides) {
   EXPECT_EQ(te_tensor_read(view, read, 5), TE_STATUS_INVALID_ARGUMENT);
   LastErrorHas("bytes is 5; expected 24");
   const float written[6] = {10, 13, 11, 14, 12, 15};
-  ASSERT_EQ(te_tensor_write(view, written, sizeof(written)), TE_STATUS_OK) << te_last_error_message();
+  ASSERT_EQ(te_tensor_write(view, written, sizeof(written)), TE_STATUS_OK)
+      << te_last_error_message();
   for (int i = 0; i < 6; ++i) EXPECT_EQ(memory[i], static_cast<float>(10 + i));
   EXPECT_EQ(memory[6], 6.0f);
   int64_t dims[2];

@@ -1,4 +1,5 @@
-// DLPack in and out: values, ownership, refusals. The structs are the specification's, spelled out a second time on purpose.
+// DLPack in and out: values, ownership, refusals. The structs are the specification's, spelled out
+// a second time on purpose.
 #include <gtest/gtest.h>
 
 #include <cstring>
@@ -39,9 +40,9 @@ class DLPack : public testing::Test {
   void TearDown() override { te_context_destroy(context_); }
 
   DLManagedTensor Source() {
-    return {{data_ + 1, 1, 0, 2, {2, 32, 1}, shape_, nullptr, 4}, &deleted_, [](DLManagedTensor* self) {
-              ++*static_cast<int*>(self->manager_ctx);
-            }};
+    return {{data_ + 1, 1, 0, 2, {2, 32, 1}, shape_, nullptr, 4},
+            &deleted_,
+            [](DLManagedTensor* self) { ++*static_cast<int*>(self->manager_ctx); }};
   }
 
   te_context* context_ = nullptr;
@@ -53,7 +54,8 @@ class DLPack : public testing::Test {
 TEST_F(DLPack, ImportTakesOwnershipOnSuccess) {
   DLManagedTensor source = Source();
   te_tensor* tensor = nullptr;
-  ASSERT_EQ(te_tensor_from_dlpack(context_, &source, &tensor), TE_STATUS_OK) << te_last_error_message();
+  ASSERT_EQ(te_tensor_from_dlpack(context_, &source, &tensor), TE_STATUS_OK)
+      << te_last_error_message();
   float read[6];
   ASSERT_EQ(te_tensor_read(tensor, read, sizeof(read)), TE_STATUS_OK);
   EXPECT_EQ(std::memcmp(read, data_ + 2, sizeof(read)), 0) << "data + byte_offset";
@@ -100,17 +102,21 @@ TEST_F(DLPack, ExportOutlivesTheHandle) {
 }
 
 TEST_F(DLPack, VersionedRoundTripKeepsReadOnly) {
-  DLManagedTensorVersioned source{1, 0, &deleted_, [](DLManagedTensorVersioned* self) { ++*static_cast<int*>(self->manager_ctx); }, 1,
-                                  Source().dl_tensor};
+  DLManagedTensorVersioned source{
+      1,         0,
+      &deleted_, [](DLManagedTensorVersioned* self) { ++*static_cast<int*>(self->manager_ctx); },
+      1,         Source().dl_tensor};
   te_tensor* tensor = nullptr;
   source.major = 2;
   EXPECT_EQ(te_tensor_from_dlpack_versioned(context_, &source, &tensor), TE_STATUS_UNSUPPORTED);
   source.major = 1;
-  ASSERT_EQ(te_tensor_from_dlpack_versioned(context_, &source, &tensor), TE_STATUS_OK) << te_last_error_message();
+  ASSERT_EQ(te_tensor_from_dlpack_versioned(context_, &source, &tensor), TE_STATUS_OK)
+      << te_last_error_message();
   const float zeros[6] = {};
   EXPECT_EQ(te_tensor_write(tensor, zeros, sizeof(zeros)), TE_STATUS_INVALID_ARGUMENT);
   DLManagedTensor* plain = nullptr;
-  EXPECT_EQ(te_tensor_to_dlpack(tensor, &plain), TE_STATUS_INVALID_ARGUMENT) << "DLManagedTensor cannot say read only";
+  EXPECT_EQ(te_tensor_to_dlpack(tensor, &plain), TE_STATUS_INVALID_ARGUMENT)
+      << "DLManagedTensor cannot say read only";
   DLManagedTensorVersioned* exported = nullptr;
   ASSERT_EQ(te_tensor_to_dlpack_versioned(tensor, &exported), TE_STATUS_OK);
   EXPECT_EQ(exported->flags & 1, 1u);

@@ -1,4 +1,5 @@
-/* The header alone must compile as C11 with every warning an error; so must a use of each of its types. */
+/* The header alone must compile as C11 with every warning an error; so must a use of each of its
+ * types. */
 #include "te/te.h"
 
 _Static_assert(sizeof(te_status) == 4, "te_status is int32_t");

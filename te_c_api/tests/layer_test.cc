@@ -13,7 +13,9 @@ namespace {
 
 class LayerTest : public testing::Test {
  protected:
-  void SetUp() override { ASSERT_EQ(te_context_create(nullptr, &context_), TE_STATUS_OK) << te_last_error_message(); }
+  void SetUp() override {
+    ASSERT_EQ(te_context_create(nullptr, &context_), TE_STATUS_OK) << te_last_error_message();
+  }
   void TearDown() override {
     for (te_tensor* tensor : tensors_) te_tensor_destroy(tensor);
     te_layer_destroy(layer_);
@@ -27,7 +29,8 @@ class LayerTest : public testing::Test {
     return options;
   }
   void Create(const te_layer_options& options) {
-    ASSERT_EQ(te_layer_create(context_, &options, &layer_), TE_STATUS_OK) << te_last_error_message();
+    ASSERT_EQ(te_layer_create(context_, &options, &layer_), TE_STATUS_OK)
+        << te_last_error_message();
   }
   // y = x W^T + b with W = [[1, 2], [3, 4], [5, 6]], b = [10, 20, 30].
   void CreateLinear() {
@@ -36,17 +39,22 @@ class LayerTest : public testing::Test {
     options.out_features = 3;
     Create(options);
     float weight[6] = {1, 2, 3, 4, 5, 6}, bias[3] = {10, 20, 30};
-    ASSERT_EQ(te_layer_set_parameter(layer_, Index("weight"), Borrow(weight, {3, 2})), TE_STATUS_OK) << te_last_error_message();
-    ASSERT_EQ(te_layer_set_parameter(layer_, Index("bias"), Borrow(bias, {3})), TE_STATUS_OK) << te_last_error_message();
+    ASSERT_EQ(te_layer_set_parameter(layer_, Index("weight"), Borrow(weight, {3, 2})), TE_STATUS_OK)
+        << te_last_error_message();
+    ASSERT_EQ(te_layer_set_parameter(layer_, Index("bias"), Borrow(bias, {3})), TE_STATUS_OK)
+        << te_last_error_message();
   }
   int64_t Index(const char* name) {
     int64_t index = -1;
-    EXPECT_EQ(te_layer_parameter_index(layer_, name, &index), TE_STATUS_OK) << te_last_error_message();
+    EXPECT_EQ(te_layer_parameter_index(layer_, name, &index), TE_STATUS_OK)
+        << te_last_error_message();
     return index;
   }
   te_tensor* Borrow(void* data, std::vector<int64_t> shape, te_dtype dtype = TE_DTYPE_FLOAT32) {
     te_tensor* tensor = nullptr;
-    EXPECT_EQ(te_tensor_borrow(context_, dtype, static_cast<int32_t>(shape.size()), shape.data(), nullptr, data, &tensor), TE_STATUS_OK);
+    EXPECT_EQ(te_tensor_borrow(context_, dtype, static_cast<int32_t>(shape.size()), shape.data(),
+                               nullptr, data, &tensor),
+              TE_STATUS_OK);
     tensors_.push_back(tensor);
     return tensor;
   }
@@ -68,7 +76,8 @@ class LayerTest : public testing::Test {
   }
   std::vector<float> Gradient(const char* name) {
     te_tensor* view = nullptr;
-    EXPECT_EQ(te_layer_gradient(layer_, Index(name), &view), TE_STATUS_OK) << te_last_error_message();
+    EXPECT_EQ(te_layer_gradient(layer_, Index(name), &view), TE_STATUS_OK)
+        << te_last_error_message();
     tensors_.push_back(view);
     int64_t dims[TE_MAX_RANK];
     int32_t rank = 0;
@@ -77,12 +86,14 @@ class LayerTest : public testing::Test {
     size_t count = 1;
     for (int32_t i = 0; i < rank; ++i) count *= static_cast<size_t>(dims[i]);
     std::vector<float> values(count);
-    EXPECT_EQ(te_tensor_read(view, values.data(), count * sizeof(float)), TE_STATUS_OK) << te_last_error_message();
+    EXPECT_EQ(te_tensor_read(view, values.data(), count * sizeof(float)), TE_STATUS_OK)
+        << te_last_error_message();
     return values;
   }
   static void ExpectError(te_status got, te_status expected, const std::string& part) {
     EXPECT_EQ(got, expected) << te_last_error_message();
-    EXPECT_NE(std::string(te_last_error_message()).find(part), std::string::npos) << te_last_error_message();
+    EXPECT_NE(std::string(te_last_error_message()).find(part), std::string::npos)
+        << te_last_error_message();
   }
 
   te_context* context_ = nullptr;
@@ -114,15 +125,18 @@ TEST_F(LayerTest, SeveralMicroBatchesInFlightAndDelayedWeightGradients) {
   te_backward_args args1 = Backward(Borrow(dy1, {1, 3}));
   args1.delay_weight_gradients = 1;
   ASSERT_EQ(te_backward(layer_, first, &args1), TE_STATUS_OK) << te_last_error_message();
-  ExpectError(te_backward(layer_, first, &args1), TE_STATUS_FAILED_PRECONDITION, "te_backward_weight comes next");
+  ExpectError(te_backward(layer_, first, &args1), TE_STATUS_FAILED_PRECONDITION,
+              "te_backward_weight comes next");
   ASSERT_EQ(te_backward_weight(layer_, first, &args1), TE_STATUS_OK) << te_last_error_message();
   te_backward_args args2 = Backward(Borrow(dy2, {1, 3}));
-  ExpectError(te_backward_weight(layer_, second, &args2), TE_STATUS_FAILED_PRECONDITION, "comes before te_backward_weight");
+  ExpectError(te_backward_weight(layer_, second, &args2), TE_STATUS_FAILED_PRECONDITION,
+              "comes before te_backward_weight");
   args2.accumulate_gradients = 1;
   ASSERT_EQ(te_backward(layer_, second, &args2), TE_STATUS_OK) << te_last_error_message();
   EXPECT_EQ(Gradient("weight"), (std::vector<float>{1, 10, 2, 20, 3, 30}));
   EXPECT_EQ(Gradient("bias"), (std::vector<float>{11, 22, 33}));
-  ExpectError(te_backward(layer_, second, &args2), TE_STATUS_FAILED_PRECONDITION, "can only be destroyed");
+  ExpectError(te_backward(layer_, second, &args2), TE_STATUS_FAILED_PRECONDITION,
+              "can only be destroyed");
   te_saved_destroy(first);
   te_saved_destroy(second);
 }
@@ -164,19 +178,24 @@ TEST_F(LayerTest, ParametersHaveTransformerEnginesNames) {
     names.push_back(name);
   }
   EXPECT_EQ(names, (std::vector<std::string>{
-                       "self_attention.layernorm_qkv.layer_norm_weight", "self_attention.layernorm_qkv.query_weight",
-                       "self_attention.layernorm_qkv.key_weight", "self_attention.layernorm_qkv.value_weight",
-                       "self_attention.proj.weight", "layernorm_mlp.layer_norm_weight", "layernorm_mlp.fc1_weight",
+                       "self_attention.layernorm_qkv.layer_norm_weight",
+                       "self_attention.layernorm_qkv.query_weight",
+                       "self_attention.layernorm_qkv.key_weight",
+                       "self_attention.layernorm_qkv.value_weight", "self_attention.proj.weight",
+                       "layernorm_mlp.layer_norm_weight", "layernorm_mlp.fc1_weight",
                        "layernorm_mlp.fc2_weight"}));
   const char* text = nullptr;
   ASSERT_EQ(te_layer_describe(layer_, &text), TE_STATUS_OK);
   EXPECT_NE(std::string(text).find("(layernorm_qkv): LayerNormLinear("), std::string::npos) << text;
   int64_t index = -5;
-  ExpectError(te_layer_parameter_index(layer_, "fc3", &index), TE_STATUS_NOT_FOUND, "layernorm_mlp.fc2_weight");
+  ExpectError(te_layer_parameter_index(layer_, "fc3", &index), TE_STATUS_NOT_FOUND,
+              "layernorm_mlp.fc2_weight");
   EXPECT_EQ(index, -5);
   te_tensor* view = nullptr;
-  ExpectError(te_layer_parameter(layer_, count, &view), TE_STATUS_INVALID_ARGUMENT, "expected 0 to 7");
-  ExpectError(te_layer_gradient(layer_, 0, &view), TE_STATUS_FAILED_PRECONDITION, "has no gradient");
+  ExpectError(te_layer_parameter(layer_, count, &view), TE_STATUS_INVALID_ARGUMENT,
+              "expected 0 to 7");
+  ExpectError(te_layer_gradient(layer_, 0, &view), TE_STATUS_FAILED_PRECONDITION,
+              "has no gradient");
 }
 
 TEST_F(LayerTest, ParameterViewsAreReadOnlyAndOutliveTheLayer) {
@@ -184,7 +203,8 @@ TEST_F(LayerTest, ParameterViewsAreReadOnlyAndOutliveTheLayer) {
   te_tensor* view = nullptr;
   ASSERT_EQ(te_layer_parameter(layer_, Index("weight"), &view), TE_STATUS_OK);
   float values[6];
-  ExpectError(te_tensor_write(view, values, sizeof(values)), TE_STATUS_INVALID_ARGUMENT, "te_layer_set_parameter");
+  ExpectError(te_tensor_write(view, values, sizeof(values)), TE_STATUS_INVALID_ARGUMENT,
+              "te_layer_set_parameter");
   te_layer_destroy(layer_);
   layer_ = nullptr;
   ASSERT_EQ(te_tensor_read(view, values, sizeof(values)), TE_STATUS_OK);
@@ -195,12 +215,16 @@ TEST_F(LayerTest, ParameterViewsAreReadOnlyAndOutliveTheLayer) {
 TEST_F(LayerTest, ShapesAndDtypesOfParametersAreChecked) {
   CreateLinear();
   float wrong[4] = {};
-  ExpectError(te_layer_set_parameter(layer_, Index("weight"), Borrow(wrong, {2, 2})), TE_STATUS_INVALID_ARGUMENT, "[3, 2]");
+  ExpectError(te_layer_set_parameter(layer_, Index("weight"), Borrow(wrong, {2, 2})),
+              TE_STATUS_INVALID_ARGUMENT, "[3, 2]");
   int32_t integers[6] = {};
-  ExpectError(te_layer_set_parameter(layer_, Index("weight"), Borrow(integers, {3, 2}, TE_DTYPE_INT32)), TE_STATUS_INVALID_ARGUMENT,
-              "int32");
+  ExpectError(
+      te_layer_set_parameter(layer_, Index("weight"), Borrow(integers, {3, 2}, TE_DTYPE_INT32)),
+      TE_STATUS_INVALID_ARGUMENT, "int32");
   double doubles[6] = {0.5, 0, 0, 0, 0, 0};
-  EXPECT_EQ(te_layer_set_parameter(layer_, Index("weight"), Borrow(doubles, {3, 2}, TE_DTYPE_FLOAT64)), TE_STATUS_OK);
+  EXPECT_EQ(
+      te_layer_set_parameter(layer_, Index("weight"), Borrow(doubles, {3, 2}, TE_DTYPE_FLOAT64)),
+      TE_STATUS_OK);
 }
 
 TEST_F(LayerTest, AFrozenParameterGetsNoGradient) {
@@ -211,12 +235,15 @@ TEST_F(LayerTest, AFrozenParameterGetsNoGradient) {
   te_backward_args args = Backward(Borrow(dy, {1, 3}));
   ASSERT_EQ(te_backward(layer_, saved, &args), TE_STATUS_OK) << te_last_error_message();
   te_tensor* view = nullptr;
-  ExpectError(te_layer_gradient(layer_, Index("weight"), &view), TE_STATUS_FAILED_PRECONDITION, "weight has no gradient");
+  ExpectError(te_layer_gradient(layer_, Index("weight"), &view), TE_STATUS_FAILED_PRECONDITION,
+              "weight has no gradient");
   EXPECT_EQ(Gradient("bias"), (std::vector<float>{1, 1, 1}));
   te_saved_destroy(saved);
 }
 
-void CountReady(void* user_data, int64_t index) { static_cast<std::vector<int64_t>*>(user_data)->push_back(index); }
+void CountReady(void* user_data, int64_t index) {
+  static_cast<std::vector<int64_t>*>(user_data)->push_back(index);
+}
 
 TEST_F(LayerTest, GradientReadyIsCalledOnceAParameter) {
   CreateLinear();
@@ -235,7 +262,8 @@ TEST_F(LayerTest, GradientReadyIsCalledOnceAParameter) {
 TEST_F(LayerTest, OptimizerStepIsAdamWByHand) {
   CreateLinear();
   te_optimizer* optimizer = nullptr;
-  ASSERT_EQ(te_optimizer_create(layer_, nullptr, &optimizer), TE_STATUS_OK) << te_last_error_message();
+  ASSERT_EQ(te_optimizer_create(layer_, nullptr, &optimizer), TE_STATUS_OK)
+      << te_last_error_message();
   float x[2] = {1, 0}, y[3], dy[3] = {2, 0, 0};
   te_saved* saved = Forward(Borrow(x, {1, 2}), Borrow(y, {1, 3}));
   te_backward_args args = Backward(Borrow(dy, {1, 3}));
@@ -257,7 +285,8 @@ TEST_F(LayerTest, OptimizerStepIsAdamWByHand) {
   EXPECT_NEAR(weight[1], 2 * (1 - 0.001), 1e-6);
   te_tensor_destroy(view);
   step.learning_rate = std::nan("");
-  ExpectError(te_optimizer_step(optimizer, &step, nullptr), TE_STATUS_INVALID_ARGUMENT, "learning_rate");
+  ExpectError(te_optimizer_step(optimizer, &step, nullptr), TE_STATUS_INVALID_ARGUMENT,
+              "learning_rate");
   te_optimizer_destroy(optimizer);
 }
 
@@ -267,11 +296,15 @@ TEST_F(LayerTest, EveryKindRuns) {
     te_layer_options options = Options(kind);
     const bool heads = kind <= TE_LAYER_DOT_PRODUCT_ATTENTION;
     const bool hidden = kind <= TE_LAYER_LAYERNORM_MLP && kind != TE_LAYER_DOT_PRODUCT_ATTENTION;
-    if (hidden || kind == TE_LAYER_RMSNORM || kind == TE_LAYER_LAYERNORM || kind == TE_LAYER_EMBEDDING) options.hidden_size = h;
-    if (kind == TE_LAYER_TRANSFORMER_LAYER || kind == TE_LAYER_LAYERNORM_MLP) options.ffn_hidden_size = 12;
+    if (hidden || kind == TE_LAYER_RMSNORM || kind == TE_LAYER_LAYERNORM ||
+        kind == TE_LAYER_EMBEDDING)
+      options.hidden_size = h;
+    if (kind == TE_LAYER_TRANSFORMER_LAYER || kind == TE_LAYER_LAYERNORM_MLP)
+      options.ffn_hidden_size = 12;
     if (heads) options.num_attention_heads = 2;
     if (kind == TE_LAYER_DOT_PRODUCT_ATTENTION) options.kv_channels = 4;
-    if (kind == TE_LAYER_LAYERNORM_LINEAR || kind == TE_LAYER_LINEAR) options.in_features = options.out_features = h;
+    if (kind == TE_LAYER_LAYERNORM_LINEAR || kind == TE_LAYER_LINEAR)
+      options.in_features = options.out_features = h;
     if (kind == TE_LAYER_EMBEDDING) options.vocab_size = 5;
     Create(options);
     const char* text = nullptr;
@@ -285,16 +318,19 @@ TEST_F(LayerTest, EveryKindRuns) {
     std::vector<int64_t> shape = {s, b, h};
     if (kind == TE_LAYER_DOT_PRODUCT_ATTENTION) shape = {s, b, 2, 4};
     if (kind == TE_LAYER_CROSS_ENTROPY) shape = {b * s, h};
-    te_tensor* input = kind == TE_LAYER_EMBEDDING ? Borrow(ids.data(), {s, b}, TE_DTYPE_INT32) : Borrow(x.data(), shape);
+    te_tensor* input = kind == TE_LAYER_EMBEDDING ? Borrow(ids.data(), {s, b}, TE_DTYPE_INT32)
+                                                  : Borrow(x.data(), shape);
     args.input = input;
-    args.output = kind == TE_LAYER_CROSS_ENTROPY ? Borrow(y.data(), {b * s}) : Borrow(y.data(), shape);
+    args.output =
+        kind == TE_LAYER_CROSS_ENTROPY ? Borrow(y.data(), {b * s}) : Borrow(y.data(), shape);
     if (kind == TE_LAYER_DOT_PRODUCT_ATTENTION) args.key = args.value = input;
     if (kind == TE_LAYER_CROSS_ENTROPY) args.labels = Borrow(ids.data(), {b * s}, TE_DTYPE_INT32);
     te_saved* saved = nullptr;
     ASSERT_EQ(te_forward(layer_, &args, &saved), TE_STATUS_OK) << te_last_error_message();
     for (int64_t i = 0; i < b * s; ++i) EXPECT_TRUE(std::isfinite(y[i]));
-    te_backward_args backward = Backward(kind == TE_LAYER_CROSS_ENTROPY ? nullptr : Borrow(dy.data(), shape),
-                                         kind == TE_LAYER_EMBEDDING ? nullptr : Borrow(dx.data(), shape));
+    te_backward_args backward =
+        Backward(kind == TE_LAYER_CROSS_ENTROPY ? nullptr : Borrow(dy.data(), shape),
+                 kind == TE_LAYER_EMBEDDING ? nullptr : Borrow(dx.data(), shape));
     std::vector<float> dk(x.size()), dv(x.size());
     if (kind == TE_LAYER_DOT_PRODUCT_ATTENTION) {
       backward.dkey = Borrow(dk.data(), shape);
@@ -337,7 +373,8 @@ TEST_F(LayerTest, MisuseIsAnErrorAndTheLayerStaysUsable) {
   te_layer_options zero = Options(TE_LAYER_LINEAR);
   ExpectError(te_layer_create(context_, &zero, &other), TE_STATUS_INVALID_ARGUMENT, "in_features");
   te_layer_options kind = Options(99);
-  ExpectError(te_layer_create(context_, &kind, &other), TE_STATUS_INVALID_ARGUMENT, "options->kind is 99");
+  ExpectError(te_layer_create(context_, &kind, &other), TE_STATUS_INVALID_ARGUMENT,
+              "options->kind is 99");
 }
 
 // Two contexts share nothing: two threads may work at the same time.
@@ -358,17 +395,21 @@ TEST(Layers, TwoContextsInTwoThreads) {
       options.ffn_hidden_size = 48;
       options.num_attention_heads = 4;
       te_layer* layer = nullptr;
-      ASSERT_EQ(te_layer_create(context, &options, &layer), TE_STATUS_OK) << te_last_error_message();
+      ASSERT_EQ(te_layer_create(context, &options, &layer), TE_STATUS_OK)
+          << te_last_error_message();
       const int64_t shape[3] = {7, 2, 32};
       std::vector<float> x(7 * 2 * 32, 0.5f), y(x.size());
       te_tensor *in = nullptr, *out = nullptr;
-      ASSERT_EQ(te_tensor_borrow(context, TE_DTYPE_FLOAT32, 3, shape, nullptr, x.data(), &in), TE_STATUS_OK);
-      ASSERT_EQ(te_tensor_borrow(context, TE_DTYPE_FLOAT32, 3, shape, nullptr, y.data(), &out), TE_STATUS_OK);
+      ASSERT_EQ(te_tensor_borrow(context, TE_DTYPE_FLOAT32, 3, shape, nullptr, x.data(), &in),
+                TE_STATUS_OK);
+      ASSERT_EQ(te_tensor_borrow(context, TE_DTYPE_FLOAT32, 3, shape, nullptr, y.data(), &out),
+                TE_STATUS_OK);
       te_forward_args args;
       ASSERT_EQ(te_forward_args_init(&args), TE_STATUS_OK);
       args.input = in;
       args.output = out;
-      for (int i = 0; i < 20; ++i) ASSERT_EQ(te_forward(layer, &args, nullptr), TE_STATUS_OK) << te_last_error_message();
+      for (int i = 0; i < 20; ++i)
+        ASSERT_EQ(te_forward(layer, &args, nullptr), TE_STATUS_OK) << te_last_error_message();
       result = y;
       te_tensor_destroy(in);
       te_tensor_destroy(out);

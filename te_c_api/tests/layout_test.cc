@@ -1,11 +1,11 @@
-// Layout of ABI version 1, field by field: a field that moves or changes size would break every compiled client.
-// Later versions only add lines.
+// Layout of ABI version 1, field by field: a field that moves or changes size would break every
+// compiled client. Later versions only add lines.
 #include <cstddef>
 
 #include "gtest/gtest.h"
 #include "te/te.h"
 
-#define EXPECT_FIELD(type, field, offset, size)      \
+#define EXPECT_FIELD(type, field, offset, size)     \
   EXPECT_EQ(offsetof(type, field), size_t{offset}); \
   EXPECT_EQ(sizeof(type::field), size_t{size})
 

@@ -1,4 +1,5 @@
-// Llama through the C ABI: a golden checkpoint trains as Hugging Face trains it, and comes back from disk.
+// Llama through the C ABI: a golden checkpoint trains as Hugging Face trains it, and comes back
+// from disk.
 #include <gtest/gtest.h>
 
 #include <cstdlib>
@@ -34,7 +35,8 @@ class LlamaTest : public testing::Test {
     ASSERT_EQ(te_llama_options_init(&options_), TE_STATUS_OK);
     options_.params_dtype = TE_DTYPE_FLOAT32;
     ASSERT_EQ(te_llama_batch_init(&batch_), TE_STATUS_OK);
-    const std::vector<double> prompt = JsonNumbers(std::string(kGolden) + "/expected.json", "prompt");
+    const std::vector<double> prompt =
+        JsonNumbers(std::string(kGolden) + "/expected.json", "prompt");
     ids_.assign(prompt.begin(), prompt.end());
     batch_.batch_size = 1;
     batch_.sequence_length = static_cast<int64_t>(ids_.size());
@@ -45,7 +47,8 @@ class LlamaTest : public testing::Test {
     te_context_destroy(context_);
   }
   void Load(const std::string& directory) {
-    ASSERT_EQ(te_llama_load(context_, directory.c_str(), &options_, &llama_), TE_STATUS_OK) << te_last_error_message();
+    ASSERT_EQ(te_llama_load(context_, directory.c_str(), &options_, &llama_), TE_STATUS_OK)
+        << te_last_error_message();
   }
   double Loss() {
     double loss = -1;
@@ -54,7 +57,8 @@ class LlamaTest : public testing::Test {
   }
   static void ExpectError(te_status got, te_status expected, const std::string& part) {
     EXPECT_EQ(got, expected) << te_last_error_message();
-    EXPECT_NE(std::string(te_last_error_message()).find(part), std::string::npos) << te_last_error_message();
+    EXPECT_NE(std::string(te_last_error_message()).find(part), std::string::npos)
+        << te_last_error_message();
   }
 
   te_context* context_ = nullptr;
@@ -70,7 +74,8 @@ TEST_F(LlamaTest, StepsLowerTheLossAndTheResultLoadsBack) {
   te_llama_step_result result;
   ASSERT_EQ(te_llama_step_result_init(&result), TE_STATUS_OK);
   for (int i = 0; i < 5; ++i) {
-    ASSERT_EQ(te_llama_step(llama_, &batch_, 1, 1e-3, 1.0, &result), TE_STATUS_OK) << te_last_error_message();
+    ASSERT_EQ(te_llama_step(llama_, &batch_, 1, 1e-3, 1.0, &result), TE_STATUS_OK)
+        << te_last_error_message();
     if (i == 0) {
       EXPECT_NEAR(result.loss, before, 1e-5 * before);
     }
@@ -109,12 +114,14 @@ TEST_F(LlamaTest, MicroBatchesOfAStepAreOneBatch) {
   ASSERT_EQ(te_llama_step_result_init(&one), TE_STATUS_OK);
   ASSERT_EQ(te_llama_step_result_init(&two), TE_STATUS_OK);
   Load(std::string(kGolden) + "/checkpoint");
-  ASSERT_EQ(te_llama_step(llama_, &whole, 1, 1e-3, 0, &one), TE_STATUS_OK) << te_last_error_message();
+  ASSERT_EQ(te_llama_step(llama_, &whole, 1, 1e-3, 0, &one), TE_STATUS_OK)
+      << te_last_error_message();
   const double loss_one = Loss();
   te_llama_destroy(llama_);
   llama_ = nullptr;
   Load(std::string(kGolden) + "/checkpoint");
-  ASSERT_EQ(te_llama_step(llama_, halves, 2, 1e-3, 0, &two), TE_STATUS_OK) << te_last_error_message();
+  ASSERT_EQ(te_llama_step(llama_, halves, 2, 1e-3, 0, &two), TE_STATUS_OK)
+      << te_last_error_message();
   EXPECT_NEAR(two.loss, one.loss, 1e-5 * one.loss);
   EXPECT_NEAR(two.grad_norm, one.grad_norm, 1e-4 * one.grad_norm);
   EXPECT_EQ(two.token_count, one.token_count);
@@ -122,10 +129,12 @@ TEST_F(LlamaTest, MicroBatchesOfAStepAreOneBatch) {
 }
 
 TEST_F(LlamaTest, ErrorsNameWhatIsWrong) {
-  ExpectError(te_llama_load(context_, "tests/golden", &options_, &llama_), TE_STATUS_NOT_FOUND, "config.json");
+  ExpectError(te_llama_load(context_, "tests/golden", &options_, &llama_), TE_STATUS_NOT_FOUND,
+              "config.json");
   EXPECT_EQ(llama_, nullptr);
   options_.path = 5;
-  ExpectError(te_llama_load(context_, kGolden, &options_, &llama_), TE_STATUS_INVALID_ARGUMENT, "options->path is 5");
+  ExpectError(te_llama_load(context_, kGolden, &options_, &llama_), TE_STATUS_INVALID_ARGUMENT,
+              "options->path is 5");
   options_.path = TE_LLAMA_PATH_TE;
   Load(std::string(kGolden) + "/checkpoint");
   double loss = -3;
@@ -134,16 +143,19 @@ TEST_F(LlamaTest, ErrorsNameWhatIsWrong) {
   ids_[2] = 3;
   const std::vector<int32_t> none(ids_.size(), -100);
   batch_.labels = none.data();
-  ExpectError(te_llama_loss(llama_, &batch_, &loss), TE_STATUS_INVALID_ARGUMENT, "no label is counted");
+  ExpectError(te_llama_loss(llama_, &batch_, &loss), TE_STATUS_INVALID_ARGUMENT,
+              "no label is counted");
   batch_.labels = nullptr;
   const std::vector<int32_t> bad_mask(ids_.size(), 2);
   batch_.attention_mask = bad_mask.data();
-  ExpectError(te_llama_loss(llama_, &batch_, &loss), TE_STATUS_INVALID_ARGUMENT, "attention_mask[0] is 2");
+  ExpectError(te_llama_loss(llama_, &batch_, &loss), TE_STATUS_INVALID_ARGUMENT,
+              "attention_mask[0] is 2");
   EXPECT_EQ(loss, -3);
   te_llama_save_options save;
   ASSERT_EQ(te_llama_save_options_init(&save), TE_STATUS_OK);
   save.save_dtype = TE_DTYPE_INT32;
-  ExpectError(te_llama_save(llama_, "/nonexistent/x", &save), TE_STATUS_INVALID_ARGUMENT, "save_dtype");
+  ExpectError(te_llama_save(llama_, "/nonexistent/x", &save), TE_STATUS_INVALID_ARGUMENT,
+              "save_dtype");
 }
 
 }  // namespace

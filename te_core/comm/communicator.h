@@ -1,5 +1,5 @@
-// Collective communication among the processes of one group. NCCL on GPUs and MPI on CPUs will stand behind it; a group of
-// one needs neither.
+// Collective communication among the processes of one group. NCCL on GPUs and MPI on CPUs will
+// stand behind it; a group of one needs neither.
 #pragma once
 
 #include <cstdint>
@@ -25,7 +25,8 @@ class Communicator {
   virtual Status ReduceScatter(const Exec& exec, ConstTensorView in, TensorView out) = 0;
 };
 
-// The groups that layers see through their context, from the first day on. Null means a group of one. The caller owns them.
+// The groups that layers see through their context, from the first day on. Null means a group of
+// one. The caller owns them.
 struct ProcessGroups {
   Communicator* data = nullptr;
   Communicator* tensor = nullptr;

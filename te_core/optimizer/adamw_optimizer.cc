@@ -47,6 +47,7 @@ StatusOr<std::unique_ptr<AdamWOptimizer>> AdamWOptimizer::Create(
   if (context == nullptr) return InvalidArgument("AdamW: context is null");
   TE_RETURN_IF_ERROR(CheckOptions(options));
   std::unique_ptr<AdamWOptimizer> optimizer(new AdamWOptimizer(context, options));
+  TE_ASSIGN_OR_RETURN(optimizer->step_, context->NewZeroTensor(DType::kInt64, {1}));
   for (size_t i = 0; i < parameters.size(); ++i) {
     Parameter* parameter = parameters[i];
     if (parameter == nullptr)
@@ -100,9 +101,14 @@ Status AdamWOptimizer::Step(const StepInputs& inputs) {
                                                      &scalars->learning_rate, sizeof(float)));
   TE_RETURN_IF_ERROR(ReduceOverRanks());
   if (inputs.max_grad_norm > 0 || inputs.want_grad_norm) TE_RETURN_IF_ERROR(SumGradientSquares());
-  TE_RETURN_IF_ERROR(context_->kernels().step_update(
+  // The context's scalars serve whichever optimizer steps: each brings its own count of steps.
+  const KernelTable& kernels = context_->kernels();
+  const TensorView step(&scalars->step, DType::kInt64, {1});
+  TE_RETURN_IF_ERROR(kernels.cast(context_->exec(), {.x = step_, .y = step}));
+  TE_RETURN_IF_ERROR(kernels.step_update(
       context_->exec(),
       {.scalars = scalars, .max_grad_norm = inputs.max_grad_norm, .rng_advance = kRngAdvance}));
+  TE_RETURN_IF_ERROR(kernels.cast(context_->exec(), {.x = step, .y = step_.view()}));
   for (const State& state : states_) TE_RETURN_IF_ERROR(Update(state));
   return OkStatus();
 }

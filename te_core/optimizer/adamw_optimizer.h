@@ -92,6 +92,7 @@ class AdamWOptimizer {
 
   Context* context_;
   AdamWOptions options_;
+  Tensor step_;  // int64 [1], device memory: updates made so far
   std::vector<State> states_;
 };
 

@@ -1,5 +1,5 @@
-// Element-wise sum: out = a + b. Dense tensors of one shape and one dtype of {float32, bfloat16}; arithmetic in
-// float32; out may be a or b.
+// Element-wise sum: out = a + b. Dense tensors of one shape and one dtype of {float32, bfloat16};
+// arithmetic in float32; out may be a or b.
 #pragma once
 
 #include "te_kernels/base/exec.h"

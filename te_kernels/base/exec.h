@@ -13,9 +13,9 @@ class LibraryState {
 };
 
 struct Exec {
-  void* stream = nullptr;            // cudaStream_t; null on the CPU, where calls are synchronous
-  int num_threads = 1;               // OpenMP threads of the CPU backend
-  Arena* scratch = nullptr;          // temporaries: take an ArenaScope
+  void* stream = nullptr;    // cudaStream_t; null on the CPU, where calls are synchronous
+  int num_threads = 1;       // OpenMP threads of the CPU backend
+  Arena* scratch = nullptr;  // temporaries: take an ArenaScope
   LibraryState* libraries = nullptr;
 };
 

@@ -22,7 +22,8 @@ StatusOr<void*> Arena::Allocate(size_t bytes) {
     offset_ = 0;
   }
   if (block_ == blocks_.size()) {
-    const size_t block_size = std::max({size, kSmallestBlock, capacity_bytes() / 2 / kAlignment * kAlignment});
+    const size_t block_size =
+        std::max({size, kSmallestBlock, capacity_bytes() / 2 / kAlignment * kAlignment});
     TE_ASSIGN_OR_RETURN(void* data, resource_->Allocate(block_size));
     blocks_.push_back({static_cast<char*>(data), block_size});
     offset_ = 0;

@@ -19,8 +19,8 @@ class MemoryResource {
   virtual void Free(void* pointer, size_t bytes) = 0;
 };
 
-// Bump allocation with marks. Grows by whole blocks; Reset() merges them into one, so that work of a
-// size seen before allocates nothing. Every pointer is aligned to 256 bytes. Thread-compatible.
+// Bump allocation with marks. Grows by whole blocks; Reset() merges them into one, so that work of
+// a size seen before allocates nothing. Every pointer is aligned to 256 bytes. Thread-compatible.
 class Arena {
  public:
   struct Mark {

@@ -8,9 +8,9 @@
 
 namespace te {
 
-// Calls body(begin, end) on disjoint ranges that cover [0, count). The split never changes results as
-// long as body treats indices independently: reductions across indices must split the other axis.
-// `grain`: indices below which a second thread does not pay.
+// Calls body(begin, end) on disjoint ranges that cover [0, count). The split never changes results
+// as long as body treats indices independently: reductions across indices must split the other
+// axis. `grain`: indices below which a second thread does not pay.
 template <typename Body>
 void ParallelFor(const Exec& exec, int64_t count, int64_t grain, const Body& body) {
   const int64_t wanted = std::max<int64_t>(1, count / std::max<int64_t>(1, grain));

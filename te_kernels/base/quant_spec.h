@@ -1,5 +1,5 @@
-// How a tensor is to be written, and what a GEMM eats. Recipes (te_core/recipe) hand out QuantSpecs by
-// role; layers pass them on without looking; operations write what they say.
+// How a tensor is to be written, and what a GEMM eats. Recipes (te_core/recipe) hand out QuantSpecs
+// by role; layers pass them on without looking; operations write what they say.
 #pragma once
 
 #include "te_kernels/base/status.h"
@@ -47,8 +47,9 @@ struct Operand {
 // For backends without a quantizing path: refuses by name.
 inline Status RequireDense(const char* operation, const char* argument, QuantFormat format) {
   if (format == QuantFormat::kNone) return OkStatus();
-  return Unsupported("{}: {} is a quantized tensor (format {}), which this backend does not take yet",
-                     operation, argument, static_cast<int>(format));
+  return Unsupported(
+      "{}: {} is a quantized tensor (format {}), which this backend does not take yet", operation,
+      argument, static_cast<int>(format));
 }
 
 }  // namespace te

@@ -12,7 +12,8 @@ std::string BasicView<Void>::ToString() const {
   if (!defined()) return "nothing";
   std::string text = fmt::format("{} {}", Name(dtype_), shape_.ToString());
   if (!IsDense()) {
-    text += fmt::format(" strides [{}]", fmt::join(strides_.begin(), strides_.begin() + rank(), ", "));
+    text +=
+        fmt::format(" strides [{}]", fmt::join(strides_.begin(), strides_.begin() + rank(), ", "));
   }
   return text;
 }

@@ -53,19 +53,21 @@ class BasicView {
  public:
   BasicView() = default;
   // Dense, row-major.
-  BasicView(Void* data, DType dtype, const Shape& shape) : data_(data), dtype_(dtype), shape_(shape) {
+  BasicView(Void* data, DType dtype, const Shape& shape)
+      : data_(data), dtype_(dtype), shape_(shape) {
     int64_t stride = 1;
     for (int i = shape.rank() - 1; i >= 0; --i) {
       strides_[i] = stride;
       stride *= shape[i];
     }
   }
-  BasicView(Void* data, DType dtype, const Shape& shape, const std::array<int64_t, kMaxRank>& strides)
+  BasicView(Void* data, DType dtype, const Shape& shape,
+            const std::array<int64_t, kMaxRank>& strides)
       : data_(data), dtype_(dtype), shape_(shape), strides_(strides) {}
   // A writable view reads as well.
   template <typename Other>
-    requires(std::is_const_v<Void> && std::is_same_v<Other, void>)
-  BasicView(const BasicView<Other>& other)
+  requires(std::is_const_v<Void>&& std::is_same_v<Other, void>)
+      BasicView(const BasicView<Other>& other)
       : BasicView(other.data(), other.dtype(), other.shape(), other.strides()) {}
 
   bool defined() const { return data_ != nullptr; }
@@ -127,7 +129,8 @@ class BasicView {
   }
   // The same dense memory under another shape of as many elements.
   BasicView Reshape(const Shape& shape) const { return BasicView(data_, dtype_, shape); }
-  // Dimension `axis` split into (outer, inner): shape grows by one dimension. Works on strided views.
+  // Dimension `axis` split into (outer, inner): shape grows by one dimension. Works on strided
+  // views.
   BasicView Split(int axis, int64_t outer, int64_t inner) const {
     int64_t dims[kMaxRank];
     std::array<int64_t, kMaxRank> strides{};

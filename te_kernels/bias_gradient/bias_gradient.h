@@ -1,5 +1,6 @@
-// Gradient of a bias: dbias[n] (+)= sum_t dy[t, n]. dy [T, N] of {float32, bfloat16}, inner stride 1; dbias [N] of that
-// dtype or float32. Sum in float32 in a fixed order: bitwise repeatable, for any number of threads.
+// Gradient of a bias: dbias[n] (+)= sum_t dy[t, n]. dy [T, N] of {float32, bfloat16}, inner stride
+// 1; dbias [N] of that dtype or float32. Sum in float32 in a fixed order: bitwise repeatable, for
+// any number of threads.
 #pragma once
 
 #include "te_kernels/base/exec.h"

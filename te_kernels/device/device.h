@@ -13,13 +13,15 @@ class Device : public MemoryResource {
  public:
   virtual const char* name() const = 0;  // "cpu", "cuda"
   virtual const KernelTable& kernels() const = 0;
-  // Whether the host may read and write this device's memory by pointer: files are then read straight into their place.
+  // Whether the host may read and write this device's memory by pointer: files are then read
+  // straight into their place.
   virtual bool host_accessible() const { return false; }
   virtual int default_threads() const = 0;  // as many as this process may run on
-  // A new state for one context (oneDNN's engine and cached primitives); used by one thread at a time.
+  // A new state for one context (oneDNN's engine and cached primitives); used by one thread at a
+  // time.
   virtual StatusOr<std::unique_ptr<LibraryState>> NewLibraryState() = 0;
-  // Copies between host and device memory (either may be the same memory on the CPU), ordered on the stream; the host
-  // buffer may be reused when the call returns.
+  // Copies between host and device memory (either may be the same memory on the CPU), ordered on
+  // the stream; the host buffer may be reused when the call returns.
   virtual Status CopyToHost(const Exec& exec, const void* device, void* host, size_t bytes) = 0;
   virtual Status CopyFromHost(const Exec& exec, const void* host, void* device, size_t bytes) = 0;
   virtual Status Zero(const Exec& exec, void* device, size_t bytes) = 0;

@@ -1,4 +1,5 @@
-// The operations of one device, bound once when the device is made. Nothing above te_kernels asks "which device?".
+// The operations of one device, bound once when the device is made. Nothing above te_kernels asks
+// "which device?".
 #pragma once
 
 #include "te_kernels/activation/activation.h"

@@ -11,7 +11,8 @@ namespace te::test {
 // Not movable: the Exec points into it.
 class OnednnExec {
  public:
-  explicit OnednnExec(int num_threads = 1, bool native_bf16 = true) : base_(num_threads), exec_(base_.exec()) {
+  explicit OnednnExec(int num_threads = 1, bool native_bf16 = true)
+      : base_(num_threads), exec_(base_.exec()) {
     auto state = NewOnednnState();
     if (!state.ok()) return;  // the operations then say that they have no state
     libraries_ = std::move(state).value();

@@ -1,5 +1,6 @@
-// Element-wise product: out = a * b. Dense tensors of one shape and one dtype of {float32, bfloat16}; arithmetic in
-// float32; out may be a or b. (Its gradient is two more products: da = dout * b, db = dout * a.)
+// Element-wise product: out = a * b. Dense tensors of one shape and one dtype of {float32,
+// bfloat16}; arithmetic in float32; out may be a or b. (Its gradient is two more products: da =
+// dout * b, db = dout * a.)
 #pragma once
 
 #include "te_kernels/base/exec.h"

@@ -1,7 +1,8 @@
-// Fills a dense tensor with random numbers of a named sequence (philox.h): normal(mean, std) by Box and Muller from numbers
-// 2i and 2i + 1 for elements 2i (cosine) and 2i + 1 (sine), or uniform in [low, high). Element i depends on
-// (seed, stream, offset, i) alone. dtypes {float32, bfloat16}. u1 = (number + 0.5) 2^-32, u2 likewise, in double. Uniform:
-// low + (high - low) Philox::ToUniform(number i); what would round up to high becomes the number below it.
+// Fills a dense tensor with random numbers of a named sequence (philox.h): normal(mean, std) by Box
+// and Muller from numbers 2i and 2i + 1 for elements 2i (cosine) and 2i + 1 (sine), or uniform in
+// [low, high). Element i depends on (seed, stream, offset, i) alone. dtypes {float32, bfloat16}. u1
+// = (number + 0.5) 2^-32, u2 likewise, in double. Uniform: low + (high - low)
+// Philox::ToUniform(number i); what would round up to high becomes the number below it.
 #pragma once
 
 #include "te_kernels/base/exec.h"

@@ -1,19 +1,25 @@
-/* te: transformer layers with BF16 and FP8 training, and Llama models on top of them, behind a stable C ABI.
+/* te: transformer layers with BF16 and FP8 training, and Llama models on top of them, behind a
+ * stable C ABI.
  *
  * Rules that hold for every declaration here:
- *  - Every function returns a te_status (but for the few that cannot fail). 0 is success; status values are never reused. On failure
- *    te_last_error_message() names the argument, its value and what was expected, and no output has been written.
- *  - Handles are opaque. *_create makes one and hands its ownership to the caller; *_destroy takes it back (NULL is fine). A handle of
- *    another type, or a NULL where a handle is needed, is TE_STATUS_INVALID_ARGUMENT, never a crash. A destroyed handle must not be used.
- *  - Everything made from a context must be destroyed before the context.
- *  - A context, and all that is made from it, is used by one thread at a time. Different contexts may be used by different threads at
- *    the same time. The error message is thread-local.
- *  - Option structs begin with struct_size and are filled with defaults by their *_options_init / *_args_init. They grow only at the end: a
- *    program compiled against an older header runs with a newer library (the new fields keep their defaults), and a newer struct is
- *    accepted by an older library as long as the fields that it does not know are zero.
- *  - Strings are UTF-8, NUL-terminated and copied; those handed out belong to the library and live as long as the comment says.
- *  - Booleans are int32_t: 0 or 1; another value is refused. Reserved fields are 0.
- *  - No exception, exit, print or signal leaves the library.
+ *
+ * - Every function returns a te_status (but for the few that cannot fail). 0 is success; status
+ *   values are never reused. On failure te_last_error_message() names the argument, its value and
+ *   what was expected, and no output has been written.
+ * - Handles are opaque. *_create makes one and hands its ownership to the caller; *_destroy takes
+ *   it back (NULL is fine). A handle of another type, or a NULL where a handle is needed, is
+ *   TE_STATUS_INVALID_ARGUMENT, never a crash. A destroyed handle must not be used.
+ * - Everything made from a context must be destroyed before the context.
+ * - A context, and all that is made from it, is used by one thread at a time. Different contexts
+ *   may be used by different threads at the same time. The error message is thread-local.
+ * - Option structs begin with struct_size and are filled with defaults by their *_options_init or
+ *   *_args_init. They grow only at the end: a program compiled against an older header runs with a
+ *   newer library (the new fields keep their defaults), and a newer struct is accepted by an older
+ *   library as long as the fields that it does not know are zero.
+ * - Strings are UTF-8, NUL-terminated and copied; those handed out belong to the library and live
+ *   as long as the comment says.
+ * - Booleans are int32_t: 0 or 1; another value is refused. Reserved fields are 0.
+ * - No exception, exit, print or signal leaves the library.
  *
  * This header compiles as C11 and as C++17.
  */
@@ -36,7 +42,7 @@
 extern "C" {
 #endif
 
-/* ---- Version, status ------------------------------------------------------------------------------------------------------------- */
+/* ---- Version, status ---- */
 
 /* Grows by one whenever something is added; nothing is ever removed or changed in meaning. */
 #define TE_ABI_VERSION 1
@@ -57,12 +63,14 @@ typedef int32_t te_status;
 #define TE_STATUS_FAILED_PRECONDITION 7
 #define TE_STATUS_INTERNAL 8
 
-/* "INVALID_ARGUMENT"; "UNKNOWN" for a number that this library does not know. Static. Cannot fail. Any thread. */
+/* "INVALID_ARGUMENT"; "UNKNOWN" for a number that this library does not know. Static. Cannot fail.
+ * Any thread. */
 TE_API const char* te_status_name(te_status status);
-/* Why this thread's last failing call failed; "" before the first failure. Lives until this thread's next failing call. Cannot fail. */
+/* Why this thread's last failing call failed; "" before the first failure. Lives until this
+ * thread's next failing call. Cannot fail. */
 TE_API const char* te_last_error_message(void);
 
-/* ---- Types ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- Types ---- */
 
 typedef int32_t te_dtype;
 #define TE_DTYPE_FLOAT32 0
@@ -78,24 +86,25 @@ typedef int32_t te_dtype;
 /* Most dimensions that a tensor has. */
 #define TE_MAX_RANK 5
 
-typedef struct te_context te_context;             /* a device, its memory, libraries and random numbers */
-typedef struct te_tensor te_tensor;               /* a view of memory, owned or borrowed */
-typedef struct te_fp8_recipe te_fp8_recipe;       /* in which precision the tensors of layers are kept */
-typedef struct te_layer te_layer;                 /* a layer and its parameters */
-typedef struct te_saved te_saved;                 /* what one forward pass left for its backward pass */
-typedef struct te_optimizer te_optimizer;         /* AdamW over a layer's parameters */
-typedef struct te_llama te_llama;                 /* a Llama model with its optimizer */
-typedef struct te_process_group te_process_group; /* a communicator; none can be made yet: pass NULL (a group of one) */
+typedef struct te_context te_context;       /* a device, its memory, libraries and random numbers */
+typedef struct te_tensor te_tensor;         /* a view of memory, owned or borrowed */
+typedef struct te_fp8_recipe te_fp8_recipe; /* in which precision the tensors of layers are kept */
+typedef struct te_layer te_layer;           /* a layer and its parameters */
+typedef struct te_saved te_saved;           /* what one forward pass left for its backward pass */
+typedef struct te_optimizer te_optimizer;   /* AdamW over a layer's parameters */
+typedef struct te_llama te_llama;           /* a Llama model with its optimizer */
+typedef struct te_process_group
+    te_process_group; /* a communicator; none can be made yet: pass NULL (a group of one) */
 
-/* ---- Context --------------------------------------------------------------------------------------------------------------------- */
+/* ---- Context ---- */
 
 typedef struct te_context_options {
   size_t struct_size;
   const char* device;  /* "cpu" */
   int32_t num_threads; /* CPU threads; 0: as many as the process may run on */
   int32_t reserved;
-  uint64_t seed;       /* of initialization, dropout and stochastic rounding */
-  void* stream;        /* the caller's cudaStream_t; NULL: the context's own. NULL on the CPU */
+  uint64_t seed; /* of initialization, dropout and stochastic rounding */
+  void* stream;  /* the caller's cudaStream_t; NULL: the context's own. NULL on the CPU */
   te_process_group* data_group;
   te_process_group* tensor_group;
   te_process_group* context_group;
@@ -109,43 +118,58 @@ TE_API te_status te_context_create(const te_context_options* options, te_context
 TE_API void te_context_destroy(te_context* context);
 /* Waits for all work of this context (the CPU has none left by then). */
 TE_API te_status te_context_synchronize(te_context* context);
-/* Bytes of device memory that the context holds now, the most it has held, and how often it asked the device for memory (which stays the
- * same over a step whose shapes were seen before). Each output may be NULL. */
-TE_API te_status te_context_memory(te_context* context, uint64_t* bytes, uint64_t* peak_bytes, int64_t* allocations);
+/* Bytes of device memory that the context holds now, the most it has held, and how often it asked
+ * the device for memory (which stays the same over a step whose shapes were seen before). Each
+ * output may be NULL. */
+TE_API te_status te_context_memory(te_context* context, uint64_t* bytes, uint64_t* peak_bytes,
+                                   int64_t* allocations);
 
-/* ---- Tensors --------------------------------------------------------------------------------------------------------------------- */
+/* ---- Tensors ---- */
 
-/* A dense, row-major tensor of the context's device, contents undefined; the handle owns the memory. */
-TE_API te_status te_tensor_create(te_context* context, te_dtype dtype, int32_t rank, const int64_t* shape, te_tensor** out);
-/* A view of the caller's memory on the context's device, which must outlive the handle. strides: in elements, NULL = dense; at most one
- * of a dimension's stride and extent may let elements overlap: negative strides are refused. */
-TE_API te_status te_tensor_borrow(te_context* context, te_dtype dtype, int32_t rank, const int64_t* shape, const int64_t* strides,
-                                  void* data, te_tensor** out);
+/* A dense, row-major tensor of the context's device, contents undefined; the handle owns the
+ * memory. */
+TE_API te_status te_tensor_create(te_context* context, te_dtype dtype, int32_t rank,
+                                  const int64_t* shape, te_tensor** out);
+/* A view of the caller's memory on the context's device, which must outlive the handle. strides: in
+ * elements, NULL = dense; at most one of a dimension's stride and extent may let elements overlap:
+ * negative strides are refused. */
+TE_API te_status te_tensor_borrow(te_context* context, te_dtype dtype, int32_t rank,
+                                  const int64_t* shape, const int64_t* strides, void* data,
+                                  te_tensor** out);
 TE_API void te_tensor_destroy(te_tensor* tensor);
 TE_API te_status te_tensor_dtype(const te_tensor* tensor, te_dtype* out);
 TE_API te_status te_tensor_rank(const te_tensor* tensor, int32_t* out);
 /* Writes rank values. capacity: how many fit; smaller than the rank is refused. */
 TE_API te_status te_tensor_shape(const te_tensor* tensor, int32_t capacity, int64_t* out);
 TE_API te_status te_tensor_strides(const te_tensor* tensor, int32_t capacity, int64_t* out);
-/* Address of the first element, in device memory. Read only for a parameter's or gradient's view. */
+/* Address of the first element, in device memory. Read only for a parameter's or gradient's view.
+ */
 TE_API te_status te_tensor_data(const te_tensor* tensor, void** out);
-/* Copies all elements, row-major, between the tensor and host memory; bytes must be elements x element size. Returns when done. Writing
- * through a parameter's view is refused: te_layer_set_parameter does it. */
+/* Copies all elements, row-major, between the tensor and host memory; bytes must be elements x
+ * element size. Returns when done. Writing through a parameter's view is refused:
+ * te_layer_set_parameter does it. */
 TE_API te_status te_tensor_read(const te_tensor* tensor, void* host, size_t bytes);
 TE_API te_status te_tensor_write(te_tensor* tensor, const void* host, size_t bytes);
 
-/* DLPack (https://dmlc.github.io/dlpack): both structs are declared by dlpack.h, which te neither needs nor installs. */
+/* DLPack (https://dmlc.github.io/dlpack): both structs are declared by dlpack.h, which te neither
+ * needs nor installs. */
 struct DLManagedTensor;
 struct DLManagedTensorVersioned;
-/* On success the new handle owns *managed and calls its deleter when destroyed; on failure the caller still owns it. */
-TE_API te_status te_tensor_from_dlpack(te_context* context, struct DLManagedTensor* managed, te_tensor** out);
-TE_API te_status te_tensor_from_dlpack_versioned(te_context* context, struct DLManagedTensorVersioned* managed, te_tensor** out);
-/* Exports a view; the tensor's memory stays alive until both the handle is destroyed and the consumer has called the deleter. A
- * parameter's view is exported read only: te_tensor_to_dlpack, which cannot say so, refuses it. */
+/* On success the new handle owns *managed and calls its deleter when destroyed; on failure the
+ * caller still owns it. */
+TE_API te_status te_tensor_from_dlpack(te_context* context, struct DLManagedTensor* managed,
+                                       te_tensor** out);
+TE_API te_status te_tensor_from_dlpack_versioned(te_context* context,
+                                                 struct DLManagedTensorVersioned* managed,
+                                                 te_tensor** out);
+/* Exports a view; the tensor's memory stays alive until both the handle is destroyed and the
+ * consumer has called the deleter. A parameter's view is exported read only: te_tensor_to_dlpack,
+ * which cannot say so, refuses it. */
 TE_API te_status te_tensor_to_dlpack(te_tensor* tensor, struct DLManagedTensor** out);
-TE_API te_status te_tensor_to_dlpack_versioned(te_tensor* tensor, struct DLManagedTensorVersioned** out);
+TE_API te_status te_tensor_to_dlpack_versioned(te_tensor* tensor,
+                                               struct DLManagedTensorVersioned** out);
 
-/* ---- Recipes --------------------------------------------------------------------------------------------------------------------- */
+/* ---- Recipes ---- */
 
 /* Kinds of recipe. Later versions add FP8 ones. */
 #define TE_FP8_RECIPE_NONE 0 /* every tensor in its own dtype: FP32 and BF16 training */
@@ -157,24 +181,27 @@ typedef struct te_fp8_recipe_options {
 } te_fp8_recipe_options;
 
 TE_API te_status te_fp8_recipe_options_init(te_fp8_recipe_options* options);
-TE_API te_status te_fp8_recipe_create(te_context* context, const te_fp8_recipe_options* options, te_fp8_recipe** out);
+TE_API te_status te_fp8_recipe_create(te_context* context, const te_fp8_recipe_options* options,
+                                      te_fp8_recipe** out);
 TE_API void te_fp8_recipe_destroy(te_fp8_recipe* recipe);
 
 typedef struct te_quantization_options {
   size_t struct_size;
   int32_t training;            /* 1 */
   int32_t calibrating;         /* 0; 1 needs an FP8 recipe */
-  int32_t is_first_microbatch; /* 1: quantized copies of the weights are made anew; 0: those of the step's first micro-batch serve */
+  int32_t is_first_microbatch; /* 1: quantized copies of the weights are made anew; 0: those of the
+                                  step's first micro-batch serve */
   int32_t reserved;
 } te_quantization_options;
 
 TE_API te_status te_quantization_options_init(te_quantization_options* options);
-/* Layers of the context run under `recipe` until the matching _end. Scopes nest; the recipe must outlive its scope. Without a scope layers
- * run in their own dtype. */
-TE_API te_status te_quantization_begin(te_context* context, te_fp8_recipe* recipe, const te_quantization_options* options);
+/* Layers of the context run under `recipe` until the matching _end. Scopes nest; the recipe must
+ * outlive its scope. Without a scope layers run in their own dtype. */
+TE_API te_status te_quantization_begin(te_context* context, te_fp8_recipe* recipe,
+                                       const te_quantization_options* options);
 TE_API te_status te_quantization_end(te_context* context);
 
-/* ---- Layers ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- Layers ---- */
 
 #define TE_LAYER_TRANSFORMER_LAYER 0
 #define TE_LAYER_MULTIHEAD_ATTENTION 1
@@ -203,7 +230,8 @@ TE_API te_status te_quantization_end(te_context* context);
 #define TE_ACTIVATION_SWIGLU 10
 #define TE_ACTIVATION_CLAMPED_SWIGLU 11
 
-#define TE_FORMAT_BSHD 0 /* [batch, sequence, heads, head_dim]; hidden states [batch, sequence, hidden] */
+/* [batch, sequence, heads, head_dim]; hidden states [batch, sequence, hidden] */
+#define TE_FORMAT_BSHD 0
 #define TE_FORMAT_SBHD 1
 
 #define TE_MASK_NO_MASK 0
@@ -214,34 +242,35 @@ TE_API te_status te_quantization_end(te_context* context);
 #define TE_MASK_PADDING_CAUSAL_BOTTOM_RIGHT 5
 #define TE_MASK_ARBITRARY 6
 
-/* Options carry Transformer Engine's names and defaults. Each kind reads the fields of its group; a field of another group that is not at its
- * default is refused by name. */
+/* Options carry Transformer Engine's names and defaults. Each kind reads the fields of its group; a
+ * field of another group that is not at its default is refused by name. */
 typedef struct te_layer_options {
   size_t struct_size;
   int32_t kind;
-  te_dtype params_dtype;      /* TE_DTYPE_FLOAT32 (default) or TE_DTYPE_BFLOAT16: of parameters, activations and gradients */
-  const char* name;           /* used in messages; NULL: the kind's name */
+  te_dtype params_dtype; /* TE_DTYPE_FLOAT32 (default) or TE_DTYPE_BFLOAT16: of parameters,
+                            activations and gradients */
+  const char* name;      /* used in messages; NULL: the kind's name */
   /* TransformerLayer, MultiheadAttention, LayerNormMLP, norms: */
   int64_t hidden_size;
   /* TransformerLayer, LayerNormMLP: */
   int64_t ffn_hidden_size;
   /* TransformerLayer, MultiheadAttention, DotProductAttention: */
   int64_t num_attention_heads;
-  int64_t num_gqa_groups;     /* 0: num_attention_heads */
-  int64_t kv_channels;        /* head_dim; 0: hidden_size / num_attention_heads */
+  int64_t num_gqa_groups; /* 0: num_attention_heads */
+  int64_t kv_channels;    /* head_dim; 0: hidden_size / num_attention_heads */
   /* Linear, LayerNormLinear: */
   int64_t in_features;
   int64_t out_features;
   /* Embedding: */
   int64_t vocab_size;
   /* all with a norm: */
-  double layernorm_epsilon;   /* 1e-5 */
-  int32_t normalization;      /* TE_NORMALIZATION_LAYERNORM, as in Transformer Engine */
+  double layernorm_epsilon; /* 1e-5 */
+  int32_t normalization;    /* TE_NORMALIZATION_LAYERNORM, as in Transformer Engine */
   int32_t zero_centered_gamma;
   /* all with a GEMM: */
-  int32_t bias;               /* 1, as in Transformer Engine */
+  int32_t bias; /* 1, as in Transformer Engine */
   /* TransformerLayer, LayerNormMLP: */
-  int32_t activation;         /* TE_ACTIVATION_GELU, as in Transformer Engine */
+  int32_t activation; /* TE_ACTIVATION_GELU, as in Transformer Engine */
   /* TransformerLayer, MultiheadAttention, DotProductAttention: */
   int32_t self_attn_mask_type; /* TE_MASK_CAUSAL */
   int32_t attn_input_format;   /* TE_FORMAT_SBHD, as in Transformer Engine */
@@ -249,21 +278,25 @@ typedef struct te_layer_options {
   int64_t window_size_right;   /* -1: infinite */
   double attention_dropout;    /* 0.1, as in Transformer Engine */
   double softmax_scale;        /* DotProductAttention; 0: 1 / sqrt(head_dim) */
-  int32_t fuse_qkv_params;     /* 0: parameters query_weight, key_weight, value_weight; 1: one weight */
-  int32_t qkv_weight_interleaved; /* 1, as in Transformer Engine: [group, heads / group + 2, head_dim] rows; 0: all of Q, K, V in turn. fuse_qkv_params only */
-  int32_t input_layernorm;     /* MultiheadAttention: 0; TransformerLayer always has it */
+  int32_t fuse_qkv_params; /* 0: parameters query_weight, key_weight, value_weight; 1: one weight */
+  int32_t
+      qkv_weight_interleaved; /* 1, as in Transformer Engine: [group, heads / group + 2, head_dim]
+                                 rows; 0: all of Q, K, V in turn. fuse_qkv_params only */
+  int32_t input_layernorm;    /* MultiheadAttention: 0; TransformerLayer always has it */
   int32_t reserved;
   /* TransformerLayer: */
-  double hidden_dropout;       /* 0.1, as in Transformer Engine */
-  double init_method_std;      /* 0.023: weights are normal(0, std) */
+  double hidden_dropout;  /* 0.1, as in Transformer Engine */
+  double init_method_std; /* 0.023: weights are normal(0, std) */
   /* CrossEntropy: */
-  double label_smoothing;      /* 0 */
+  double label_smoothing; /* 0 */
 } te_layer_options;
 
 TE_API te_status te_layer_options_init(te_layer_options* options);
-TE_API te_status te_layer_create(te_context* context, const te_layer_options* options, te_layer** out);
+TE_API te_status te_layer_create(te_context* context, const te_layer_options* options,
+                                 te_layer** out);
 TE_API void te_layer_destroy(te_layer* layer);
-/* The module tree, in the style of PyTorch's repr. Lives until the layer is destroyed or asked again. */
+/* The module tree, in the style of PyTorch's repr. Lives until the layer is destroyed or asked
+ * again. */
 TE_API te_status te_layer_describe(te_layer* layer, const char** out);
 
 /* Parameters, in a fixed order, under Transformer Engine's state-dict names. */
@@ -272,23 +305,27 @@ TE_API te_status te_layer_parameter_count(te_layer* layer, int64_t* out);
 TE_API te_status te_layer_parameter_name(te_layer* layer, int64_t index, const char** out);
 /* TE_STATUS_NOT_FOUND lists the names that there are. */
 TE_API te_status te_layer_parameter_index(te_layer* layer, const char* name, int64_t* out);
-/* Read-only views; destroy them before the layer. A gradient exists once te_backward has run (else TE_STATUS_FAILED_PRECONDITION). */
+/* Read-only views; destroy them before the layer. A gradient exists once te_backward has run (else
+ * TE_STATUS_FAILED_PRECONDITION). */
 TE_API te_status te_layer_parameter(te_layer* layer, int64_t index, te_tensor** out);
 TE_API te_status te_layer_gradient(te_layer* layer, int64_t index, te_tensor** out);
-/* Copies `value` (same shape; float32, float16, bfloat16 or float64, converted) into the parameter. */
+/* Copies `value` (same shape; float32, float16, bfloat16 or float64, converted) into the parameter.
+ */
 TE_API te_status te_layer_set_parameter(te_layer* layer, int64_t index, const te_tensor* value);
-/* 0 freezes it: no gradient is computed, the optimizer leaves it. Applies to the whole GEMM operand (query, key and value of one layer). */
+/* 0 freezes it: no gradient is computed, the optimizer leaves it. Applies to the whole GEMM operand
+ * (query, key and value of one layer). */
 TE_API te_status te_layer_set_requires_grad(te_layer* layer, int64_t index, int32_t requires_grad);
 
 typedef struct te_forward_args {
   size_t struct_size;
-  const te_tensor* input;  /* hidden states; query [b, s, n, d]; token ids (int32) of Embedding; logits [t, v] of CrossEntropy */
+  const te_tensor* input;  /* hidden states; query [b, s, n, d]; token ids (int32) of Embedding;
+                              logits [t, v] of CrossEntropy */
   te_tensor* output;       /* written; the shape is checked. CrossEntropy: loss, float32 [t] */
   const te_tensor* key;    /* DotProductAttention */
   const te_tensor* value;  /* DotProductAttention */
   const te_tensor* labels; /* CrossEntropy: int32 [t]; -100 is not counted */
   /* Masks: uint8, nonzero = masked out (Transformer Engine's convention). */
-  const te_tensor* padding_mask;   /* [batch, keys]: mask types with padding */
+  const te_tensor* padding_mask;   /* [batch, keys]: mask types with padding; NULL: no padding */
   const te_tensor* arbitrary_mask; /* [batch or 1, heads or 1, queries, keys]: TE_MASK_ARBITRARY */
   /* Rotary position embedding, optional: float32 [positions, rotary_dim / 2]. */
   const te_tensor* rotary_cos;
@@ -300,41 +337,46 @@ typedef struct te_forward_args {
 } te_forward_args;
 
 TE_API te_status te_forward_args_init(te_forward_args* args);
-/* saved NULL: inference, without dropout. Else training: *saved receives what the backward pass needs, and the caller owns it; several
- * may be alive at once (micro-batches in flight). The input tensors' memory must stay unchanged until the backward pass is done. */
+/* saved NULL: inference, without dropout. Else training: *saved receives what the backward pass
+ * needs, and the caller owns it; several may be alive at once (micro-batches in flight). The input
+ * tensors' memory must stay unchanged until the backward pass is done. */
 TE_API te_status te_forward(te_layer* layer, const te_forward_args* args, te_saved** saved);
 TE_API void te_saved_destroy(te_saved* saved);
 
 typedef struct te_backward_args {
   size_t struct_size;
-  const te_tensor* doutput; /* of the output's shape; CrossEntropy: NULL (the gradient of the sum of the losses) */
+  const te_tensor* doutput; /* of the output's shape; CrossEntropy: NULL (the gradient of the sum of
+                               the losses) */
   te_tensor* dinput;        /* written; NULL: not wanted */
   te_tensor* dkey;          /* DotProductAttention */
   te_tensor* dvalue;        /* DotProductAttention */
-  int32_t accumulate_gradients;   /* 1: add to the parameters' gradients instead of overwriting them */
+  int32_t
+      accumulate_gradients; /* 1: add to the parameters' gradients instead of overwriting them */
   int32_t delay_weight_gradients; /* 1: leave the GEMMs' weight gradients to te_backward_weight */
-  /* Called, when not NULL, as soon as a parameter's gradient of this pass is complete, with the parameter's index; must not call te. */
+  /* Called, when not NULL, as soon as a parameter's gradient of this pass is complete, with the
+   * parameter's index; must not call te. */
   void (*gradient_ready)(void* user_data, int64_t parameter_index);
   void* user_data;
 } te_backward_args;
 
 TE_API te_status te_backward_args_init(te_backward_args* args);
-/* Once for each saved; afterwards it can only be destroyed (or, with delay_weight_gradients, given to te_backward_weight). */
+/* Once for each saved; afterwards it can only be destroyed (or, with delay_weight_gradients, given
+ * to te_backward_weight). */
 TE_API te_status te_backward(te_layer* layer, te_saved* saved, const te_backward_args* args);
 /* The delayed half: same args as the te_backward before it; doutput must not have changed since. */
 TE_API te_status te_backward_weight(te_layer* layer, te_saved* saved, const te_backward_args* args);
 
-/* ---- Optimizer ------------------------------------------------------------------------------------------------------------------- */
+/* ---- Optimizer ---- */
 
 #define TE_ROUNDING_NEAREST 0
 #define TE_ROUNDING_STOCHASTIC 1
 
 typedef struct te_optimizer_options {
   size_t struct_size;
-  double beta1;          /* 0.9 */
-  double beta2;          /* 0.999 */
-  double epsilon;        /* 1e-8 */
-  double weight_decay;   /* 0.01 */
+  double beta1;           /* 0.9 */
+  double beta2;           /* 0.999 */
+  double epsilon;         /* 1e-8 */
+  double weight_decay;    /* 0.01 */
   te_dtype moments_dtype; /* TE_DTYPE_FLOAT32 or TE_DTYPE_BFLOAT16 */
   int32_t master_weights; /* 1: float32 copies of bfloat16 parameters */
   int32_t rounding;       /* of bfloat16 stores */
@@ -342,22 +384,25 @@ typedef struct te_optimizer_options {
 } te_optimizer_options;
 
 TE_API te_status te_optimizer_options_init(te_optimizer_options* options);
-/* AdamW (torch.optim.AdamW's arithmetic) over the layer's trainable parameters. Destroy it before the layer. */
-TE_API te_status te_optimizer_create(te_layer* layer, const te_optimizer_options* options, te_optimizer** out);
+/* AdamW (torch.optim.AdamW's arithmetic) over the layer's trainable parameters. Destroy it before
+ * the layer. */
+TE_API te_status te_optimizer_create(te_layer* layer, const te_optimizer_options* options,
+                                     te_optimizer** out);
 TE_API void te_optimizer_destroy(te_optimizer* optimizer);
 
 typedef struct te_optimizer_step_args {
   size_t struct_size;
   double learning_rate;
-  double max_grad_norm;   /* global-norm clipping; 0: off */
+  double max_grad_norm;    /* global-norm clipping; 0: off */
   double gradient_divisor; /* gradients are sums: what to divide them by (tokens, samples). 1 */
 } te_optimizer_step_args;
 
 TE_API te_status te_optimizer_step_args_init(te_optimizer_step_args* args);
 /* grad_norm: 2-norm of the divided gradients before clipping; may be NULL. */
-TE_API te_status te_optimizer_step(te_optimizer* optimizer, const te_optimizer_step_args* args, double* grad_norm);
+TE_API te_status te_optimizer_step(te_optimizer* optimizer, const te_optimizer_step_args* args,
+                                   double* grad_norm);
 
-/* ---- Llama ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- Llama ---- */
 
 #define TE_LLAMA_PATH_TE 0 /* fused layers */
 #define TE_LLAMA_PATH_HF 1 /* Hugging Face's decomposition, operation by operation */
@@ -370,21 +415,26 @@ typedef struct te_llama_options {
   int32_t path;          /* TE_LLAMA_PATH_TE */
   int32_t allow_missing; /* 1: tensors that the checkpoint lacks are initialized at random */
   int32_t reserved;
-  const te_optimizer_options* optimizer; /* of te_llama_step; NULL: the defaults, but bfloat16 moments and stochastic rounding for bfloat16 parameters */
+  const te_optimizer_options*
+      optimizer; /* of te_llama_step; NULL: the defaults, but bfloat16 moments and stochastic
+                    rounding for bfloat16 parameters */
 } te_llama_options;
 
 TE_API te_status te_llama_options_init(te_llama_options* options);
 /* Loads a Hugging Face directory (config.json, safetensors or .bin, single or sharded). */
-TE_API te_status te_llama_load(te_context* context, const char* directory, const te_llama_options* options, te_llama** out);
+TE_API te_status te_llama_load(te_context* context, const char* directory,
+                               const te_llama_options* options, te_llama** out);
 TE_API void te_llama_destroy(te_llama* llama);
 
 typedef struct te_llama_batch {
   size_t struct_size;
   int64_t batch_size;
   int64_t sequence_length;
-  const int32_t* input_ids;      /* host, [batch_size, sequence_length] */
-  const int32_t* labels;         /* host, same shape, not shifted; -100 is not counted. NULL: input_ids where attention_mask is 1 */
-  const int32_t* attention_mask; /* host, same shape, Hugging Face's convention (1 = token, 0 = padding). NULL: all 1 */
+  const int32_t* input_ids; /* host, [batch_size, sequence_length] */
+  const int32_t* labels;    /* host, same shape, not shifted; -100 is not counted. NULL: input_ids
+                               where attention_mask is 1 */
+  const int32_t* attention_mask; /* host, same shape, Hugging Face's convention (1 = token, 0 =
+                                    padding). NULL: all 1 */
 } te_llama_batch;
 
 TE_API te_status te_llama_batch_init(te_llama_batch* batch);
@@ -393,15 +443,17 @@ TE_API te_status te_llama_loss(te_llama* llama, const te_llama_batch* batch, dou
 
 typedef struct te_llama_step_result {
   size_t struct_size;
-  double loss;        /* mean over the counted tokens of all micro-batches, before the update */
-  double grad_norm;   /* 2-norm of the mean loss's gradient, before clipping */
+  double loss;      /* mean over the counted tokens of all micro-batches, before the update */
+  double grad_norm; /* 2-norm of the mean loss's gradient, before clipping */
   int64_t token_count;
 } te_llama_step_result;
 
 TE_API te_status te_llama_step_result_init(te_llama_step_result* result);
-/* One optimizer update over `batch_count` micro-batches. max_grad_norm 0: no clipping. result may be NULL. */
-TE_API te_status te_llama_step(te_llama* llama, const te_llama_batch* batches, int64_t batch_count, double learning_rate,
-                               double max_grad_norm, te_llama_step_result* result);
+/* One optimizer update over `batch_count` micro-batches. max_grad_norm 0: no clipping. result may
+ * be NULL. */
+TE_API te_status te_llama_step(te_llama* llama, const te_llama_batch* batches, int64_t batch_count,
+                               double learning_rate, double max_grad_norm,
+                               te_llama_step_result* result);
 
 typedef struct te_llama_save_options {
   size_t struct_size;
@@ -411,8 +463,10 @@ typedef struct te_llama_save_options {
 } te_llama_save_options;
 
 TE_API te_status te_llama_save_options_init(te_llama_save_options* options);
-/* Writes a Hugging Face directory: the old one or the new one is there, never half of one. `directory` may be the one that was loaded. */
-TE_API te_status te_llama_save(te_llama* llama, const char* directory, const te_llama_save_options* options);
+/* Writes a Hugging Face directory: the old one or the new one is there, never half of one.
+ * `directory` may be the one that was loaded. */
+TE_API te_status te_llama_save(te_llama* llama, const char* directory,
+                               const te_llama_save_options* options);
 
 #ifdef __cplusplus
 }
