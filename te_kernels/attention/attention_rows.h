@@ -87,11 +87,10 @@ inline float SoftmaxRow(const MaskedRow& mask, float scale, int64_t key, int64_t
   simd::ForEachVector(
       keys, [&](int64_t j, int64_t count) __attribute__((always_inline)) {
         simd::Floats x = simd::Load(scores + j, count);
-        for (int64_t lane = count; lane < simd::kLanes; ++lane) x[lane] = kNone;
+        x = simd::FirstLanes(x, count, kNone);
         most = x > most ? x : most;
       });
-  float largest = kNone;
-  for (int64_t lane = 0; lane < simd::kLanes; ++lane) largest = std::max(largest, most[lane]);
+  const float largest = simd::Max(most);
   if (largest == kNone) {
     std::fill_n(scores, keys, 0.0f);
     return largest;
@@ -101,7 +100,7 @@ inline float SoftmaxRow(const MaskedRow& mask, float scale, int64_t key, int64_t
   simd::ForEachVector(
       keys, [&](int64_t j, int64_t count) __attribute__((always_inline)) {
         simd::Floats e = simd::Exp(simd::Load(scores + j, count) * scale - offset);
-        for (int64_t lane = count; lane < simd::kLanes; ++lane) e[lane] = 0.0f;
+        e = simd::FirstLanes(e, count, 0.0f);
         simd::Store(e, scores + j, count);
         sums += e;
       });

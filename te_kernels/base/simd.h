@@ -88,14 +88,37 @@ TE_SIMD void Store(Floats value, bfloat16* to, int64_t count = kLanes) {
   }
 }
 
-// In a fixed order.
+// Lanes from `count` on replaced by `other`: for the last, shorter vector of a reduction.
+TE_SIMD Floats FirstLanes(Floats v, int64_t count, float other) {
+  if (count == kLanes) return v;
+  alignas(64) float lanes[kLanes];
+  std::memcpy(lanes, &v, sizeof(v));
+  for (int64_t lane = count; lane < kLanes; ++lane) lanes[lane] = other;
+  std::memcpy(&v, lanes, sizeof(v));
+  return v;
+}
+
+// In a fixed order: halves are added until one lane is left. Through memory: lanes of a vector that
+// are read and written one by one cost ten times as much.
 TE_SIMD float Sum(Floats v) {
-  float out = 0;
+  alignas(64) float lanes[kLanes];
+  std::memcpy(lanes, &v, sizeof(v));
   for (int64_t width = kLanes / 2; width > 0; width /= 2) {
-    for (int64_t i = 0; i < width; ++i) v[i] += v[i + width];
+    for (int64_t i = 0; i < width; ++i) lanes[i] += lanes[i + width];
   }
-  out = v[0];
-  return out;
+  return lanes[0];
+}
+
+// The largest lane; a NaN may be missed.
+TE_SIMD float Max(Floats v) {
+  alignas(64) float lanes[kLanes];
+  std::memcpy(lanes, &v, sizeof(v));
+  for (int64_t width = kLanes / 2; width > 0; width /= 2) {
+    for (int64_t i = 0; i < width; ++i) {
+      lanes[i] = lanes[i] > lanes[i + width] ? lanes[i] : lanes[i + width];
+    }
+  }
+  return lanes[0];
 }
 
 // e^x for |x| <= 105, not above 88.37 without AVX-512. Method and coefficients of Cephes' expf
@@ -121,13 +144,18 @@ TE_SIMD Floats ExpBounded(Floats x) {
 #endif
 }
 
-// e^x within 2 units in the last place; infinity above 88.73; below -87.3 something between 0 and
-// the true (subnormal) value, below -104 zero; NaN stays.
+// e^x within 2 units in the last place; infinity above 88.73; below -87.3, where it would be
+// subnormal, zero; NaN stays.
 TE_SIMD Floats Exp(Floats x) {
 #if defined(__AVX512F__)
+  // A subnormal result takes the processor 20 times as long, and masked attention scores are full
+  // of them: 0 instead.
+  const __mmask16 normal = _mm512_cmp_ps_mask((__m512)x, (__m512)Broadcast(-87.3f), _CMP_NLT_UQ);
   // Where one argument is NaN, these return the second.
-  const Floats above = (Floats)_mm512_maskz_max_ps(0xffff, (__m512)Broadcast(-105.0f), (__m512)x);
-  return ExpBounded((Floats)_mm512_maskz_min_ps(0xffff, (__m512)Broadcast(105.0f), (__m512)above));
+  const Floats above = (Floats)_mm512_maskz_max_ps(0xffff, (__m512)Broadcast(-87.3f), (__m512)x);
+  const Floats value =
+      ExpBounded((Floats)_mm512_maskz_min_ps(0xffff, (__m512)Broadcast(105.0f), (__m512)above));
+  return (Floats)_mm512_maskz_mov_ps(normal, (__m512)value);
 #else
   constexpr float kLowest = -87.3f, kHighest = 88.37f;  // 2^n stays a normal number
   const Floats above = x < kLowest ? Broadcast(kLowest) : x;

@@ -36,18 +36,17 @@ float Row(const CrossEntropyArgs& args, const T* x, int32_t label, T* dx) {
       classes, [&](int64_t j, int64_t n) __attribute__((always_inline)) {
         simd::Floats v = simd::Load(x + j, n);
         sums += v;
-        for (int64_t lane = n; lane < simd::kLanes; ++lane) v[lane] = kNone;
+        v = simd::FirstLanes(v, n, kNone);
         most = v > most ? v : most;
       });
-  float largest = kNone;
   // A NaN anywhere in the row makes the sum NaN; the maximum may miss it.
-  for (int64_t lane = 0; lane < simd::kLanes; ++lane) largest = std::max(largest, most[lane]);
+  const float largest = simd::Max(most);
   const float mean = simd::Sum(sums) / static_cast<float>(classes);
   simd::Floats exps = {};
   simd::ForEachVector(
       classes, [&](int64_t j, int64_t n) __attribute__((always_inline)) {
         simd::Floats e = simd::Exp(simd::Load(x + j, n) - largest);
-        for (int64_t lane = n; lane < simd::kLanes; ++lane) e[lane] = 0.0f;
+        e = simd::FirstLanes(e, n, 0.0f);
         exps += e;
       });
   const float lse = largest + std::log(simd::Sum(exps));

@@ -23,9 +23,8 @@ Status ValidateRope(const RopeArgs& args) {
   }
   if (args.start_position < 0 || args.start_position > args.cos.dim(0) - args.x.dim(1)) {
     return InvalidArgument(
-        "{}: positions {} to {} (start_position + sequence length - 1); expected within the "
-        "table's {} rows",
-        kOp, args.start_position, args.start_position + args.x.dim(1) - 1, args.cos.dim(0));
+        "{}: {} positions from start_position {}; expected within the table's {} rows", kOp,
+        args.x.dim(1), args.start_position, args.cos.dim(0));
   }
   return OkStatus();
 }

@@ -61,10 +61,12 @@ TeProcess::TeProcess(const std::vector<std::string>& arguments) : folder_(MakeFo
   for (const std::string& argument : arguments) argv.push_back(argument.c_str());
   argv.push_back(nullptr);
   const std::string out = folder_ + "/out", err = folder_ + "/err";
+  // Here, not in the child: a kill may come before the child has run at all.
+  for (const std::string& path : {out, err}) WriteFile(path, "");
   pid_ = fork();
   if (pid_ == 0) {
-    dup2(open(out.c_str(), O_CREAT | O_WRONLY, 0600), STDOUT_FILENO);
-    dup2(open(err.c_str(), O_CREAT | O_WRONLY, 0600), STDERR_FILENO);
+    dup2(open(out.c_str(), O_WRONLY), STDOUT_FILENO);
+    dup2(open(err.c_str(), O_WRONLY), STDERR_FILENO);
     // Threads that spin at barriers would wait for each other's time slices on a machine that is
     // busy with other tests.
     setenv("OMP_WAIT_POLICY", "passive", 1);
