@@ -1,5 +1,6 @@
 #include "te_kernels/cross_entropy/cross_entropy.h"
 
+#include <algorithm>
 #include <complex>
 #include <vector>
 
