@@ -1,6 +1,8 @@
 // DLPack in and out. The two structs are spelled out here from the specification
 // (https://dmlc.github.io/dlpack, version 1.0), so that neither te nor its users need dlpack.h.
 
+#include <algorithm>
+
 #include "te_c_api/src/error.h"
 #include "te_c_api/src/handles.h"
 #include "te_c_api/src/tensor_shape.h"

@@ -1,5 +1,6 @@
 #include "te_core/optimizer/adamw_optimizer.h"
 
+#include <algorithm>
 #include <cmath>
 #include <string>
 #include <vector>

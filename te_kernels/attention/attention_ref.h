@@ -2,6 +2,7 @@
 // magnitudes from which the tests derive their tolerances.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <limits>

@@ -1,5 +1,6 @@
 #include "te_kernels/attention/attention.h"
 
+#include <algorithm>
 #include <cmath>
 #include <complex>
 #include <vector>

@@ -2,6 +2,7 @@
 // gives exact derivatives.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <vector>

@@ -1,5 +1,6 @@
 #include "te_kernels/random_fill/random_fill.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <vector>

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <vector>
 
 #include "te_kernels/attention/attention_rows.h"

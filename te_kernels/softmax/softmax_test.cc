@@ -1,5 +1,6 @@
 #include "te_kernels/softmax/softmax.h"
 
+#include <algorithm>
 #include <cmath>
 #include <vector>
 
