@@ -6,19 +6,19 @@
 
 #include "gtest/gtest.h"
 #include "te_kernels/adamw/adamw_ref.h"
-#include "te_kernels/testing/cpu_exec.h"
 #include "te_kernels/testing/host_tensor.h"
 #include "te_kernels/testing/near.h"
+#include "te_kernels/testing/test_device.h"
 
 namespace te {
 namespace {
 
-using test::CpuExec;
 using test::Disturbed;
 using test::FailsWith;
 using test::HostTensor;
 using test::IsOk;
 using test::Near;
+using test::TestExec;
 using test::UnitRoundoff;
 
 constexpr DType kF32 = DType::kFloat32;
@@ -109,8 +109,8 @@ TEST(AdamWTest, EqualsTheReferenceInEveryCombinationOfDtypes) {
           m_tolerance[i] = Tolerance(m_terms, m[i], dtypes.moments, stochastic);
           v_tolerance[i] = Tolerance(v_before[i] + g * g, v[i], dtypes.moments, stochastic);
         }
-        CpuExec exec;
-        ASSERT_TRUE(IsOk(AdamWCpu(exec, p.args)));
+        TestExec exec;
+        ASSERT_TRUE(IsOk(TE_OP(AdamW)(exec, p.args)));
         EXPECT_TRUE(Near(p.param.ToDoubles(), w, w_tolerance)) << n;
         EXPECT_TRUE(Near(p.m.ToDoubles(), m, m_tolerance)) << n;
         EXPECT_TRUE(Near(p.v.ToDoubles(), v, v_tolerance)) << n;
@@ -138,11 +138,11 @@ TEST(AdamWTest, FollowsTorchOverFiveSteps) {
   HostTensor m(kF32, {4}), v(kF32, {4});
   StepScalars scalars;
   scalars.learning_rate = 0.01f;
-  CpuExec exec;
+  TestExec exec;
   for (int s = 0; s < 5; ++s) {
     const HostTensor grad(kF32, {4}, {0.1 * (s + 1), -0.02, 0, s % 2 == 0 ? 4.0 : -4.0});
     scalars.step = s + 1;
-    ASSERT_TRUE(IsOk(AdamWCpu(
+    ASSERT_TRUE(IsOk(TE_OP(AdamW)(
         exec,
         {.param = param, .grad = grad, .m = m, .v = v, .weight_decay = 0.1, .scalars = &scalars})));
   }
@@ -170,8 +170,8 @@ TEST(AdamWTest, StochasticRoundingAddsTheBitsThatTheContractNames) {
   const uint64_t step_offset = 7 * 65536;
   p.args.random = {.seed = 21, .stream = 22, .offset = 3, .step_offset = &step_offset};
   p.args.rounding = Rounding::kStochastic;
-  CpuExec exec;
-  ASSERT_TRUE(IsOk(AdamWCpu(exec, p.args)));
+  TestExec exec;
+  ASSERT_TRUE(IsOk(TE_OP(AdamW)(exec, p.args)));
   const auto rounded = [](float value, uint32_t random) {
     return static_cast<uint16_t>((std::bit_cast<uint32_t>(value) + random) >> 16);
   };
@@ -207,8 +207,8 @@ TEST(AdamWTest, StochasticRoundingIsUnbiasedWhereNearestLosesTheUpdate) {
     args.rounding = rounding;
     args.random = {.seed = 1};
     args.scalars = &scalars;
-    CpuExec exec;
-    EXPECT_TRUE(IsOk(AdamWCpu(exec, args)));
+    TestExec exec;
+    EXPECT_TRUE(IsOk(TE_OP(AdamW)(exec, args)));
     double sum = 0;
     for (double w : param.ToDoubles()) sum += w - 1;
     return sum / n;
@@ -228,8 +228,8 @@ TEST(AdamWTest, StochasticRoundingKeepsInfinityAndNan) {
   AdamWArgs args = {.param = param, .grad = grad, .m = m, .v = v};
   args.rounding = Rounding::kStochastic;
   args.scalars = &scalars;
-  CpuExec exec;
-  ASSERT_TRUE(IsOk(AdamWCpu(exec, args)));
+  TestExec exec;
+  ASSERT_TRUE(IsOk(TE_OP(AdamW)(exec, args)));
   EXPECT_TRUE(Near(m.ToDoubles(), {HUGE_VAL, -HUGE_VAL, std::nan("")}, 0));
   EXPECT_TRUE(Near(v.ToDoubles(), {HUGE_VAL, HUGE_VAL, std::nan("")}, 0));
 }
@@ -241,8 +241,8 @@ TEST(AdamWTest, RepeatsBitwiseForAnyNumberOfThreads) {
       for (const int threads : {1, 1, 2, 3}) {
         Problem p(dtypes, 100'003);
         p.args.rounding = rounding;
-        CpuExec exec(threads);
-        ASSERT_TRUE(IsOk(AdamWCpu(exec, p.args)));
+        TestExec exec(threads);
+        ASSERT_TRUE(IsOk(TE_OP(AdamW)(exec, p.args)));
         if (first.empty()) first = p.Bytes();
         EXPECT_EQ(p.Bytes(), first) << threads;
       }
@@ -254,11 +254,11 @@ TEST(AdamWTest, SkipChangesNothing) {
   Problem p({kBf16, kBf16, kBf16, true}, 1000);
   const auto before = p.Bytes();
   p.scalars.skip = 1;
-  CpuExec exec;
-  ASSERT_TRUE(IsOk(AdamWCpu(exec, p.args)));
+  TestExec exec;
+  ASSERT_TRUE(IsOk(TE_OP(AdamW)(exec, p.args)));
   EXPECT_EQ(p.Bytes(), before);
   p.scalars.skip = 0;
-  ASSERT_TRUE(IsOk(AdamWCpu(exec, p.args)));
+  ASSERT_TRUE(IsOk(TE_OP(AdamW)(exec, p.args)));
   EXPECT_NE(p.Bytes(), before);
 }
 
@@ -268,8 +268,8 @@ TEST(AdamWTest, RefusesWhatTheContractDoesNotTake) {
     const HostTensor wide(kF32, {8});
     change(p, wide);
     const auto before = p.Bytes();
-    CpuExec exec;
-    EXPECT_TRUE(FailsWith(AdamWCpu(exec, p.args), StatusCode::kInvalidArgument, part));
+    TestExec exec;
+    EXPECT_TRUE(FailsWith(TE_OP(AdamW)(exec, p.args), StatusCode::kInvalidArgument, part));
     EXPECT_EQ(p.Bytes(), before);
   };
   using Wide = const HostTensor&;

@@ -5,19 +5,19 @@
 
 #include "gtest/gtest.h"
 #include "te_kernels/bias_gradient/bias_gradient_ref.h"
-#include "te_kernels/testing/cpu_exec.h"
 #include "te_kernels/testing/host_tensor.h"
 #include "te_kernels/testing/near.h"
+#include "te_kernels/testing/test_device.h"
 
 namespace te {
 namespace {
 
-using test::CpuExec;
 using test::Disturbed;
 using test::FailsWith;
 using test::HostTensor;
 using test::IsOk;
 using test::Near;
+using test::TestExec;
 using test::UnitRoundoff;
 
 constexpr DType kF32 = DType::kFloat32;
@@ -38,9 +38,9 @@ TEST(BiasGradientTest, EqualsTheReferenceOnDenseAndStridedRows) {
           const HostTensor dbias = HostTensor::Normal(dtypes.dbias, {columns}, 2);
           std::vector<double> before = dbias.ToDoubles();
           if (!accumulate) before.assign(before.size(), 0);
-          CpuExec exec;
-          ASSERT_TRUE(
-              IsOk(BiasGradientCpu(exec, {.dy = dy, .dbias = dbias, .accumulate = accumulate})));
+          TestExec exec;
+          ASSERT_TRUE(IsOk(
+              TE_OP(BiasGradient)(exec, {.dy = dy, .dbias = dbias, .accumulate = accumulate})));
           const std::vector<double> want = BiasGradientRef(dy.ToDoubles(), rows, before);
           // Any order of T + 1 additions in float32 errs by at most T u times the sum of
           // magnitudes.
@@ -70,8 +70,8 @@ TEST(BiasGradientTest, RepeatsBitwiseForAnyNumberOfThreads) {
     std::vector<uint8_t> first;
     for (const int threads : {1, 1, 2, 3}) {
       const HostTensor dbias(dtypes.dbias, {1500});
-      CpuExec exec(threads);
-      ASSERT_TRUE(IsOk(BiasGradientCpu(exec, {.dy = dy, .dbias = dbias})));
+      TestExec exec(threads);
+      ASSERT_TRUE(IsOk(TE_OP(BiasGradient)(exec, {.dy = dy, .dbias = dbias})));
       if (first.empty()) first = dbias.Bytes();
       EXPECT_EQ(dbias.Bytes(), first) << threads;
     }
@@ -81,9 +81,9 @@ TEST(BiasGradientTest, RepeatsBitwiseForAnyNumberOfThreads) {
 TEST(BiasGradientTest, RefusesWhatTheContractDoesNotTake) {
   const HostTensor dy(kF32, {4, 6}), dbias(kF32, {6}), narrow(kBf16, {6}),
       half(DType::kFloat16, {4, 6});
-  CpuExec exec;
+  TestExec exec;
   const auto check = [&](const BiasGradientArgs& args, const char* part) {
-    EXPECT_TRUE(FailsWith(BiasGradientCpu(exec, args), StatusCode::kInvalidArgument, part));
+    EXPECT_TRUE(FailsWith(TE_OP(BiasGradient)(exec, args), StatusCode::kInvalidArgument, part));
   };
   check({.dy = half, .dbias = dbias}, "dy is float16");
   check({.dy = dy.view().Transpose(0, 1), .dbias = dbias}, "dy is float32 [6, 4] strides");

@@ -3,8 +3,8 @@
 #include <vector>
 
 #include "gtest/gtest.h"
-#include "te_kernels/testing/cpu_exec.h"
 #include "te_kernels/testing/near.h"
+#include "te_kernels/testing/test_device.h"
 
 namespace te {
 namespace {
@@ -14,27 +14,27 @@ ConstTensorView View(const std::vector<int32_t>& labels) {
 }
 
 TEST(CountLabelsTest, AddsTheLabelsThatCount) {
-  test::CpuExec exec;
+  test::TestExec exec;
   const std::vector<int32_t> labels = {3, -100, 0, -100, -1};
   int64_t count = 7;
-  ASSERT_TRUE(test::IsOk(CountLabelsCpu(exec, {.labels = View(labels), .count = &count})));
+  ASSERT_TRUE(test::IsOk(TE_OP(CountLabels)(exec, {.labels = View(labels), .count = &count})));
   EXPECT_EQ(count, 10);
   ASSERT_TRUE(test::IsOk(
-      CountLabelsCpu(exec, {.labels = View(labels), .ignore_index = 3, .count = &count})));
+      TE_OP(CountLabels)(exec, {.labels = View(labels), .ignore_index = 3, .count = &count})));
   EXPECT_EQ(count, 14);
-  ASSERT_TRUE(test::IsOk(CountLabelsCpu(exec, {.labels = View({}), .count = &count})));
+  ASSERT_TRUE(test::IsOk(TE_OP(CountLabels)(exec, {.labels = View({}), .count = &count})));
   EXPECT_EQ(count, 14);
 }
 
 TEST(CountLabelsTest, RefusesWhatItCannotCount) {
-  test::CpuExec exec;
+  test::TestExec exec;
   int64_t count = 0;
   const std::vector<int64_t> wide = {1};
   EXPECT_TRUE(test::FailsWith(
-      CountLabelsCpu(exec,
-                     {.labels = ConstTensorView(wide.data(), DType::kInt64, {1}), .count = &count}),
+      TE_OP(CountLabels)(
+          exec, {.labels = ConstTensorView(wide.data(), DType::kInt64, {1}), .count = &count}),
       StatusCode::kInvalidArgument, "labels is int64"));
-  EXPECT_TRUE(test::FailsWith(CountLabelsCpu(exec, {.labels = View({})}),
+  EXPECT_TRUE(test::FailsWith(TE_OP(CountLabels)(exec, {.labels = View({})}),
                               StatusCode::kInvalidArgument, "count is null"));
   EXPECT_EQ(count, 0);
 }

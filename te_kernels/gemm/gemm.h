@@ -33,5 +33,6 @@ struct GemmArgs {
 Status ValidateGemm(const GemmArgs& args);
 
 Status GemmCpu(const Exec& exec, const GemmArgs& args);
+Status GemmCuda(const Exec& exec, const GemmArgs& args);
 
 }  // namespace te

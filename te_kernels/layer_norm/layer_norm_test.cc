@@ -6,9 +6,9 @@
 
 #include "gtest/gtest.h"
 #include "te_kernels/layer_norm/layer_norm_ref.h"
-#include "te_kernels/testing/cpu_exec.h"
 #include "te_kernels/testing/host_tensor.h"
 #include "te_kernels/testing/near.h"
+#include "te_kernels/testing/test_device.h"
 
 namespace te {
 namespace {
@@ -207,11 +207,11 @@ TEST(LayerNormRefTest, BackwardIsTheDerivativeOfForward) {
 }
 
 TEST(LayerNormTest, ForwardAgreesWithTheReference) {
-  const test::CpuExec exec;
+  const test::TestExec exec;
   for (const Case& c : Cases()) {
     Problem p(c);
     const HostTensor y(c.dtype, {c.tokens, c.hidden}, c.pad);
-    ASSERT_TRUE(test::IsOk(LayerNormForwardCpu(exec, p.ForwardArgs(y))));
+    ASSERT_TRUE(test::IsOk(TE_OP(LayerNormForward)(exec, p.ForwardArgs(y))));
     const Doubles want = p.Want(p.xs, p.g, p.betas);
     const Doubles tolerance = p.ForwardTolerance(want);
     EXPECT_TRUE(test::Near(y.ToDoubles(), want, tolerance)) << c.tokens << " x " << c.hidden;
@@ -235,14 +235,14 @@ TEST(LayerNormTest, ForwardAgreesWithTheReference) {
 
 // A mean much larger than the deviation: the formula mean(x^2) - mean(x)^2 loses every digit here.
 TEST(LayerNormTest, LargeMeanDoesNotCancel) {
-  const test::CpuExec exec;
+  const test::TestExec exec;
   Problem p({3, 256, DType::kFloat32, DType::kFloat32, false, 0});
   Doubles shifted = p.xs;
   for (double& v : shifted) v = static_cast<float>(v + 4096);
   test::FromDoubles(shifted, p.x);
   p.xs = shifted;
   const HostTensor y(DType::kFloat32, {3, 256});
-  ASSERT_TRUE(test::IsOk(LayerNormForwardCpu(exec, p.ForwardArgs(y))));
+  ASSERT_TRUE(test::IsOk(TE_OP(LayerNormForward)(exec, p.ForwardArgs(y))));
   const Doubles want = p.Want(p.xs, p.g, p.betas);
   // The mean rounds to 2^-12 at this size; the sum of 256 in 32 partial sums adds a few of them.
   EXPECT_TRUE(test::Near(y.ToDoubles(), want, 16 * 0x1p-12));
@@ -250,7 +250,7 @@ TEST(LayerNormTest, LargeMeanDoesNotCancel) {
 }
 
 TEST(LayerNormTest, BackwardAgreesWithTheReference) {
-  const test::CpuExec exec;
+  const test::TestExec exec;
   for (const Case& c : Cases()) {
     for (const bool with_add : {false, true}) {
       Problem p(c);
@@ -259,7 +259,7 @@ TEST(LayerNormTest, BackwardAgreesWithTheReference) {
       LayerNormBackwardArgs args = p.BackwardArgs(dx, dgamma);
       args.dbeta = dbeta;
       if (with_add) args.add = p.add;
-      ASSERT_TRUE(test::IsOk(LayerNormBackwardCpu(exec, args)));
+      ASSERT_TRUE(test::IsOk(TE_OP(LayerNormBackward)(exec, args)));
       const auto want = p.WantGradients(p.dys, with_add);
       EXPECT_TRUE(test::Near(dx.ToDoubles(), want.dx, want.dx_tolerance));
       EXPECT_TRUE(test::Near(dgamma.ToDoubles(), want.dgamma, want.dgamma_tolerance));
@@ -275,25 +275,25 @@ TEST(LayerNormTest, BackwardAgreesWithTheReference) {
 }
 
 TEST(LayerNormTest, EitherParameterGradientAloneIsTheSame) {
-  const test::CpuExec exec;
+  const test::TestExec exec;
   Problem p({40, 19, DType::kFloat32, DType::kFloat32, false, 0});
   const HostTensor dx(DType::kFloat32, {40, 19}), dgamma(DType::kFloat32, {19}),
       dbeta(DType::kFloat32, {19}), alone(DType::kFloat32, {19});
   LayerNormBackwardArgs args = p.BackwardArgs(dx, dgamma);
   args.dbeta = dbeta;
-  ASSERT_TRUE(test::IsOk(LayerNormBackwardCpu(exec, args)));
+  ASSERT_TRUE(test::IsOk(TE_OP(LayerNormBackward)(exec, args)));
   args.dbeta = TensorView();
   args.dgamma = alone;
-  ASSERT_TRUE(test::IsOk(LayerNormBackwardCpu(exec, args)));
+  ASSERT_TRUE(test::IsOk(TE_OP(LayerNormBackward)(exec, args)));
   EXPECT_EQ(alone.Bytes(), dgamma.Bytes());
   args.dgamma = TensorView();
   args.dbeta = alone;
-  ASSERT_TRUE(test::IsOk(LayerNormBackwardCpu(exec, args)));
+  ASSERT_TRUE(test::IsOk(TE_OP(LayerNormBackward)(exec, args)));
   EXPECT_EQ(alone.Bytes(), dbeta.Bytes());
 }
 
 TEST(LayerNormTest, ParameterGradientsAccumulate) {
-  const test::CpuExec exec;
+  const test::TestExec exec;
   for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
     Problem p({20, 33, dtype, dtype, false, 0});
     const HostTensor dx(dtype, {20, 33});
@@ -302,7 +302,7 @@ TEST(LayerNormTest, ParameterGradientsAccumulate) {
     args.accumulate_parameter_gradients = true;
     const HostTensor dbeta(dtype, {33}, Doubles(33, 50.0));
     args.dbeta = dbeta;
-    ASSERT_TRUE(test::IsOk(LayerNormBackwardCpu(exec, args)));
+    ASSERT_TRUE(test::IsOk(TE_OP(LayerNormBackward)(exec, args)));
     auto want = p.WantGradients(p.dys, false);
     for (double& v : want.dgamma) v += 100;
     for (double& v : want.dbeta) v += 50;
@@ -318,13 +318,13 @@ TEST(LayerNormTest, ThreadsRepetitionAndAliasesDoNotChangeABit) {
   for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
     Problem p({200, 515, dtype, dtype, false, 0});
     const Shape shape = {200, 515};
-    const test::CpuExec one(1), two(2);
+    const test::TestExec one(1), two(2);
     const HostTensor y(dtype, shape), dx(dtype, shape), dgamma(dtype, {515});
-    ASSERT_TRUE(test::IsOk(LayerNormForwardCpu(one, p.ForwardArgs(y))));
+    ASSERT_TRUE(test::IsOk(TE_OP(LayerNormForward)(one, p.ForwardArgs(y))));
     const auto rstd = p.rstd.Bytes();
     LayerNormBackwardArgs backward = p.BackwardArgs(dx, dgamma);
     backward.add = p.add;
-    ASSERT_TRUE(test::IsOk(LayerNormBackwardCpu(one, backward)));
+    ASSERT_TRUE(test::IsOk(TE_OP(LayerNormBackward)(one, backward)));
     for (int repeat = 0; repeat < 2; ++repeat) {
       Problem q({200, 515, dtype, dtype, false, 0});
       LayerNormForwardArgs args = q.ForwardArgs(q.x);  // in place
@@ -332,8 +332,8 @@ TEST(LayerNormTest, ThreadsRepetitionAndAliasesDoNotChangeABit) {
       LayerNormBackwardArgs backward2 = p.BackwardArgs(repeat == 0 ? q.add : q.dy, dgamma2);
       backward2.add = q.add;
       backward2.dy = q.dy;
-      ASSERT_TRUE(test::IsOk(LayerNormForwardCpu(two, args)));
-      ASSERT_TRUE(test::IsOk(LayerNormBackwardCpu(two, backward2)));
+      ASSERT_TRUE(test::IsOk(TE_OP(LayerNormForward)(two, args)));
+      ASSERT_TRUE(test::IsOk(TE_OP(LayerNormBackward)(two, backward2)));
       EXPECT_EQ(q.x.Bytes(), y.Bytes());
       EXPECT_EQ(q.rstd.Bytes(), rstd);
       EXPECT_EQ((repeat == 0 ? q.add : q.dy).Bytes(), dx.Bytes());
@@ -343,34 +343,34 @@ TEST(LayerNormTest, ThreadsRepetitionAndAliasesDoNotChangeABit) {
 }
 
 TEST(LayerNormTest, FrozenParametersAndMomentsAreOptional) {
-  const test::CpuExec exec;
+  const test::TestExec exec;
   Problem p({4, 9, DType::kFloat32, DType::kFloat32, false, 0});
   const HostTensor y(DType::kFloat32, {4, 9}), dx(DType::kFloat32, {4, 9}),
       dx2(DType::kFloat32, {4, 9}), dgamma(DType::kFloat32, {9});
   LayerNormForwardArgs args = p.ForwardArgs(y);
   args.mean = TensorView();
   args.rstd = TensorView();
-  EXPECT_TRUE(test::IsOk(LayerNormForwardCpu(exec, args)));
+  EXPECT_TRUE(test::IsOk(TE_OP(LayerNormForward)(exec, args)));
   LayerNormBackwardArgs backward = p.BackwardArgs(dx, dgamma);
-  EXPECT_TRUE(test::IsOk(LayerNormBackwardCpu(exec, backward)));
+  EXPECT_TRUE(test::IsOk(TE_OP(LayerNormBackward)(exec, backward)));
   backward.dgamma = TensorView();
   backward.dx = Sink(dx2);
-  EXPECT_TRUE(test::IsOk(LayerNormBackwardCpu(exec, backward)));
+  EXPECT_TRUE(test::IsOk(TE_OP(LayerNormBackward)(exec, backward)));
   EXPECT_EQ(dx.Bytes(), dx2.Bytes());
 }
 
 TEST(LayerNormTest, NanInARowStaysInThatRow) {
-  const test::CpuExec exec;
+  const test::TestExec exec;
   Problem p({2, 20, DType::kBFloat16, DType::kBFloat16, false, 0});
   p.x.view().as<bfloat16>()[3] = bfloat16(std::nanf(""));
   const HostTensor y(DType::kBFloat16, {2, 20});
-  ASSERT_TRUE(test::IsOk(LayerNormForwardCpu(exec, p.ForwardArgs(y))));
+  ASSERT_TRUE(test::IsOk(TE_OP(LayerNormForward)(exec, p.ForwardArgs(y))));
   const Doubles got = y.ToDoubles();
   for (int64_t i = 0; i < 40; ++i) EXPECT_EQ(std::isnan(got[i]), i < 20) << i;
 }
 
 TEST(LayerNormTest, RefusesWhatDoesNotFitByName) {
-  const test::CpuExec exec;
+  const test::TestExec exec;
   Problem p({2, 4, DType::kFloat32, DType::kFloat32, false, 0});
   const HostTensor y(DType::kFloat32, {2, 4}), wrong(DType::kFloat32, {2, 5}),
       dgamma(DType::kFloat32, {4}), half(DType::kFloat16, {2, 4});
@@ -378,36 +378,36 @@ TEST(LayerNormTest, RefusesWhatDoesNotFitByName) {
   const LayerNormForwardArgs good = p.ForwardArgs(y);
   LayerNormForwardArgs args = good;
   args.y = Sink(wrong);
-  EXPECT_TRUE(test::FailsWith(LayerNormForwardCpu(exec, args), kBad, "y is float32 [2, 5]"));
+  EXPECT_TRUE(test::FailsWith(TE_OP(LayerNormForward)(exec, args), kBad, "y is float32 [2, 5]"));
   args = good;
   args.x = half;
-  EXPECT_TRUE(test::FailsWith(LayerNormForwardCpu(exec, args), kBad, "x is float16 [2, 4]"));
+  EXPECT_TRUE(test::FailsWith(TE_OP(LayerNormForward)(exec, args), kBad, "x is float16 [2, 4]"));
   args = good;
   args.gamma = wrong;
-  EXPECT_TRUE(test::FailsWith(LayerNormForwardCpu(exec, args), kBad, "gamma is"));
+  EXPECT_TRUE(test::FailsWith(TE_OP(LayerNormForward)(exec, args), kBad, "gamma is"));
   args = good;
   args.rstd = wrong;
-  EXPECT_TRUE(test::FailsWith(LayerNormForwardCpu(exec, args), kBad, "rstd is"));
+  EXPECT_TRUE(test::FailsWith(TE_OP(LayerNormForward)(exec, args), kBad, "rstd is"));
   args = good;
   args.epsilon = -1;
-  EXPECT_TRUE(test::FailsWith(LayerNormForwardCpu(exec, args), kBad, "epsilon is -1"));
+  EXPECT_TRUE(test::FailsWith(TE_OP(LayerNormForward)(exec, args), kBad, "epsilon is -1"));
   args = good;
   args.y.quant.format = QuantFormat::kFloat8E4M3;
-  EXPECT_TRUE(test::FailsWith(LayerNormForwardCpu(exec, args), StatusCode::kUnsupported,
+  EXPECT_TRUE(test::FailsWith(TE_OP(LayerNormForward)(exec, args), StatusCode::kUnsupported,
                               "y is a quantized"));
   const LayerNormBackwardArgs good_backward = p.BackwardArgs(y, dgamma);
   LayerNormBackwardArgs backward = good_backward;
   backward.dy = wrong;
-  EXPECT_TRUE(test::FailsWith(LayerNormBackwardCpu(exec, backward), kBad, "dy is"));
+  EXPECT_TRUE(test::FailsWith(TE_OP(LayerNormBackward)(exec, backward), kBad, "dy is"));
   backward = good_backward;
   backward.rstd = ConstTensorView();
-  EXPECT_TRUE(test::FailsWith(LayerNormBackwardCpu(exec, backward), kBad, "rstd is nothing"));
+  EXPECT_TRUE(test::FailsWith(TE_OP(LayerNormBackward)(exec, backward), kBad, "rstd is nothing"));
   backward = good_backward;
   backward.add = wrong;
-  EXPECT_TRUE(test::FailsWith(LayerNormBackwardCpu(exec, backward), kBad, "add is"));
+  EXPECT_TRUE(test::FailsWith(TE_OP(LayerNormBackward)(exec, backward), kBad, "add is"));
   backward = good_backward;
   backward.dgamma = wrong;
-  EXPECT_TRUE(test::FailsWith(LayerNormBackwardCpu(exec, backward), kBad, "dgamma is"));
+  EXPECT_TRUE(test::FailsWith(TE_OP(LayerNormBackward)(exec, backward), kBad, "dgamma is"));
 }
 
 }  // namespace

@@ -25,6 +25,7 @@ struct StepUpdateArgs {
 
 Status ValidateStepUpdate(const StepUpdateArgs& args);
 Status StepUpdateCpu(const Exec& exec, const StepUpdateArgs& args);
+Status StepUpdateCuda(const Exec& exec, const StepUpdateArgs& args);
 
 // 2-norm of the mean gradient before clipping, for a host copy of scalars whose grad_square_sum is
 // there; 0 without tokens.

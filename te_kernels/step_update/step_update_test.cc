@@ -5,15 +5,15 @@
 
 #include "gtest/gtest.h"
 #include "te_kernels/step_update/step_update_ref.h"
-#include "te_kernels/testing/cpu_exec.h"
 #include "te_kernels/testing/near.h"
+#include "te_kernels/testing/test_device.h"
 
 namespace te {
 namespace {
 
-using test::CpuExec;
 using test::FailsWith;
 using test::IsOk;
+using test::TestExec;
 
 StepScalars Scalars() {
   StepScalars s;
@@ -39,7 +39,7 @@ void ExpectEqual(const StepScalars& got, const StepScalars& want) {
 }
 
 TEST(StepUpdateTest, EqualsTheReference) {
-  CpuExec exec;
+  TestExec exec;
   for (const float max_norm : {0.0f, 0.25f, 1.0f, 2.5f}) {
     for (const float loss_scale : {1.0f, 1024.0f}) {
       for (const int64_t tokens : {0, 1, 40}) {
@@ -47,8 +47,8 @@ TEST(StepUpdateTest, EqualsTheReference) {
         s.loss_scale = loss_scale;
         s.token_count = tokens;
         const StepScalars want = StepUpdateRef(s, max_norm, 65536);
-        ASSERT_TRUE(IsOk(
-            StepUpdateCpu(exec, {.scalars = &s, .max_grad_norm = max_norm, .rng_advance = 65536})));
+        ASSERT_TRUE(IsOk(TE_OP(StepUpdate)(
+            exec, {.scalars = &s, .max_grad_norm = max_norm, .rng_advance = 65536})));
         ExpectEqual(s, want);
       }
     }
@@ -60,14 +60,15 @@ TEST(StepUpdateTest, EqualsTheReference) {
 TEST(StepUpdateTest, ClipsTheMeanGradientAndCountsTheStep) {
   StepScalars s = Scalars();
   EXPECT_EQ(GradNorm(s), 2);
-  CpuExec exec;
-  ASSERT_TRUE(IsOk(StepUpdateCpu(exec, {.scalars = &s, .max_grad_norm = 1, .rng_advance = 65536})));
+  TestExec exec;
+  ASSERT_TRUE(
+      IsOk(TE_OP(StepUpdate)(exec, {.scalars = &s, .max_grad_norm = 1, .rng_advance = 65536})));
   EXPECT_FLOAT_EQ(s.grad_scale, static_cast<float>(1 / (2 + 1e-6) / 40));
   EXPECT_EQ(s.step, 8);
   EXPECT_EQ(s.rng_offset, 66536u);
   EXPECT_EQ(s.skip, 0);
   s = Scalars();
-  ASSERT_TRUE(IsOk(StepUpdateCpu(exec, {.scalars = &s, .max_grad_norm = 3})));
+  ASSERT_TRUE(IsOk(TE_OP(StepUpdate)(exec, {.scalars = &s, .max_grad_norm = 3})));
   EXPECT_FLOAT_EQ(s.grad_scale, 1.0f / 40) << "a norm below the limit is not clipped";
 }
 
@@ -76,28 +77,30 @@ TEST(StepUpdateTest, NoTokensSkipAndChangeNothingElse) {
   s.token_count = 0;
   StepScalars want = s;
   want.skip = 1;
-  CpuExec exec;
-  ASSERT_TRUE(IsOk(StepUpdateCpu(exec, {.scalars = &s, .max_grad_norm = 1, .rng_advance = 65536})));
+  TestExec exec;
+  ASSERT_TRUE(
+      IsOk(TE_OP(StepUpdate)(exec, {.scalars = &s, .max_grad_norm = 1, .rng_advance = 65536})));
   ExpectEqual(s, want);
   EXPECT_EQ(GradNorm(s), 0);
   s.token_count = 5;
-  ASSERT_TRUE(IsOk(StepUpdateCpu(exec, {.scalars = &s})));
+  ASSERT_TRUE(IsOk(TE_OP(StepUpdate)(exec, {.scalars = &s})));
   EXPECT_EQ(s.skip, 0) << "the next step with tokens runs";
 }
 
 TEST(StepUpdateTest, ANormThatIsNotFiniteShows) {
   StepScalars s = Scalars();
   s.grad_square_sum = std::nan("");
-  CpuExec exec;
-  ASSERT_TRUE(IsOk(StepUpdateCpu(exec, {.scalars = &s, .max_grad_norm = 1})));
+  TestExec exec;
+  ASSERT_TRUE(IsOk(TE_OP(StepUpdate)(exec, {.scalars = &s, .max_grad_norm = 1})));
   EXPECT_TRUE(std::isnan(s.grad_scale));
 }
 
 TEST(StepUpdateTest, RefusesWhatTheContractDoesNotTake) {
   StepScalars s = Scalars();
-  CpuExec exec;
-  EXPECT_TRUE(FailsWith(StepUpdateCpu(exec, {}), StatusCode::kInvalidArgument, "scalars is null"));
-  EXPECT_TRUE(FailsWith(StepUpdateCpu(exec, {.scalars = &s, .max_grad_norm = -1}),
+  TestExec exec;
+  EXPECT_TRUE(
+      FailsWith(TE_OP(StepUpdate)(exec, {}), StatusCode::kInvalidArgument, "scalars is null"));
+  EXPECT_TRUE(FailsWith(TE_OP(StepUpdate)(exec, {.scalars = &s, .max_grad_norm = -1}),
                         StatusCode::kInvalidArgument, "max_grad_norm is -1"));
   ExpectEqual(s, Scalars());
 }

@@ -6,17 +6,17 @@
 
 #include "gtest/gtest.h"
 #include "te_kernels/sum/sum_ref.h"
-#include "te_kernels/testing/cpu_exec.h"
 #include "te_kernels/testing/host_tensor.h"
 #include "te_kernels/testing/near.h"
+#include "te_kernels/testing/test_device.h"
 
 namespace te {
 namespace {
 
-using test::CpuExec;
 using test::FailsWith;
 using test::HostTensor;
 using test::IsOk;
+using test::TestExec;
 
 constexpr DType kDtypes[] = {DType::kFloat32, DType::kBFloat16};
 
@@ -29,9 +29,9 @@ TEST(SumTest, EqualsTheReference) {
           const HostTensor x = HostTensor::Normal(dtype, {n}, 1, 3);
           const double before = 1.25;
           double out = before;
-          CpuExec exec;
-          ASSERT_TRUE(IsOk(
-              SumCpu(exec, {.x = x, .squared = squared, .accumulate = accumulate, .out = &out})));
+          TestExec exec;
+          ASSERT_TRUE(IsOk(TE_OP(Sum)(
+              exec, {.x = x, .squared = squared, .accumulate = accumulate, .out = &out})));
           std::vector<double> values = x.ToDoubles();
           const double want = SumRef(values, squared, accumulate ? before : 0);
           // Squares of float32 are exact in double; n additions err by n 2^-53 of the magnitudes
@@ -55,26 +55,26 @@ TEST(SumTest, EqualsTheReference) {
 TEST(SumTest, SumsInDouble) {
   const std::vector<float> large(3, 1e25f);
   double out = 0;
-  CpuExec exec;
-  ASSERT_TRUE(
-      IsOk(SumCpu(exec, {.x = ConstTensorView(large.data(), DType::kFloat32, {3}), .out = &out})));
+  TestExec exec;
+  ASSERT_TRUE(IsOk(
+      TE_OP(Sum)(exec, {.x = ConstTensorView(large.data(), DType::kFloat32, {3}), .out = &out})));
   EXPECT_NEAR(out, 3e50, 1e-6 * 3e50);
   const std::vector<float> ones((1 << 24) + 9, 1.0f);
   ASSERT_TRUE(
-      IsOk(SumCpu(exec, {.x = ConstTensorView(ones.data(), DType::kFloat32, {(1 << 24) + 9}),
-                         .squared = false,
-                         .out = &out})));
+      IsOk(TE_OP(Sum)(exec, {.x = ConstTensorView(ones.data(), DType::kFloat32, {(1 << 24) + 9}),
+                             .squared = false,
+                             .out = &out})));
   EXPECT_EQ(out, (1 << 24) + 9);
 }
 
 TEST(SumTest, NanAndInfinityShow) {
   const HostTensor x(DType::kBFloat16, {3}, {1, HUGE_VAL, 2});
   double out = 0;
-  CpuExec exec;
-  ASSERT_TRUE(IsOk(SumCpu(exec, {.x = x, .out = &out})));
+  TestExec exec;
+  ASSERT_TRUE(IsOk(TE_OP(Sum)(exec, {.x = x, .out = &out})));
   EXPECT_EQ(out, HUGE_VAL);
   const HostTensor y(DType::kBFloat16, {3}, {1, std::nan(""), 2});
-  ASSERT_TRUE(IsOk(SumCpu(exec, {.x = y, .out = &out})));
+  ASSERT_TRUE(IsOk(TE_OP(Sum)(exec, {.x = y, .out = &out})));
   EXPECT_TRUE(std::isnan(out));
 }
 
@@ -82,12 +82,12 @@ TEST(SumTest, RepeatsBitwiseForAnyNumberOfThreads) {
   for (const DType dtype : kDtypes) {
     const HostTensor x = HostTensor::Normal(dtype, {500'001}, 1);
     double first = 0;
-    CpuExec one;
-    ASSERT_TRUE(IsOk(SumCpu(one, {.x = x, .out = &first})));
+    TestExec one;
+    ASSERT_TRUE(IsOk(TE_OP(Sum)(one, {.x = x, .out = &first})));
     for (const int threads : {1, 2, 3}) {
       double out = 0;
-      CpuExec exec(threads);
-      ASSERT_TRUE(IsOk(SumCpu(exec, {.x = x, .out = &out})));
+      TestExec exec(threads);
+      ASSERT_TRUE(IsOk(TE_OP(Sum)(exec, {.x = x, .out = &out})));
       EXPECT_EQ(std::memcmp(&out, &first, sizeof(out)), 0) << threads;
     }
   }
@@ -97,9 +97,9 @@ TEST(SumTest, RefusesWhatTheContractDoesNotTake) {
   const HostTensor x(DType::kFloat32, {4, 6}), integers(DType::kInt32, {4}),
       strided(DType::kFloat32, {4, 6}, 1);
   double out = 7;
-  CpuExec exec;
+  TestExec exec;
   const auto check = [&](const SumArgs& args, const char* part) {
-    EXPECT_TRUE(FailsWith(SumCpu(exec, args), StatusCode::kInvalidArgument, part));
+    EXPECT_TRUE(FailsWith(TE_OP(Sum)(exec, args), StatusCode::kInvalidArgument, part));
     EXPECT_EQ(out, 7);
   };
   check({.x = integers, .out = &out}, "x is int32");
