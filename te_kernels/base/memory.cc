@@ -7,6 +7,9 @@ namespace {
 
 constexpr size_t kAlignment = 256;
 constexpr size_t kSmallestBlock = size_t{1} << 20;
+// Growth is geometric up to here; beyond, what is not needed would weigh more than a few more
+// blocks.
+constexpr size_t kLargestGrowth = size_t{64} << 20;
 
 size_t RoundUp(size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
 
@@ -23,14 +26,16 @@ StatusOr<void*> Arena::Allocate(size_t bytes) {
   }
   if (block_ == blocks_.size()) {
     const size_t block_size =
-        std::max({size, kSmallestBlock, capacity_bytes() / 2 / kAlignment * kAlignment});
+        std::max({size, kSmallestBlock,
+                  std::min(capacity_bytes() / 2 / kAlignment * kAlignment, kLargestGrowth)});
     TE_ASSIGN_OR_RETURN(void* data, resource_->Allocate(block_size));
     blocks_.push_back({static_cast<char*>(data), block_size});
     offset_ = 0;
   }
   void* pointer = blocks_[block_].data + offset_;
   offset_ += size;
-  peak_ = std::max(peak_, UsedBytes());
+  used_ += size;
+  peak_ = std::max(peak_, used_);
   return pointer;
 }
 
@@ -42,12 +47,13 @@ StatusOr<TensorView> Arena::Allocate(DType dtype, const Shape& shape) {
 void Arena::Rewind(const Mark& mark) {
   block_ = mark.block;
   offset_ = mark.offset;
+  used_ = mark.used;
 }
 
 Status Arena::Reset() {
   Rewind({});
   if (blocks_.size() <= 1) return OkStatus();
-  const size_t total = capacity_bytes();
+  const size_t total = std::max(peak_, kSmallestBlock);
   Release();
   TE_ASSIGN_OR_RETURN(void* data, resource_->Allocate(total));
   blocks_.push_back({static_cast<char*>(data), total});
@@ -59,18 +65,13 @@ void Arena::Release() {
   blocks_.clear();
   block_ = 0;
   offset_ = 0;
+  used_ = 0;
 }
 
 size_t Arena::capacity_bytes() const {
   size_t total = 0;
   for (const Block& block : blocks_) total += block.size;
   return total;
-}
-
-size_t Arena::UsedBytes() const {
-  size_t used = offset_;
-  for (size_t i = 0; i < block_ && i < blocks_.size(); ++i) used += blocks_[i].size;
-  return used;
 }
 
 }  // namespace te

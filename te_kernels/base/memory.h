@@ -19,13 +19,15 @@ class MemoryResource {
   virtual void Free(void* pointer, size_t bytes) = 0;
 };
 
-// Bump allocation with marks. Grows by whole blocks; Reset() merges them into one, so that work of
-// a size seen before allocates nothing. Every pointer is aligned to 256 bytes. Thread-compatible.
+// Bump allocation with marks. Grows by whole blocks; Reset() merges them into one of the size that
+// was needed, so that work of a size seen before allocates nothing. Every pointer is aligned to 256
+// bytes. Thread-compatible.
 class Arena {
  public:
   struct Mark {
     size_t block = 0;
     size_t offset = 0;
+    size_t used = 0;
   };
 
   explicit Arena(MemoryResource* resource) : resource_(resource) {}
@@ -37,7 +39,7 @@ class Arena {
   // A dense tensor, contents undefined. An empty one still has an address.
   StatusOr<TensorView> Allocate(DType dtype, const Shape& shape);
 
-  Mark Here() const { return {block_, offset_}; }
+  Mark Here() const { return {block_, offset_, used_}; }
   // Frees all that came after the mark; marks nest.
   void Rewind(const Mark& mark);
   // Frees everything and, after growth, makes one block of the whole.
@@ -46,19 +48,19 @@ class Arena {
   void Release();
 
   size_t capacity_bytes() const;
-  size_t peak_bytes() const { return peak_; }
+  size_t peak_bytes() const { return peak_; }  // the most that was in use at a time
 
  private:
   struct Block {
     char* data;
     size_t size;
   };
-  size_t UsedBytes() const;
 
   MemoryResource* resource_;
   std::vector<Block> blocks_;
   size_t block_ = 0;
   size_t offset_ = 0;
+  size_t used_ = 0;  // without what is lost at the ends of blocks
   size_t peak_ = 0;
 };
 

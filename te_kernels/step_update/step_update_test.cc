@@ -7,6 +7,7 @@
 #include "te_kernels/step_update/step_update_ref.h"
 #include "te_kernels/testing/near.h"
 #include "te_kernels/testing/test_device.h"
+#include "te_kernels/testing/test_memory.h"
 
 namespace te {
 namespace {
@@ -103,6 +104,29 @@ TEST(StepUpdateTest, RefusesWhatTheContractDoesNotTake) {
   EXPECT_TRUE(FailsWith(TE_OP(StepUpdate)(exec, {.scalars = &s, .max_grad_norm = -1}),
                         StatusCode::kInvalidArgument, "max_grad_norm is -1"));
   ExpectEqual(s, Scalars());
+}
+
+// Scale before the backward pass and advance after it make what one update makes.
+TEST(StepUpdateTest, TheTwoPartsAreTheWhole) {
+  const TestExec exec;
+  for (const int64_t tokens : {0, 7}) {
+    StepScalars start;
+    start.token_count = tokens;
+    start.grad_square_sum = 3;
+    start.rng_offset = 5;
+    test::Shared<StepScalars> whole(start), parts(start);
+    ASSERT_TRUE(IsOk(TE_OP(StepUpdate)(exec, {.scalars = whole.get(), .rng_advance = 64})));
+    ASSERT_TRUE(IsOk(TE_OP(StepUpdate)(
+        exec, {.scalars = parts.get(), .part = StepUpdatePart::kScale, .rng_advance = 64})));
+    EXPECT_EQ(parts->rng_offset, 5u);
+    EXPECT_EQ(parts->step, whole->step);
+    ASSERT_TRUE(IsOk(TE_OP(StepUpdate)(
+        exec, {.scalars = parts.get(), .part = StepUpdatePart::kAdvance, .rng_advance = 64})));
+    EXPECT_EQ(parts->rng_offset, whole->rng_offset);
+    EXPECT_EQ(parts->rng_offset, tokens == 0 ? 5u : 69u);
+    EXPECT_EQ(parts->grad_scale, whole->grad_scale);
+    EXPECT_EQ(parts->skip, whole->skip);
+  }
 }
 
 }  // namespace
