@@ -59,7 +59,7 @@ inline constexpr int kColumnRowsInFlight = 4;  // of a warp
 // out) yields columns c to c + N - 1. A block takes 32 N columns of one chunk; its warps take every
 // 8th row.
 template <int N, typename F>
-__global__ void __launch_bounds__(kWarp* kColumnWarps, 4)
+__global__ void __launch_bounds__(kWarp* kColumnWarps, 3)
     ColumnPartialsKernel(int64_t rows, int64_t columns, int64_t chunk_rows, F value,
                          float* partials) {
   __shared__ float sums[kColumnWarps][N][kWarp];

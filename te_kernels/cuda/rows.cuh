@@ -34,7 +34,8 @@ auto WithRowTile(int64_t vectors, F run) {
     if (vectors <= 512) return run(RowTile<128, 4>());
     if (vectors <= 1024) return run(RowTile<256, 4>());
     if (vectors <= 2048) return run(RowTile<512, 4>());
-    if (vectors <= 4096) return run(RowTile<1024, 4>());
+    constexpr int kMost = N > 4 ? 3 : 4;  // 64 registers a thread hold no more
+    if (vectors <= 1024 * kMost) return run(RowTile<1024, kMost>());
   }
   return run(RowTile<1024, 0>());
 }

@@ -51,14 +51,15 @@ struct BackwardRows {
 
 // ---- Forward ----
 
-// Blocks of a multiprocessor: at most 64 registers a thread, 128 for long rows of single elements.
-template <typename Tile>
-inline constexpr int kForwardBlocks = (Tile::kVectors <= 4 ? 1024 : 512) / Tile::kBlock;
+// Blocks of a multiprocessor: at most 64 registers a thread, 128 where that spills.
+template <bool kCentered, typename Tile>
+inline constexpr int kForwardBlocks =
+    (Tile::kVectors > 4 || (kCentered && Tile::kThreads == 512) ? 512 : 1024) / Tile::kBlock;
 
 // Threads beyond the row's end compute on zeros and on the row's last parameters, and write
 // nothing: without branches the loads of all vectors start together.
 template <bool kCentered, int N, typename Tile, typename T, typename P>
-__global__ void __launch_bounds__(Tile::kBlock, 1024 / Tile::kBlock)
+__global__ void __launch_bounds__(Tile::kBlock, kForwardBlocks<kCentered, Tile>)
     ForwardKernel(ForwardRows<T, P> p) {
   __shared__ float shared[2][1][Tile::kWarps];
   const int lane = threadIdx.x % Tile::kThreads;
@@ -118,7 +119,8 @@ __global__ void __launch_bounds__(Tile::kBlock, 1024 / Tile::kBlock)
 // ---- Backward ----
 
 // Registers of a thread bound what a tile may hold: two vectors each of x, dy and add, twice.
-template <int N, typename F>
+// LayerNorm has a second row of sums to hold.
+template <bool kCentered, int N, typename F>
 auto WithBackwardTile(int64_t vectors, F run) {
   if constexpr (N == 1) {
     if (vectors <= 128) return run(cuda::RowTile<32, 4>());
@@ -131,19 +133,24 @@ auto WithBackwardTile(int64_t vectors, F run) {
     if (vectors <= 256) return run(cuda::RowTile<128, 2>());
     if (vectors <= 512) return run(cuda::RowTile<256, 2>());
     if (vectors <= 1024) return run(cuda::RowTile<512, 2>());
-    if (vectors <= 2048) return run(cuda::RowTile<512, 4>());
+    if constexpr (!kCentered) {
+      if (vectors <= 2048) return run(cuda::RowTile<512, 4>());
+    }
   }
   return run(cuda::RowTile<1024, 0>());
 }
 
 // Whether two rows fit: at most 8 registers of a thread for each tensor's.
-template <typename T, int N, typename Tile>
+template <bool kCentered, typename T, int N, typename Tile>
 inline constexpr bool kReadsAhead = Tile::kVectors > 0 &&
-                                    Tile::kVectors* std::max<int>(1, N * sizeof(T) / 4) <= 8;
+                                    Tile::kVectors* std::max<int>(1, N * sizeof(T) / 4) <=
+                                        (kCentered && N == 1 ? 4 : 8);
 
 // Blocks of a multiprocessor: at most 128 registers a thread, 64 where a thread has one vector.
-template <typename Tile>
-inline constexpr int kBackwardBlocks = (Tile::kVectors <= 1 ? 1024 : 512) / Tile::kBlock;
+template <bool kCentered, typename Tile>
+inline constexpr int kBackwardBlocks = std::max(1,
+                                                (Tile::kVectors <= 1 && !kCentered ? 1024 : 512) /
+                                                    Tile::kBlock);
 
 // One row's inputs.
 template <bool kCentered, bool kAdd, int N, typename Tile, typename T>
@@ -162,9 +169,9 @@ struct BackwardRow {
 
 // partials: null, or [blocks, hidden] for dgamma, and behind it as much for dbeta.
 template <bool kCentered, bool kAdd, int N, typename Tile, typename T, typename P>
-__global__ void __launch_bounds__(Tile::kBlock, kBackwardBlocks<Tile>)
+__global__ void __launch_bounds__(Tile::kBlock, kBackwardBlocks<kCentered, Tile>)
     BackwardKernel(BackwardRows<T, P> p, float* partials) {
-  constexpr bool kAhead = kReadsAhead<T, N, Tile>;
+  constexpr bool kAhead = kReadsAhead<kCentered, T, N, Tile>;
   constexpr int kSums = kCentered ? 2 : 1;
   constexpr int kHeld = std::max(1, Tile::kVectors);
   __shared__ float shared[2][kSums][Tile::kWarps];
@@ -295,12 +302,13 @@ bool ParameterAligned(const P* p) {
 
 template <bool kCentered, int N, typename T, typename P>
 Status LaunchForwardVectors(const Exec& exec, const ForwardRows<T, P>& p) {
-  return cuda::WithRowTile<N>(p.hidden / N, [&](auto tile) {
+  const auto run = [&](auto tile) {
     using Tile = decltype(tile);
     const auto blocks = static_cast<unsigned int>((p.rows + Tile::kRows - 1) / Tile::kRows);
     ForwardKernel<kCentered, N, Tile><<<blocks, Tile::kBlock, 0, cuda::StreamOf(exec)>>>(p);
     return cuda::LaunchStatus(kCentered ? "layer_norm_forward" : "rms_norm_forward");
-  });
+  };
+  return cuda::WithRowTile<N>(p.hidden / N, run);
 }
 
 template <bool kCentered, typename T, typename P>
@@ -325,10 +333,10 @@ Status LaunchBackwardVectors(const Exec& exec, const BackwardRows<T, P>& p,
                              const ParameterGradients& gradients) {
   TE_ASSIGN_OR_RETURN(const cuda::CudaState* state, cuda::GetCudaState(exec));
   const int num_sms = state->num_sms();
-  return WithBackwardTile<N>(p.hidden / N, [&](auto tile) -> Status {
+  return WithBackwardTile<kCentered, N>(p.hidden / N, [&](auto tile) -> Status {
     using Tile = decltype(tile);
     // As many rows for one block as for another, as far as they divide.
-    const int64_t most = int64_t{num_sms} * kBackwardBlocks<Tile> * Tile::kRows;
+    const int64_t most = int64_t{num_sms} * kBackwardBlocks<kCentered, Tile> * Tile::kRows;
     const int64_t rounds = (p.rows + most - 1) / most;
     const int64_t blocks = (p.rows + rounds * Tile::kRows - 1) / (rounds * Tile::kRows);
     const auto launch = [&](float* partials) {
