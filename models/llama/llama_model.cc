@@ -443,6 +443,16 @@ Status LlamaModel::EvaluateLoss(Pass* pass) {
   return Head({.input = state.normed, .labels = state.labels, .scalars = context_->scalars()});
 }
 
+Status LlamaModel::LendGradients(Layer* layer, Arena* arena) {
+  for (Parameter* parameter : layer->Parameters()) {
+    if (!parameter->requires_grad) continue;
+    TE_ASSIGN_OR_RETURN(const TensorView grad,
+                        arena->AllocateAtEnd(parameter->value.dtype(), parameter->value.shape()));
+    parameter->grad = Tensor::Borrow(grad);
+  }
+  return OkStatus();
+}
+
 Status LlamaModel::CountLabels(Pass* pass) {
   const PassState& state = (*pass)->root.state<PassState>();
   if (!state.labels.defined()) return FailedPrecondition("count labels: the pass has no labels");
@@ -469,8 +479,13 @@ Status LlamaModel::Backward(Pass* pass, const LlamaBackwardOptions& options) {
   if (state.done)
     return FailedPrecondition(
         "backward: this pass has had its backward; expected one for each forward");
+  if (options.lend_gradients && options.accumulate_gradients) {
+    return InvalidArgument(
+        "backward: lend_gradients with accumulate_gradients: a lent buffer "
+        "holds nothing to add to");
+  }
   for (const Parameter* parameter : parameters_) {
-    if (parameter->requires_grad && !parameter->grad.defined()) {
+    if (!options.lend_gradients && parameter->requires_grad && !parameter->grad.defined()) {
       return FailedPrecondition(
           "backward: parameter {} has no gradient buffer; call EnsureGradients first",
           parameter->name);
@@ -479,6 +494,12 @@ Status LlamaModel::Backward(Pass* pass, const LlamaBackwardOptions& options) {
   state.done = true;
   const int64_t layers = config_.num_hidden_layers;
   TensorView dy = state.dx[0], dx = state.dx[1];
+  const auto lend = [&](Layer* layer) {
+    return options.lend_gradients ? LendGradients(layer, root.arena()) : OkStatus();
+  };
+  TE_RETURN_IF_ERROR(lend(config_.tie_word_embeddings ? static_cast<Layer*>(embedding_.get())
+                                                      : static_cast<Layer*>(head_.get())));
+  TE_RETURN_IF_ERROR(lend(norm_.get()));
   TE_RETURN_IF_ERROR(Head({.input = state.normed,
                            .labels = state.labels,
                            .scalars = context_->scalars(),
@@ -496,9 +517,11 @@ Status LlamaModel::Backward(Pass* pass, const LlamaBackwardOptions& options) {
     std::swap(dy, dx);
     args.doutput = dy;
     args.dinput = dx;
+    TE_RETURN_IF_ERROR(lend(te_layers_[static_cast<size_t>(i)].get()));
     TE_RETURN_IF_ERROR(decoder(i)->Backward(args, root.child(static_cast<size_t>(i))));
     root.arena()->Rewind(state.marks[static_cast<size_t>(i)]);
   }
+  if (!config_.tie_word_embeddings) TE_RETURN_IF_ERROR(lend(embedding_.get()));
   args.doutput = dx;
   args.dinput = TensorView();
   args.accumulate_gradients = options.accumulate_gradients || config_.tie_word_embeddings;
@@ -523,71 +546,6 @@ Status LlamaModel::Logits(const Pass& pass, TensorView out) {
   return context_->kernels().gemm(
       context_->exec(),
       {.kind = GemmKind::kFprop, .a = x, .b = head_->weight().value.view(), .d = out});
-}
-
-StatusOr<std::vector<KeyValueCache>> LlamaModel::NewCaches(int64_t batch, int64_t capacity) {
-  std::vector<KeyValueCache> caches(static_cast<size_t>(config_.num_hidden_layers));
-  const Shape shape = {batch, capacity, config_.num_key_value_heads, config_.head_dim};
-  for (KeyValueCache& cache : caches) {
-    TE_ASSIGN_OR_RETURN(cache.key, context_->NewTensor(options_.params_dtype, shape));
-    TE_ASSIGN_OR_RETURN(cache.value, context_->NewTensor(options_.params_dtype, shape));
-  }
-  return caches;
-}
-
-Status LlamaModel::Infer(int64_t batch, int64_t sequence, std::span<const int32_t> ids,
-                         std::span<KeyValueCache> caches, TensorView logits) {
-  TE_RETURN_IF_ERROR(CheckBatch({.batch = batch, .sequence = sequence, .input_ids = ids}));
-  if (!caches.empty() && options_.path == LlamaPath::kHf) {
-    return Unsupported("the hf path has no key-value cache; use the te path");
-  }
-  if (!caches.empty() && caches.size() != te_layers_.size()) {
-    return InvalidArgument("{} key-value caches; expected one for each of {} layers", caches.size(),
-                           te_layers_.size());
-  }
-  const int64_t start = caches.empty() ? 0 : caches[0].length;
-  if (!caches.empty() && start + sequence > caches[0].key.shape()[1]) {
-    return InvalidArgument(
-        "the key-value cache holds {} tokens; expected room for {} before and {} new ones",
-        caches[0].key.shape()[1], start, sequence);
-  }
-  const DType dtype = options_.params_dtype;
-  const Shape hidden = {batch, sequence, config_.hidden_size};
-  ArenaScope scope(context_->scratch());
-  Arena* scratch = context_->scratch();
-  TE_ASSIGN_OR_RETURN(const TensorView tokens, scratch->Allocate(DType::kInt32, {batch, sequence}));
-  TE_RETURN_IF_ERROR(context_->CopyFromHost(ids.data(), tokens));
-  TE_ASSIGN_OR_RETURN(TensorView x, scratch->Allocate(dtype, hidden));
-  TE_ASSIGN_OR_RETURN(TensorView y, scratch->Allocate(dtype, hidden));
-  TE_ASSIGN_OR_RETURN(const RotaryTable rotary, rotary_->Table(start + sequence));
-  ForwardArgs embed;
-  embed.input = tokens;
-  embed.output = x;
-  TE_RETURN_IF_ERROR(embedding_->Forward(embed, nullptr));
-  for (int64_t i = 0; i < config_.num_hidden_layers; ++i) {
-    ForwardArgs args;
-    args.input = x;
-    args.output = y;
-    args.attention.rotary = rotary;
-    args.attention.start_position = start;
-    if (!caches.empty()) args.attention.cache = &caches[static_cast<size_t>(i)];
-    TE_RETURN_IF_ERROR(decoder(i)->Forward(args, nullptr));
-    std::swap(x, y);
-  }
-  // Only the last position of a row is asked for.
-  TE_ASSIGN_OR_RETURN(const TensorView last,
-                      scratch->Allocate(dtype, {batch, config_.hidden_size}));
-  TE_ASSIGN_OR_RETURN(const TensorView normed,
-                      scratch->Allocate(dtype, {batch, config_.hidden_size}));
-  TE_RETURN_IF_ERROR(
-      context_->kernels().cast(context_->exec(), {.x = x.Select(1, sequence - 1), .y = last}));
-  ForwardArgs norm;
-  norm.input = last;
-  norm.output = normed;
-  TE_RETURN_IF_ERROR(norm_->Forward(norm, nullptr));
-  return context_->kernels().gemm(
-      context_->exec(),
-      {.kind = GemmKind::kFprop, .a = normed, .b = head_->weight().value.view(), .d = logits});
 }
 
 std::string LlamaModel::Describe() const {

@@ -65,6 +65,11 @@ struct LlamaBackwardOptions {
   bool accumulate_gradients =
       false;  // add to the parameters' gradients instead of overwriting them
   const GradientReady* gradient_ready = nullptr;
+  // Gradient buffers come out of the pass's own memory, each when its layer's turn comes and the
+  // activations of later layers have gone: the peak is that of the parameters' gradients alone or
+  // of the activations, not of both. They are the parameters' until the pass is released. Excludes
+  // accumulate_gradients.
+  bool lend_gradients = false;
 };
 
 // Thread-compatible. The context must outlive it. Positions are 0 .. sequence - 1 in every row,
@@ -153,6 +158,8 @@ class LlamaModel {
   Status CheckBatch(const LlamaBatch& batch) const;
   Status Upload(const LlamaBatch& batch, Saved* root, PassState* state);
   Status Head(const LinearCrossEntropyArgs& args);
+  // The gradient buffers of `layer`'s parameters, out of the arena's end.
+  Status LendGradients(Layer* layer, Arena* arena);
   Layer* decoder(int64_t index) const;
 
   Context* context_;

@@ -24,8 +24,7 @@ StatusOr<std::unique_ptr<LlamaTrainingStep>> LlamaTrainingStep::Create(
         options.max_grad_norm > 0 ? "max_grad_norm" : "want_grad_norm");
   }
   std::unique_ptr<LlamaTrainingStep> step(new LlamaTrainingStep(model, optimizer, options));
-  TE_RETURN_IF_ERROR(options.update_in_backward ? model->ShareGradients()
-                                                : model->EnsureGradients());
+  if (options.update_in_backward) TE_RETURN_IF_ERROR(model->ShareGradients());
   Device& device = model->context()->device();
   step->options_.record = options.record && device.can_record();
   for (std::unique_ptr<HostMirror>& mirror : step->results_) {
@@ -43,6 +42,7 @@ Status LlamaTrainingStep::Run(std::span<const LlamaBatch> micro_batches, float l
     return InvalidArgument("update_in_backward with {} micro-batches; expected 1",
                            micro_batches.size());
   }
+  TE_RETURN_IF_ERROR(PrepareGradients(micro_batches.size()));
   Context* context = model_->context();
   TE_RETURN_IF_ERROR(optimizer_->SetLearningRate(learning_rate));
   for (size_t i = 0; i < micro_batches.size(); ++i) {
@@ -66,10 +66,23 @@ StatusOr<StepScalars> LlamaTrainingStep::Result(int steps_ago) {
   return scalars;
 }
 
+Status LlamaTrainingStep::PrepareGradients(size_t micro_batches) {
+  if (options_.update_in_backward) return OkStatus();
+  lending_ = options_.lend_gradients && micro_batches == 1;
+  if (lending_) {
+    for (Parameter* parameter : model_->parameters())
+      if (parameter->grad.owned()) parameter->grad = Tensor();
+    return OkStatus();
+  }
+  for (Parameter* parameter : model_->parameters())
+    if (!parameter->grad.owned()) parameter->grad = Tensor();
+  return model_->EnsureGradients();
+}
+
 Status LlamaTrainingStep::RunMicroBatch(LlamaModel::Pass* pass, bool first, bool last) {
   if (first) TE_RETURN_IF_ERROR(optimizer_->BeginStep());
   Context* context = model_->context();
-  LlamaBackwardOptions backward = {.accumulate_gradients = !first};
+  LlamaBackwardOptions backward = {.accumulate_gradients = !first, .lend_gradients = lending_};
   if (options_.update_in_backward) {
     TE_RETURN_IF_ERROR(model_->CountLabels(pass));
     TE_RETURN_IF_ERROR(optimizer_->BeginUpdates());
@@ -102,8 +115,8 @@ Status LlamaTrainingStep::RunOrLaunch(LlamaModel::Pass* pass, size_t index, bool
   Context* context = model_->context();
   // Addresses are those of the recording as long as nothing has been allocated since.
   const auto generation = [context] { return context->memory_statistics().allocations; };
-  Recording* recording =
-      Find(fmt::format("{} micro-batch {}{}", model_->KeyOf(*pass), index, last ? " last" : ""));
+  Recording* recording = Find(fmt::format("{} micro-batch {}{}{}", model_->KeyOf(*pass), index,
+                                          last ? " last" : "", lending_ ? " lending" : ""));
   const int64_t before = generation();
   if (recording->generation != before) {
     // Not seen since the last allocation: run it once as it is, which sizes the arenas and chooses

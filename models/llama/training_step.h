@@ -19,13 +19,17 @@ struct LlamaTrainingStepOptions {
   bool want_grad_norm = false;  // StepScalars::grad_square_sum without clipping, too
   // Gradients are never all resident: see AdamWOptimizer::BeginUpdates for what that excludes.
   bool update_in_backward = false;
+  // A step of one micro-batch takes its gradient buffers from the activations that have gone
+  // (LlamaBackwardOptions::lend_gradients); false, or several micro-batches: from memory of their
+  // own.
+  bool lend_gradients = true;
   bool record = true;  // where the device can
 };
 
 // Thread-compatible. Model and optimizer (of the model's parameters) must outlive it.
 class LlamaTrainingStep {
  public:
-  // Gives the model its gradient buffers. kInvalidArgument: options that exclude each other.
+  // kInvalidArgument: options that exclude each other.
   static StatusOr<std::unique_ptr<LlamaTrainingStep>> Create(
       LlamaModel* model, AdamWOptimizer* optimizer, const LlamaTrainingStepOptions& options);
 
@@ -47,6 +51,7 @@ class LlamaTrainingStep {
 
   LlamaTrainingStep(LlamaModel* model, AdamWOptimizer* optimizer,
                     const LlamaTrainingStepOptions& options);
+  Status PrepareGradients(size_t micro_batches);
   Status RunMicroBatch(LlamaModel::Pass* pass, bool first, bool last);
   Status RunOrLaunch(LlamaModel::Pass* pass, size_t index, bool last);
   Recording* Find(const std::string& key);
@@ -57,6 +62,7 @@ class LlamaTrainingStep {
   GradientReady update_now_;
   std::list<Recording> recordings_;  // the one used last comes first
   std::unique_ptr<HostMirror> results_[2];
+  bool lending_ = false;  // in the current step
   int64_t steps_ = 0;
   int64_t launches_ = 0;
 };

@@ -149,6 +149,16 @@ TEST(TrainingStep, ALaunchedStepEqualsAnEagerOneBitForBit) {
   }
 }
 
+TEST(TrainingStep, LentGradientsChangeNoBitAndSaveMemory) {
+  for (const bool tied : {false, true}) {
+    Settings settings = {.tied = tied};
+    const Outcome lent = Train(settings);
+    settings.step.lend_gradients = false;
+    const Outcome own = Train(settings);
+    ExpectSame(lent, own);
+  }
+}
+
 TEST(TrainingStep, OptionsThatExcludeEachOtherAreRefused) {
   Settings settings;
   const auto context = Value(Context::Create({.device = TestDevice()}));

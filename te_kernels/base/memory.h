@@ -39,6 +39,10 @@ class Arena {
   // A dense tensor, contents undefined. An empty one still has an address.
   StatusOr<TensorView> Allocate(DType dtype, const Shape& shape);
 
+  // From the other end: what is to outlive a Rewind, and to take the place of what the Rewind gave
+  // back. Stays until Reset or Release.
+  StatusOr<TensorView> AllocateAtEnd(DType dtype, const Shape& shape);
+
   Mark Here() const { return {block_, offset_, used_}; }
   // Frees all that came after the mark; marks nest.
   void Rewind(const Mark& mark);
@@ -57,10 +61,15 @@ class Arena {
   };
 
   MemoryResource* resource_;
+  StatusOr<void*> AddressAtEnd(size_t size);
+
   std::vector<Block> blocks_;
+  std::vector<Block> end_blocks_;  // what found no room at the end of the last block
   size_t block_ = 0;
   size_t offset_ = 0;
-  size_t used_ = 0;  // without what is lost at the ends of blocks
+  size_t end_ = 0;       // of the first block: bytes that AllocateAtEnd has taken
+  size_t used_ = 0;      // without what is lost at the ends of blocks
+  size_t end_used_ = 0;  // by AllocateAtEnd, end_blocks_ included
   size_t peak_ = 0;
 };
 

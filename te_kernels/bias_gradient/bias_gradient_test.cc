@@ -29,8 +29,9 @@ constexpr Dtypes kDtypes[] = {{kF32, kF32}, {kBf16, kF32}, {kBf16, kBf16}};
 
 TEST(BiasGradientTest, EqualsTheReferenceOnDenseAndStridedRows) {
   for (const Dtypes& dtypes : kDtypes) {
-    for (const Shape& shape : {Shape{1, 1}, Shape{0, 3}, Shape{5, 0}, Shape{131, 17},
-                               Shape{63, 257}, Shape{1000, 530}}) {
+    for (const Shape& shape :
+         {Shape{1, 1}, Shape{0, 3}, Shape{5, 0}, Shape{131, 17}, Shape{63, 257}, Shape{1000, 530},
+          Shape{70'001, 8}, Shape{40, 4096}}) {
       for (const bool accumulate : {false, true}) {
         for (const int64_t pad : {0, 5}) {
           const int64_t rows = shape[0], columns = shape[1];
@@ -61,6 +62,22 @@ TEST(BiasGradientTest, EqualsTheReferenceOnDenseAndStridedRows) {
         }
       }
     }
+  }
+}
+
+TEST(BiasGradientTest, AnyAddress) {
+  for (const DType dtype : {kF32, kBf16}) {
+    const HostTensor dy = HostTensor::Normal(dtype, {50, 72}, 1);
+    const TensorView shifted = dy.view().Slice(1, 3, 67);
+    const HostTensor dbias(kF32, {64}), copied(kF32, {64});
+    const HostTensor copy(dtype, {50, 64}, test::ToDoubles(shifted));
+    TestExec exec;
+    ASSERT_TRUE(IsOk(TE_OP(BiasGradient)(exec, {.dy = shifted, .dbias = dbias})));
+    ASSERT_TRUE(IsOk(TE_OP(BiasGradient)(exec, {.dy = copy, .dbias = copied})));
+    // Another order of 50 additions of numbers of size one.
+    const double tolerance = 2 * 50 * 50 * UnitRoundoff(kF32);
+    EXPECT_TRUE(Near(dbias.ToDoubles(), copied.ToDoubles(), tolerance));
+    EXPECT_FALSE(Near(dbias.ToDoubles(), Disturbed(copied.ToDoubles(), 9, 0.1), tolerance));
   }
 }
 

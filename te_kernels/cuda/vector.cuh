@@ -6,6 +6,7 @@
 
 #include <bit>
 #include <cstdint>
+#include <type_traits>
 
 #include "te_kernels/base/dtype.h"
 
@@ -60,6 +61,26 @@ struct alignas(N * sizeof(T)) Elements {
   }
 };
 
+// The elements of a vector that Load would read.
+template <typename T, int N, typename Vector>
+__device__ inline void Unpack(const Vector& vector, float (&out)[N]) {
+  if constexpr (std::is_same_v<T, bfloat16> && N % 2 == 0) {  // one instruction an element, not two
+    struct Words {
+      unsigned int at[N / 2];
+    };
+    const auto words = std::bit_cast<Words>(vector);
+#pragma unroll
+    for (int i = 0; i < N / 2; ++i) {
+      out[2 * i] = __uint_as_float(words.at[i] << 16);
+      out[2 * i + 1] = __uint_as_float(words.at[i] & 0xffff0000u);
+    }
+  } else {
+    const auto elements = Elements<T, N>::Of(vector);
+#pragma unroll
+    for (int i = 0; i < N; ++i) out[i] = ToFloat(elements.at[i]);
+  }
+}
+
 // How a vector passes through the caches: kKeep as usual; kOnce for data that nobody reads again
 // soon (evict first).
 enum class Cache { kKeep, kOnce };
@@ -69,9 +90,7 @@ template <int N, Cache kCache = Cache::kKeep, typename T>
 __device__ inline void Load(const T* p, float (&out)[N]) {
   using Vector = typename Raw<N* static_cast<int>(sizeof(T))>::type;
   const Vector* source = reinterpret_cast<const Vector*>(p);
-  const auto elements = Elements<T, N>::Of(kCache == Cache::kOnce ? __ldcs(source) : *source);
-#pragma unroll
-  for (int i = 0; i < N; ++i) out[i] = ToFloat(elements.at[i]);
+  Unpack<T>(kCache == Cache::kOnce ? __ldcs(source) : *source, out);
 }
 
 template <int N, Cache kCache = Cache::kKeep, typename T>

@@ -1,5 +1,6 @@
 #include "te_kernels/layer_norm/layer_norm.h"
 
+#include <algorithm>
 #include <cmath>
 #include <complex>
 #include <vector>
@@ -32,8 +33,11 @@ struct Case {
 
 std::vector<Case> Cases() {
   std::vector<Case> out;
-  const int64_t shapes[][2] = {{1, 1},   {3, 7},    {5, 16},   {2, 31},
-                               {37, 33}, {130, 64}, {1, 2048}, {0, 8}};
+  // Behind the empty one: one for each way of the CUDA kernels to hold a row, or not.
+  const int64_t shapes[][2] = {{1, 1},     {3, 7},    {5, 16},   {2, 31},   {37, 33},
+                               {130, 64},  {1, 2048}, {0, 8},    {7, 256},  {6, 512},
+                               {5, 1024},  {3, 4096}, {2, 5120}, {1, 8192}, {1, 20000},
+                               {1, 40000}, {9, 515},  {2, 4097}, {1, 9001}};
   for (const auto& shape : shapes) {
     for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
       out.push_back({shape[0], shape[1], dtype, dtype, false, 0});
@@ -225,8 +229,10 @@ TEST(LayerNormTest, ForwardAgreesWithTheReference) {
     EXPECT_FALSE(test::Near(
         y.ToDoubles(), p.Want(p.xs, p.g, test::Disturbed(p.betas, c.hidden - 1, 0.1)), tolerance));
     if (c.hidden == 1) continue;  // y is beta
-    EXPECT_FALSE(test::Near(
-        y.ToDoubles(), p.Want(p.xs, test::Disturbed(p.g, c.hidden - 1, 0.2), p.betas), tolerance));
+    const int64_t largest =       // of the first row: its xhat is far from 0
+        std::max_element(p.xs.begin(), p.xs.begin() + c.hidden) - p.xs.begin();
+    EXPECT_FALSE(test::Near(y.ToDoubles(),
+                            p.Want(p.xs, test::Disturbed(p.g, largest, 0.2), p.betas), tolerance));
     EXPECT_FALSE(test::Near(y.ToDoubles(),
                             p.Want(test::Disturbed(p.xs, p.xs.size() - 1, 0.2), p.g, p.betas),
                             tolerance));
@@ -272,6 +278,50 @@ TEST(LayerNormTest, BackwardAgreesWithTheReference) {
       EXPECT_FALSE(test::Near(dbeta.ToDoubles(), twin.dbeta, twin.dbeta_tolerance));
     }
   }
+}
+
+TEST(LayerNormTest, ParametersMayDifferInDType) {
+  const test::TestExec exec;
+  Problem p({6, 40, DType::kBFloat16, DType::kBFloat16, false, 0});
+  const Shape shape = {6, 40};
+  const HostTensor want(p.c.dtype, shape), got(p.c.dtype, shape), gamma(DType::kFloat32, {40}, p.g),
+      beta(DType::kFloat32, {40}, p.betas);
+  ASSERT_TRUE(test::IsOk(TE_OP(LayerNormForward)(exec, p.ForwardArgs(want))));
+  LayerNormForwardArgs args = p.ForwardArgs(got);
+  args.gamma = gamma;
+  ASSERT_TRUE(test::IsOk(TE_OP(LayerNormForward)(exec, args)));
+  EXPECT_EQ(got.Bytes(), want.Bytes());
+  args.gamma = p.gamma;
+  args.beta = beta;
+  ASSERT_TRUE(test::IsOk(TE_OP(LayerNormForward)(exec, args)));
+  EXPECT_EQ(got.Bytes(), want.Bytes());
+}
+
+// More rows than a grid's second dimension, and than its blocks: each block sums many.
+TEST(LayerNormTest, ManyRows) {
+  const test::TestExec exec;
+  Problem p({70'003, 8, DType::kBFloat16, DType::kFloat32, false, 0});
+  const HostTensor y(p.c.dtype, {p.c.tokens, 8}), dx(p.c.dtype, {p.c.tokens, 8}),
+      dgamma(DType::kFloat32, {8}), dbeta(DType::kFloat32, {8});
+  ASSERT_TRUE(test::IsOk(TE_OP(LayerNormForward)(exec, p.ForwardArgs(y))));
+  const Doubles want_y = p.Want(p.xs, p.g, p.betas), tolerance = p.ForwardTolerance(want_y);
+  EXPECT_TRUE(test::Near(y.ToDoubles(), want_y, tolerance));
+  EXPECT_FALSE(test::Near(y.ToDoubles(), test::Disturbed(want_y, 70'002 * 8, 0.5), tolerance));
+  LayerNormBackwardArgs args = p.BackwardArgs(dx, dgamma);
+  args.dbeta = dbeta;
+  ASSERT_TRUE(test::IsOk(TE_OP(LayerNormBackward)(exec, args)));
+  auto want = p.WantGradients(p.dys, false);
+  EXPECT_TRUE(test::Near(dx.ToDoubles(), want.dx, want.dx_tolerance));
+  EXPECT_FALSE(test::Near(dx.ToDoubles(), test::Disturbed(want.dx, 9, 2), want.dx_tolerance));
+  // Sums in pieces err far less than the bound for one after the other: by the pieces' lengths.
+  for (double& v : want.dgamma_tolerance) v *= 2048 / 70'003.0;
+  for (double& v : want.dbeta_tolerance) v *= 2048 / 70'003.0;
+  EXPECT_TRUE(test::Near(dgamma.ToDoubles(), want.dgamma, want.dgamma_tolerance));
+  EXPECT_TRUE(test::Near(dbeta.ToDoubles(), want.dbeta, want.dbeta_tolerance));
+  EXPECT_FALSE(
+      test::Near(dgamma.ToDoubles(), test::Disturbed(want.dgamma, 3, 40), want.dgamma_tolerance));
+  EXPECT_FALSE(
+      test::Near(dbeta.ToDoubles(), test::Disturbed(want.dbeta, 3, 40), want.dbeta_tolerance));
 }
 
 TEST(LayerNormTest, EitherParameterGradientAloneIsTheSame) {

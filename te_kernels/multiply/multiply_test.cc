@@ -45,6 +45,21 @@ TEST(MultiplyTest, EqualsTheReferenceRoundedOnce) {
   }
 }
 
+TEST(MultiplyTest, AnyAddress) {
+  for (const DType dtype : kDtypes) {
+    const Shape shape = {5'000};
+    const HostTensor a = HostTensor::Normal(dtype, {5'003}, 1);
+    const HostTensor b = HostTensor::Normal(dtype, shape, 2);
+    const HostTensor shifted(dtype, shape), out(dtype, shape);
+    const TensorView tail = a.view().Slice(0, 3, 5'003);
+    const HostTensor copy(dtype, shape, test::ToDoubles(tail));
+    TestExec exec;
+    ASSERT_TRUE(IsOk(TE_OP(Multiply)(exec, {.a = tail, .b = b, .out = shifted})));
+    ASSERT_TRUE(IsOk(TE_OP(Multiply)(exec, {.a = copy, .b = b, .out = out})));
+    EXPECT_EQ(shifted.Bytes(), out.Bytes());
+  }
+}
+
 TEST(MultiplyTest, OutMayBeEitherOperand) {
   for (const DType dtype : kDtypes) {
     const Shape shape = {70'001};

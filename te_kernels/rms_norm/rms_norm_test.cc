@@ -32,8 +32,11 @@ struct Case {
 
 std::vector<Case> Cases() {
   std::vector<Case> out;
-  const int64_t shapes[][2] = {{1, 1},   {3, 7},    {5, 16},   {2, 31},
-                               {37, 33}, {130, 64}, {1, 2048}, {0, 8}};
+  // Behind the empty one: one for each way of the CUDA kernels to hold a row, or not.
+  const int64_t shapes[][2] = {{1, 1},     {3, 7},    {5, 16},   {2, 31},   {37, 33},
+                               {130, 64},  {1, 2048}, {0, 8},    {7, 256},  {6, 512},
+                               {5, 1024},  {3, 4096}, {2, 5120}, {1, 8192}, {1, 20000},
+                               {1, 40000}, {9, 515},  {2, 4097}, {1, 9001}};
   for (const auto& shape : shapes) {
     for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
       out.push_back({shape[0], shape[1], dtype, dtype, false, 0});
@@ -208,6 +211,59 @@ TEST(RmsNormTest, BackwardAgreesWithTheReference) {
       EXPECT_FALSE(test::Near(dgamma.ToDoubles(), twin.dgamma, twin.dgamma_tolerance));
     }
   }
+}
+
+// More rows than a grid's second dimension, and than its blocks: each block sums many.
+TEST(RmsNormTest, ManyRows) {
+  const test::TestExec exec;
+  Problem p({70'003, 8, DType::kBFloat16, DType::kFloat32, false, 0});
+  const HostTensor y(p.c.dtype, {p.c.tokens, 8}), dx(p.c.dtype, {p.c.tokens, 8}),
+      dgamma(DType::kFloat32, {8});
+  ASSERT_TRUE(test::IsOk(TE_OP(RmsNormForward)(exec, p.ForwardArgs(y))));
+  const Doubles want_y = p.Want(p.xs, p.g);
+  Doubles tolerance;
+  for (double v : want_y) {
+    tolerance.push_back(std::abs(v) * (test::UnitRoundoff(p.c.dtype) + p.RstdError() + 3 * kFloat));
+  }
+  EXPECT_TRUE(test::Near(y.ToDoubles(), want_y, tolerance));
+  EXPECT_FALSE(test::Near(y.ToDoubles(), test::Disturbed(want_y, 70'002 * 8, 0.5), tolerance));
+  ASSERT_TRUE(test::IsOk(TE_OP(RmsNormBackward)(exec, p.BackwardArgs(dx, dgamma))));
+  const auto want = p.WantGradients(p.dys, false);
+  EXPECT_TRUE(test::Near(dx.ToDoubles(), want.dx, want.dx_tolerance));
+  EXPECT_FALSE(test::Near(dx.ToDoubles(), test::Disturbed(want.dx, 9, 1), want.dx_tolerance));
+  // Sums in pieces err far less than the bound for one after the other: by the pieces' lengths.
+  Doubles pieces = want.dgamma_tolerance;
+  for (double& v : pieces) v *= 2048 / 70'003.0;
+  EXPECT_TRUE(test::Near(dgamma.ToDoubles(), want.dgamma, pieces));
+  EXPECT_FALSE(test::Near(dgamma.ToDoubles(), test::Disturbed(want.dgamma, 3, 20), pieces));
+}
+
+// Rows whose strides allow vectors and whose addresses do not.
+TEST(RmsNormTest, MisalignedAddressesAreTheSame) {
+  const test::TestExec exec;
+  Problem p({5, 64, DType::kBFloat16, DType::kBFloat16, false, 0});
+  const HostTensor y(DType::kBFloat16, {5, 64}), x(DType::kBFloat16, {5, 72}),
+      dx(DType::kBFloat16, {5, 64}), dgamma(DType::kBFloat16, {64});
+  const TensorView shifted = x.view().Slice(1, 3, 67);
+  test::FromDoubles(p.xs, shifted);
+  const auto want = p.Want(p.xs, p.g);
+  RmsNormForwardArgs args = p.ForwardArgs(y);
+  args.x = shifted;
+  ASSERT_TRUE(test::IsOk(TE_OP(RmsNormForward)(exec, args)));
+  Doubles tolerance;
+  for (double v : want) {
+    tolerance.push_back(std::abs(v) * (test::UnitRoundoff(p.c.dtype) + p.RstdError() + 3 * kFloat));
+  }
+  EXPECT_TRUE(test::Near(y.ToDoubles(), want, tolerance));
+  EXPECT_FALSE(test::Near(y.ToDoubles(), test::Disturbed(want, 77, 0.5), tolerance));
+  RmsNormBackwardArgs backward = p.BackwardArgs(dx, dgamma);
+  backward.x = shifted;
+  ASSERT_TRUE(test::IsOk(TE_OP(RmsNormBackward)(exec, backward)));
+  const auto gradients = p.WantGradients(p.dys, false);
+  EXPECT_TRUE(test::Near(dx.ToDoubles(), gradients.dx, gradients.dx_tolerance));
+  EXPECT_TRUE(test::Near(dgamma.ToDoubles(), gradients.dgamma, gradients.dgamma_tolerance));
+  EXPECT_FALSE(
+      test::Near(dx.ToDoubles(), test::Disturbed(gradients.dx, 77, 1), gradients.dx_tolerance));
 }
 
 TEST(RmsNormTest, GammaGradientAccumulates) {
