@@ -65,7 +65,7 @@ for label in "${tests[@]}" "${benchmarks[@]}"; do
 done
 for label in "${tests[@]}"; do
   printf '%s\n' "${label##*:}"
-done >"$output/tests"
+done >"$output/test_programs"
 
 # CUDA's own libraries come from the host; so do those of every Linux that runs them.
 readonly cuda='^lib(cu|nv|nccl)[A-Za-z_]*\.so'

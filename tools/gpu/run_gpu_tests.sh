@@ -107,7 +107,7 @@ while read -r program; do
   else
     run_tests "$program" "${names[@]}"
   fi
-done <tests
+done <test_programs
 
 passed=$(grep -c '^PASS' "$results")
 failed=$(grep -c '^FAIL' "$results")
