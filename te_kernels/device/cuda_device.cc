@@ -8,6 +8,7 @@
 
 #include "te_kernels/cuda/cuda_state.h"
 #include "te_kernels/cuda/cuda_status.h"
+#include "te_kernels/gemm/cublaslt_matmul.h"
 
 namespace te {
 namespace {
@@ -185,6 +186,14 @@ class CudaDevice : public Device {
         ToStatus(cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, StreamOf(exec)),
                  "copy from host"));
     return Synchronize(exec);
+  }
+  StatusOr<std::string> TunedChoices(const Exec& exec) override {
+    TE_ASSIGN_OR_RETURN(cuda::CudaState * state, cuda::GetCudaState(exec));
+    return SaveLtChoices(state);
+  }
+  StatusOr<bool> PinChoices(const Exec& exec, const std::string& text) override {
+    TE_ASSIGN_OR_RETURN(cuda::CudaState * state, cuda::GetCudaState(exec));
+    return LoadLtChoices(state, text);
   }
   Status Zero(const Exec& exec, void* device, size_t bytes) override {
     if (bytes == 0) return OkStatus();

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <string>
 #include <string_view>
 
 #include "te_kernels/base/exec.h"
@@ -46,6 +47,11 @@ class Device : public MemoryResource {
   // the stream; the host buffer may be reused when the call returns.
   virtual Status CopyToHost(const Exec& exec, const void* device, void* host, size_t bytes) = 0;
   virtual Status CopyFromHost(const Exec& exec, const void* host, void* device, size_t bytes) = 0;
+  // What this backend's libraries have chosen by timing, as text that names the card and versions
+  // it holds for; empty: nothing. And back: what is pinned is not timed again. False: the text is
+  // of another card or version, and nothing changed; kCorruptData: no such text.
+  virtual StatusOr<std::string> TunedChoices(const Exec&) { return std::string(); }
+  virtual StatusOr<bool> PinChoices(const Exec&, const std::string&) { return false; }
   virtual Status Zero(const Exec& exec, void* device, size_t bytes) = 0;
   virtual Status Synchronize(const Exec& exec) = 0;
   virtual StatusOr<std::unique_ptr<HostMirror>> NewHostMirror(size_t bytes) = 0;

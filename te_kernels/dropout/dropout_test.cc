@@ -9,6 +9,7 @@
 #include "te_kernels/testing/host_tensor.h"
 #include "te_kernels/testing/near.h"
 #include "te_kernels/testing/test_device.h"
+#include "te_kernels/testing/test_memory.h"
 
 namespace te {
 namespace {
@@ -85,13 +86,13 @@ TEST(DropoutTest, EveryPartOfTheRandomStateChoosesOtherElements) {
   args.x = p.x;
   args.p = 0.5f;
   args.out = out;
-  const uint64_t step = 9;
+  const test::Shared<uint64_t> step(9);
   RandomState states[5] = {kRandom, kRandom, kRandom, kRandom, kRandom};
   states[0].seed ^= uint64_t{1} << 40;
   states[1].stream += 1;
   states[2].offset += 1;
   states[3].offset += uint64_t{1} << 32;
-  states[4].step_offset = &step;
+  states[4].step_offset = step.get();
   for (const RandomState& state : states) {
     args.random = state;
     ASSERT_TRUE(test::IsOk(TE_OP(DropoutForward)(exec, args)));

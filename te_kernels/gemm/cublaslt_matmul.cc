@@ -18,6 +18,10 @@ namespace {
 
 // Hopper's kernels ask for at most this much (NVIDIA's recommendation for the architecture).
 constexpr size_t kWorkspaceBytes = size_t{32} << 20;
+// Split sums meet in float32 in the workspace, in a fixed order: no atomics into d, no partial sums
+// rounded to its dtype.
+constexpr uint32_t kReductions =
+    CUBLASLT_REDUCTION_SCHEME_NONE | CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
 constexpr int kMaxCandidates = 16;
 // Below this a wrong choice costs microseconds.
 constexpr double kMinTunedFlops = 2e9;
@@ -80,6 +84,56 @@ struct Problem {
   }
 };
 
+// What names one of cuBLASLt's algorithms, as numbers that a file can hold: a pinned choice is
+// built anew from them and checked by the library, never taken as opaque bytes.
+struct AlgorithmConfig {
+  int32_t id = -1;
+  uint32_t tile = 0;
+  uint32_t stages = 0;
+  int32_t split_k = 1;
+  uint32_t reduction = 0;
+  uint32_t swizzling = 0;
+  uint32_t custom = 0;
+  uint16_t inner_shape = 0;
+  uint16_t cluster_shape = 0;
+
+  // Calls visit(attribute, member) for all that is configured.
+  template <typename Config, typename Visit>
+  static Status ForEach(Config& config, const Visit& visit) {
+    TE_RETURN_IF_ERROR(visit(CUBLASLT_ALGO_CONFIG_TILE_ID, config.tile));
+    TE_RETURN_IF_ERROR(visit(CUBLASLT_ALGO_CONFIG_STAGES_ID, config.stages));
+    TE_RETURN_IF_ERROR(visit(CUBLASLT_ALGO_CONFIG_SPLITK_NUM, config.split_k));
+    TE_RETURN_IF_ERROR(visit(CUBLASLT_ALGO_CONFIG_REDUCTION_SCHEME, config.reduction));
+    TE_RETURN_IF_ERROR(visit(CUBLASLT_ALGO_CONFIG_CTA_SWIZZLING, config.swizzling));
+    TE_RETURN_IF_ERROR(visit(CUBLASLT_ALGO_CONFIG_CUSTOM_OPTION, config.custom));
+    TE_RETURN_IF_ERROR(visit(CUBLASLT_ALGO_CONFIG_INNER_SHAPE_ID, config.inner_shape));
+    return visit(CUBLASLT_ALGO_CONFIG_CLUSTER_SHAPE_ID, config.cluster_shape);
+  }
+
+  static StatusOr<AlgorithmConfig> Of(const cublasLtMatmulAlgo_t& algorithm) {
+    AlgorithmConfig config;
+    const auto get = [&algorithm](cublasLtMatmulAlgoConfigAttributes_t attribute, auto& value) {
+      size_t written = 0;
+      return ToStatus(cublasLtMatmulAlgoConfigGetAttribute(&algorithm, attribute, &value,
+                                                           sizeof(value), &written),
+                      "cublasLtMatmulAlgoConfigGetAttribute");
+    };
+    TE_RETURN_IF_ERROR(get(CUBLASLT_ALGO_CONFIG_ID, config.id));
+    TE_RETURN_IF_ERROR(ForEach(config, get));
+    return config;
+  }
+
+  std::string ToString() const {
+    return fmt::format("{} {} {} {} {} {} {} {} {}", id, tile, stages, split_k, reduction,
+                       swizzling, custom, inner_shape, cluster_shape);
+  }
+  static bool Parse(std::istream& in, AlgorithmConfig* config) {
+    return static_cast<bool>(in >> config->id >> config->tile >> config->stages >>
+                             config->split_k >> config->reduction >> config->swizzling >>
+                             config->custom >> config->inner_shape >> config->cluster_shape);
+  }
+};
+
 // cuBLASLt's descriptors of one problem.
 class Plan {
  public:
@@ -124,11 +178,7 @@ class Plan {
           "cublasLtMatmulPreferenceSetAttribute");
     };
     TE_RETURN_IF_ERROR(set(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, uint64_t{kWorkspaceBytes}));
-    // Split sums meet in float32 in the workspace, in a fixed order: no atomics into d, no partial
-    // sums rounded to its dtype.
-    TE_RETURN_IF_ERROR(
-        set(CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
-            uint32_t{CUBLASLT_REDUCTION_SCHEME_NONE | CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE}));
+    TE_RETURN_IF_ERROR(set(CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, kReductions));
     TE_RETURN_IF_ERROR(set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, problem_.align_a));
     TE_RETURN_IF_ERROR(set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, problem_.align_b));
     TE_RETURN_IF_ERROR(set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, problem_.align_c));
@@ -158,23 +208,36 @@ class Plan {
                     "cublasLtMatmul");
   }
 
-  void Choose(const cublasLtMatmulAlgo_t& algorithm) {
-    algorithm_ = algorithm;
-    chosen_ = true;
-    int32_t id = -1;
-    uint32_t tile = 0;
-    int32_t split = 1;
-    size_t written = 0;
-    cublasLtMatmulAlgoConfigGetAttribute(&algorithm, CUBLASLT_ALGO_CONFIG_ID, &id, sizeof(id),
-                                         &written);
-    cublasLtMatmulAlgoConfigGetAttribute(&algorithm, CUBLASLT_ALGO_CONFIG_TILE_ID, &tile,
-                                         sizeof(tile), &written);
-    cublasLtMatmulAlgoConfigGetAttribute(&algorithm, CUBLASLT_ALGO_CONFIG_SPLITK_NUM, &split,
-                                         sizeof(split), &written);
-    name_ = fmt::format("cublasLt {} tile {} split {}", id, tile, split);
+  // The algorithm that `config` names, if the library still takes it for this problem.
+  StatusOr<cublasLtMatmulAlgo_t> Rebuild(cublasLtHandle_t handle,
+                                         const AlgorithmConfig& config) const {
+    const cudaDataType_t operands = TypeOf(problem_.operands), result = TypeOf(problem_.result);
+    cublasLtMatmulAlgo_t algorithm{};
+    TE_RETURN_IF_LT_ERROR(cublasLtMatmulAlgoInit(handle, CUBLAS_COMPUTE_32F, CUDA_R_32F, operands,
+                                                 operands, result, result, config.id, &algorithm));
+    TE_RETURN_IF_ERROR(AlgorithmConfig::ForEach(
+        config, [&algorithm](cublasLtMatmulAlgoConfigAttributes_t attribute, const auto& value) {
+          return ToStatus(
+              cublasLtMatmulAlgoConfigSetAttribute(&algorithm, attribute, &value, sizeof(value)),
+              "cublasLtMatmulAlgoConfigSetAttribute");
+        }));
+    cublasLtMatmulHeuristicResult_t checked{};
+    TE_RETURN_IF_LT_ERROR(
+        cublasLtMatmulAlgoCheck(handle, operation_, a_, b_, c_, d_, &algorithm, &checked));
+    if (checked.workspaceSize > kWorkspaceBytes || config.reduction > kReductions)
+      return Unsupported("matmul {}: the pinned algorithm needs more than we give",
+                         problem_.ToString());
+    return algorithm;
   }
-  bool chosen() const { return chosen_; }
+
+  Status Choose(const cublasLtMatmulAlgo_t& algorithm) {
+    algorithm_ = algorithm;
+    TE_ASSIGN_OR_RETURN(config_, AlgorithmConfig::Of(algorithm));
+    name_ = fmt::format("cublasLt {} tile {} split {}", config_.id, config_.tile, config_.split_k);
+    return OkStatus();
+  }
   const cublasLtMatmulAlgo_t& algorithm() const { return algorithm_; }
+  const AlgorithmConfig& config() const { return config_; }
   const std::string& name() const { return name_; }
 
  private:
@@ -201,14 +264,14 @@ class Plan {
   cublasLtMatmulDesc_t operation_ = nullptr;
   cublasLtMatrixLayout_t a_ = nullptr, b_ = nullptr, c_ = nullptr, d_ = nullptr;
   cublasLtMatmulAlgo_t algorithm_{};
-  bool chosen_ = false;
+  AlgorithmConfig config_;
   std::string name_;
 };
 
 class LtCache : public cuda::OperationCache {
  public:
   std::unordered_map<std::string, std::unique_ptr<Plan>> plans;
-  std::unordered_map<std::string, cublasLtMatmulAlgo_t> pinned;
+  std::unordered_map<std::string, AlgorithmConfig> pinned;
 };
 
 LtCache* CacheOf(cuda::CudaState* state) {
@@ -257,8 +320,7 @@ Status ChooseAlgorithm(const Exec& exec, cuda::CudaState* state, const Problem& 
   TE_ASSIGN_OR_RETURN(const auto candidates,
                       plan->Candidates(state->cublas_lt(), timed ? kMaxCandidates : 1));
   if (!timed || candidates.size() == 1) {
-    plan->Choose(candidates.front());
-    return OkStatus();
+    return plan->Choose(candidates.front());
   }
   // Products accumulate: the trial runs write a d of their own.
   const ArenaScope scope(exec.scratch);
@@ -284,8 +346,7 @@ Status ChooseAlgorithm(const Exec& exec, cuda::CudaState* state, const Problem& 
     }
   }
   if (best == nullptr) return last;
-  plan->Choose(*best);
-  return OkStatus();
+  return plan->Choose(*best);
 }
 
 StatusOr<Problem> ProblemOf(const LtMatmulArgs& args, const ConstTensorView& c) {
@@ -344,11 +405,14 @@ Status RunLtMatmul(const Exec& exec, const LtMatmulArgs& args, const char* opera
   if (slot == nullptr) {
     auto plan = std::make_unique<Plan>(problem);
     TE_RETURN_IF_ERROR(plan->Create());
-    if (const auto pinned = cache->pinned.find(key); pinned != cache->pinned.end()) {
-      plan->Choose(pinned->second);
-    } else {
-      TE_RETURN_IF_ERROR(ChooseAlgorithm(exec, state, problem, args, workspace, plan.get()));
-    }
+    const auto pinned = cache->pinned.find(key);
+    StatusOr<cublasLtMatmulAlgo_t> algorithm =
+        pinned == cache->pinned.end() ? Status(StatusCode::kNotFound, "")
+                                      : plan->Rebuild(state->cublas_lt(), pinned->second);
+    // A choice that the library refuses is as good as none.
+    TE_RETURN_IF_ERROR(algorithm.ok()
+                           ? plan->Choose(*algorithm)
+                           : ChooseAlgorithm(exec, state, problem, args, workspace, plan.get()));
     slot = std::move(plan);
   }
   TE_RETURN_IF_ERROR(slot->Run(exec, state->cublas_lt(), args, c.data(), args.d.data(),
@@ -369,15 +433,10 @@ StatusOr<std::string> SaveLtChoices(cuda::CudaState* state) {
   TE_ASSIGN_OR_RETURN(std::string text, HeaderOf());
   text += '\n';
   const LtCache* cache = CacheOf(state);
-  const auto add = [&text](const std::string& key, const cublasLtMatmulAlgo_t& algorithm) {
-    text += key + " :";
-    for (const uint64_t word : algorithm.data) text += fmt::format(" {:x}", word);
-    text += '\n';
-  };
   for (const auto& [key, plan] : cache->plans)
-    if (plan != nullptr && plan->chosen()) add(key, plan->algorithm());
-  for (const auto& [key, algorithm] : cache->pinned)
-    if (!cache->plans.contains(key)) add(key, algorithm);
+    if (plan != nullptr) text += fmt::format("{} : {}\n", key, plan->config().ToString());
+  for (const auto& [key, config] : cache->pinned)
+    if (!cache->plans.contains(key)) text += fmt::format("{} : {}\n", key, config.ToString());
   return text;
 }
 
@@ -386,22 +445,16 @@ StatusOr<bool> LoadLtChoices(cuda::CudaState* state, const std::string& text) {
   std::string line;
   TE_ASSIGN_OR_RETURN(const std::string header, HeaderOf());
   if (!std::getline(lines, line) || line != header) return false;
-  std::unordered_map<std::string, cublasLtMatmulAlgo_t> pinned;
+  std::unordered_map<std::string, AlgorithmConfig> pinned;
   for (int number = 2; std::getline(lines, line); ++number) {
-    const size_t colon = line.rfind(" :");
-    if (colon == std::string::npos) {
-      return CorruptData("cublasLt choices, line {}: expected 'SHAPE : WORDS', found '{}'", number,
-                         line);
+    const size_t colon = line.rfind(" : ");
+    AlgorithmConfig config;
+    std::istringstream numbers(colon == std::string::npos ? "" : line.substr(colon + 3));
+    if (!AlgorithmConfig::Parse(numbers, &config) || !(numbers >> std::ws).eof()) {
+      return CorruptData("cublasLt choices, line {}: '{}'; expected 'SHAPE : ' and nine numbers",
+                         number, line);
     }
-    cublasLtMatmulAlgo_t algorithm{};
-    std::istringstream words(line.substr(colon + 2));
-    for (uint64_t& word : algorithm.data) {
-      if (!(words >> std::hex >> word)) {
-        return CorruptData("cublasLt choices, line {}: expected {} hexadecimal words", number,
-                           std::size(algorithm.data));
-      }
-    }
-    pinned[line.substr(0, colon)] = algorithm;
+    pinned[line.substr(0, colon)] = config;
   }
   CacheOf(state)->pinned = std::move(pinned);
   return true;

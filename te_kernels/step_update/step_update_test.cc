@@ -44,13 +44,13 @@ TEST(StepUpdateTest, EqualsTheReference) {
   for (const float max_norm : {0.0f, 0.25f, 1.0f, 2.5f}) {
     for (const float loss_scale : {1.0f, 1024.0f}) {
       for (const int64_t tokens : {0, 1, 40}) {
-        StepScalars s = Scalars();
-        s.loss_scale = loss_scale;
-        s.token_count = tokens;
-        const StepScalars want = StepUpdateRef(s, max_norm, 65536);
+        const test::Shared<StepScalars> s(Scalars());
+        s->loss_scale = loss_scale;
+        s->token_count = tokens;
+        const StepScalars want = StepUpdateRef(*s, max_norm, 65536);
         ASSERT_TRUE(IsOk(TE_OP(StepUpdate)(
-            exec, {.scalars = &s, .max_grad_norm = max_norm, .rng_advance = 65536})));
-        ExpectEqual(s, want);
+            exec, {.scalars = s.get(), .max_grad_norm = max_norm, .rng_advance = 65536})));
+        ExpectEqual(*s, want);
       }
     }
   }
@@ -59,51 +59,51 @@ TEST(StepUpdateTest, EqualsTheReference) {
 // The numbers of torch.nn.utils.clip_grad_norm_ by hand: norm 2, limit 1: the factor is 1 / (2 +
 // 1e-6).
 TEST(StepUpdateTest, ClipsTheMeanGradientAndCountsTheStep) {
-  StepScalars s = Scalars();
-  EXPECT_EQ(GradNorm(s), 2);
+  const test::Shared<StepScalars> s(Scalars());
+  EXPECT_EQ(GradNorm(*s), 2);
   TestExec exec;
-  ASSERT_TRUE(
-      IsOk(TE_OP(StepUpdate)(exec, {.scalars = &s, .max_grad_norm = 1, .rng_advance = 65536})));
-  EXPECT_FLOAT_EQ(s.grad_scale, static_cast<float>(1 / (2 + 1e-6) / 40));
-  EXPECT_EQ(s.step, 8);
-  EXPECT_EQ(s.rng_offset, 66536u);
-  EXPECT_EQ(s.skip, 0);
-  s = Scalars();
-  ASSERT_TRUE(IsOk(TE_OP(StepUpdate)(exec, {.scalars = &s, .max_grad_norm = 3})));
-  EXPECT_FLOAT_EQ(s.grad_scale, 1.0f / 40) << "a norm below the limit is not clipped";
+  ASSERT_TRUE(IsOk(
+      TE_OP(StepUpdate)(exec, {.scalars = s.get(), .max_grad_norm = 1, .rng_advance = 65536})));
+  EXPECT_FLOAT_EQ(s->grad_scale, static_cast<float>(1 / (2 + 1e-6) / 40));
+  EXPECT_EQ(s->step, 8);
+  EXPECT_EQ(s->rng_offset, 66536u);
+  EXPECT_EQ(s->skip, 0);
+  *s = Scalars();
+  ASSERT_TRUE(IsOk(TE_OP(StepUpdate)(exec, {.scalars = s.get(), .max_grad_norm = 3})));
+  EXPECT_FLOAT_EQ(s->grad_scale, 1.0f / 40) << "a norm below the limit is not clipped";
 }
 
 TEST(StepUpdateTest, NoTokensSkipAndChangeNothingElse) {
-  StepScalars s = Scalars();
-  s.token_count = 0;
-  StepScalars want = s;
+  const test::Shared<StepScalars> s(Scalars());
+  s->token_count = 0;
+  StepScalars want = *s;
   want.skip = 1;
   TestExec exec;
-  ASSERT_TRUE(
-      IsOk(TE_OP(StepUpdate)(exec, {.scalars = &s, .max_grad_norm = 1, .rng_advance = 65536})));
-  ExpectEqual(s, want);
-  EXPECT_EQ(GradNorm(s), 0);
-  s.token_count = 5;
-  ASSERT_TRUE(IsOk(TE_OP(StepUpdate)(exec, {.scalars = &s})));
-  EXPECT_EQ(s.skip, 0) << "the next step with tokens runs";
+  ASSERT_TRUE(IsOk(
+      TE_OP(StepUpdate)(exec, {.scalars = s.get(), .max_grad_norm = 1, .rng_advance = 65536})));
+  ExpectEqual(*s, want);
+  EXPECT_EQ(GradNorm(*s), 0);
+  s->token_count = 5;
+  ASSERT_TRUE(IsOk(TE_OP(StepUpdate)(exec, {.scalars = s.get()})));
+  EXPECT_EQ(s->skip, 0) << "the next step with tokens runs";
 }
 
 TEST(StepUpdateTest, ANormThatIsNotFiniteShows) {
-  StepScalars s = Scalars();
-  s.grad_square_sum = std::nan("");
+  const test::Shared<StepScalars> s(Scalars());
+  s->grad_square_sum = std::nan("");
   TestExec exec;
-  ASSERT_TRUE(IsOk(TE_OP(StepUpdate)(exec, {.scalars = &s, .max_grad_norm = 1})));
-  EXPECT_TRUE(std::isnan(s.grad_scale));
+  ASSERT_TRUE(IsOk(TE_OP(StepUpdate)(exec, {.scalars = s.get(), .max_grad_norm = 1})));
+  EXPECT_TRUE(std::isnan(s->grad_scale));
 }
 
 TEST(StepUpdateTest, RefusesWhatTheContractDoesNotTake) {
-  StepScalars s = Scalars();
+  const test::Shared<StepScalars> s(Scalars());
   TestExec exec;
   EXPECT_TRUE(
       FailsWith(TE_OP(StepUpdate)(exec, {}), StatusCode::kInvalidArgument, "scalars is null"));
-  EXPECT_TRUE(FailsWith(TE_OP(StepUpdate)(exec, {.scalars = &s, .max_grad_norm = -1}),
+  EXPECT_TRUE(FailsWith(TE_OP(StepUpdate)(exec, {.scalars = s.get(), .max_grad_norm = -1}),
                         StatusCode::kInvalidArgument, "max_grad_norm is -1"));
-  ExpectEqual(s, Scalars());
+  ExpectEqual(*s, Scalars());
 }
 
 // Scale before the backward pass and advance after it make what one update makes.
