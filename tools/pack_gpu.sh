@@ -7,7 +7,7 @@
 set -euo pipefail
 cd -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")/.."
 
-# Test programs that need a GPU, and benchmarks.
+# Test programs that need a GPU, and what the benchmarks run.
 readonly tests=(
   //te_kernels:cuda_tests
   //tests:cuda_tests
@@ -15,6 +15,7 @@ readonly tests=(
 readonly benchmarks=(
   //bench:step
   //bench:operations_cuda
+  //models/cli:te
 )
 # What tests and scripts read, with the folders they have here.
 readonly data=(
