@@ -1,98 +1,66 @@
 #include "bench/gemm_yardstick.h"
 
-#include <omp.h>
-
-#include <algorithm>
-#include <chrono>
-#include <new>
-#include <unordered_map>
 #include <utility>
-#include <vector>
 
-#include "oneapi/dnnl/dnnl.hpp"
-#include "oneapi/dnnl/dnnl_version.h"
+#include "bench/stream_timer.h"
+#ifdef TE_WITH_CPU
+#include "bench/onednn_yardstick.h"
+#endif
 
 namespace te::bench {
 namespace {
 
-using dnnl::memory;
-
-dnnl::matmul::primitive_desc Plan(const dnnl::engine& engine, memory::data_type type, int64_t n) {
-  const memory::dims dims = {n, n};
-  const memory::desc plain(dims, type, memory::format_tag::ab);
-  const memory::desc any(dims, type, memory::format_tag::any);
-#if DNNL_VERSION_MAJOR >= 3
-  return dnnl::matmul::primitive_desc(engine, plain, any, plain);
-#else
-  return dnnl::matmul::primitive_desc(dnnl::matmul::desc(plain, any, plain), engine);
-#endif
-}
-
-class Yardstick : public GemmYardstick {
+class DeviceYardstick : public GemmYardstick {
  public:
-  Yardstick(DType dtype, int64_t n)
-      : n_(n),
-        engine_(dnnl::engine::kind::cpu, 0),
-        desc_(Plan(engine_,
-                   dtype == DType::kBFloat16 ? memory::data_type::bf16 : memory::data_type::f32,
-                   n)),
-        primitive_(desc_),
-        a_(Ones(desc_.src_desc(), dtype)),
-        b_(Ones(desc_.weights_desc(), dtype)),
-        d_(Ones(desc_.dst_desc(), dtype)) {}
+  static StatusOr<std::unique_ptr<GemmYardstick>> Make(Context* context, DType dtype, int64_t n) {
+    auto yardstick = std::make_unique<DeviceYardstick>(context, n);
+    for (Tensor* tensor : {&yardstick->x_, &yardstick->w_, &yardstick->y_}) {
+      TE_ASSIGN_OR_RETURN(*tensor, context->NewTensor(dtype, {n, n}));
+      TE_RETURN_IF_ERROR(context->kernels().random_fill(
+          context->exec(), {.random = {.stream = static_cast<uint32_t>(tensor - &yardstick->x_)},
+                            .out = tensor->view()}));
+    }
+    TE_ASSIGN_OR_RETURN(yardstick->timer_, MakeStreamTimer(context->device()));
+    TE_RETURN_IF_ERROR(yardstick->Multiply());  // chooses an algorithm
+    return std::unique_ptr<GemmYardstick>(std::move(yardstick));
+  }
+
+  DeviceYardstick(Context* context, int64_t n) : context_(context), n_(n) {}
 
   StatusOr<double> Run() override {
-    try {
-      dnnl::stream stream(engine_);
-      const auto start = std::chrono::steady_clock::now();
-      primitive_.execute(stream, {{DNNL_ARG_SRC, a_}, {DNNL_ARG_WEIGHTS, b_}, {DNNL_ARG_DST, d_}});
-      stream.wait();
-      const double seconds =
-          std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-      const double n = static_cast<double>(n_);
-      return 2 * n * n * n / seconds;
-    } catch (const dnnl::error& error) {
-      return Internal("oneDNN's matmul failed: {}", error.what());
-    }
+    TE_RETURN_IF_ERROR(timer_->Begin(context_->exec()));
+    for (int i = 0; i < kTimes; ++i) TE_RETURN_IF_ERROR(Multiply());
+    TE_RETURN_IF_ERROR(timer_->End(context_->exec()));
+    TE_ASSIGN_OR_RETURN(const StreamTimer::Times times, timer_->Read());
+    const double n = static_cast<double>(n_);
+    return kTimes * 2 * n * n * n / times.whole;
   }
 
  private:
-  // All ones: in a packed layout, too, whatever its padding.
-  memory Ones(const memory::desc& desc, DType dtype) {
-    memory made(desc, engine_);
-    const size_t elements = desc.get_size() / SizeOf(dtype);
-    if (dtype == DType::kBFloat16) {
-      std::fill_n(static_cast<uint16_t*>(made.get_data_handle()), elements, uint16_t{0x3f80});
-    } else {
-      std::fill_n(static_cast<float*>(made.get_data_handle()), elements, 1.0f);
-    }
-    return made;
+  static constexpr int kTimes = 10;
+
+  Status Multiply() {
+    return context_->kernels().gemm(context_->exec(),
+                                    {.a = x_.view(), .b = w_.view(), .d = y_.view()});
   }
 
+  Context* context_;
   int64_t n_;
-  dnnl::engine engine_;
-  dnnl::matmul::primitive_desc desc_;
-  dnnl::matmul primitive_;
-  memory a_, b_, d_;
+  Tensor x_, w_, y_;
+  std::unique_ptr<StreamTimer> timer_;
 };
 
 }  // namespace
 
-StatusOr<std::unique_ptr<GemmYardstick>> MakeGemmYardstick(DType dtype, int64_t n,
-                                                           int num_threads) {
-  if (dtype != DType::kFloat32 && dtype != DType::kBFloat16) {
-    return InvalidArgument("GEMM yardstick: dtype is {}; expected float32 or bfloat16",
-                           Name(dtype));
-  }
-  // oneDNN plans for the number of threads it finds, and runs with them.
-  omp_set_num_threads(num_threads);
-  try {
-    return std::unique_ptr<GemmYardstick>(std::make_unique<Yardstick>(dtype, n));
-  } catch (const dnnl::error& error) {
-    return Internal("oneDNN has no {} matmul of size {}: {}", Name(dtype), n, error.what());
-  } catch (const std::bad_alloc&) {
-    return OutOfMemory("no memory for a {} matmul of size {}", Name(dtype), n);
-  }
+StatusOr<std::unique_ptr<GemmYardstick>> MakeGemmYardstick(Context* context, DType dtype,
+                                                           int64_t n) {
+  if (!context->device().host_accessible()) return DeviceYardstick::Make(context, dtype, n);
+#ifdef TE_WITH_CPU
+  return MakeOnednnYardstick(dtype, n, context->options().num_threads);
+#else
+  return Unsupported("GEMM yardstick of device {}: this build has no oneDNN",
+                     context->device().name());
+#endif
 }
 
 }  // namespace te::bench

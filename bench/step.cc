@@ -1,61 +1,71 @@
-// Whole fine-tuning steps of a Llama of 110M parameters (random weights, 4 x 256 random tokens),
-// and in the same run oneDNN's 2048^3 GEMM: what share of the machine's matrix-product rate a step
-// keeps.
+// Whole fine-tuning steps of a Llama with random weights and random tokens, optimizer included, and
+// in the same run a large GEMM: what share of the machine's matrix-product rate a step keeps. Then
+// a few steps at a learning rate that teaches, to see that they do.
 //
 //   bazel run --config=opt //bench:step -- --precision bf16
+//   bazel run --config=opt //bench:step -- --device cuda --model llama2-7b --precision bf16
+//       --batch-size 8 --sequence-length 256
 #include <sys/resource.h>
 
 #include <CLI/CLI.hpp>
-#include <algorithm>
-#include <chrono>
 #include <cstdio>
-#include <numeric>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "bench/gemm_yardstick.h"
+#include "bench/learning_check.h"
+#include "bench/step_models.h"
+#include "bench/step_report.h"
+#include "bench/stream_timer.h"
 #include "bench/timed_device.h"
 #include "fmt/format.h"
-#include "models/llama/llama_model.h"
-#include "te_core/optimizer/adamw_optimizer.h"
+#include "models/llama/training_step.h"
 
 namespace te::bench {
 namespace {
 
+constexpr float kLearningRate = 1.41e-5f;  // the tutorial's
+constexpr float kTeachingRate = 1e-3f;
+
 struct Options {
-  LlamaConfig config;
+  std::string device = "cpu";
+  std::string model = "110m";
+  int64_t layers = 0;      // 0: the model's
+  int64_t vocab_size = 0;  // 0: the model's
+  std::string path = "te";
+  std::string precision = "fp32";
+  std::string rounding = "nearest";
   int64_t batch = 4;
   int64_t sequence = 256;
-  std::string precision = "fp32";
-  std::string path = "te";
-  std::string rounding = "nearest";
+  int64_t micro_batches = 1;
+  float max_grad_norm = 0;
+  bool update_in_backward = false;
+  bool record = true;
   int threads = 0;
-  int steps = 5;
-  int warmup = 2;
+  int steps = 10;
+  int warmup = 5;
+  int check_steps = 5;
   bool profile = false;
+  bool kernels = false;
+  std::string json;
 };
 
-// FLOP of the model itself (recomputation does not count): 6 a matmul weight and token, lm_head in
-// and embedding out, and three causal attention forwards of 2 * hidden * sequence FLOP a layer and
-// token.
-double ModelFlops(const Options& options) {
-  const LlamaConfig& c = options.config;
-  const double heads = static_cast<double>(c.num_attention_heads * c.head_dim);
-  const double groups = static_cast<double>(c.num_key_value_heads * c.head_dim);
-  const double hidden = static_cast<double>(c.hidden_size);
-  const double layer =
-      hidden * (2 * heads + 2 * groups) + 3 * hidden * static_cast<double>(c.intermediate_size);
-  const double layers = static_cast<double>(c.num_hidden_layers);
-  const double weights = layers * layer + hidden * static_cast<double>(c.vocab_size);
-  const double sequence = static_cast<double>(options.sequence);
-  const double tokens = static_cast<double>(options.batch) * sequence;
-  return tokens * (6 * weights + 3 * 2 * heads * sequence * layers);
-}
+// Members are destroyed in reverse order: the context goes last.
+struct Training {
+  LlamaConfig config;
+  std::unique_ptr<Context> context;
+  std::unique_ptr<LlamaModel> model;
+  std::unique_ptr<AdamWOptimizer> optimizer;
+  std::unique_ptr<LlamaTrainingStep> step;
+  std::vector<std::vector<int32_t>> tokens;  // of each micro-batch
+  std::vector<LlamaBatch> batches;
+};
 
 // Token ids that do not repeat soon; every token is counted but the first of a row.
-std::vector<int32_t> RandomTokens(int64_t count, int64_t vocabulary) {
+std::vector<int32_t> RandomTokens(int64_t count, int64_t vocabulary, uint64_t seed) {
   std::vector<int32_t> tokens(static_cast<size_t>(count));
-  uint64_t state = 1;
+  uint64_t state = seed;
   for (int32_t& token : tokens) {
     state = state * 6364136223846793005ull + 1442695040888963407ull;  // Knuth's MMIX generator
     token = static_cast<int32_t>((state >> 33) % static_cast<uint64_t>(vocabulary));
@@ -63,131 +73,193 @@ std::vector<int32_t> RandomTokens(int64_t count, int64_t vocabulary) {
   return tokens;
 }
 
-double Median(std::vector<double> values) {
-  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
-  std::nth_element(values.begin(), middle, values.end());
-  return *middle;
-}
-
-double Mean(const std::vector<double>& values) {
-  return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
-}
-
-double PeakGigabytes() {
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
-  return static_cast<double>(usage.ru_maxrss) * 1024 * 1e-9;
-}
-
-void PrintProfile(const Profile& profile, double step_seconds, int steps) {
-  std::vector<std::pair<std::string, OperationTime>> rows(profile.begin(), profile.end());
-  std::sort(rows.begin(), rows.end(),
-            [](const auto& a, const auto& b) { return a.second.seconds > b.second.seconds; });
-  fmt::print("\n{:<22}{:>10}{:>12}{:>9}{:>12}\n", "operation", "calls", "ms/step", "share",
-             "GFLOP/s");
-  double sum = 0;
-  for (const auto& [name, time] : rows) {
-    const double seconds = time.seconds / steps;
-    sum += seconds;
-    fmt::print("{:<22}{:>10}{:>12.2f}{:>8.1f}%", name, time.calls / steps, seconds * 1e3,
-               100 * seconds / step_seconds);
-    if (time.flops > 0) fmt::print("{:>12.1f}", time.flops / time.seconds * 1e-9);
-    fmt::print("\n");
+// Norm weights start at 1, where bfloat16's neighbors stand 1/128 apart: an update of 1e-3 rounds
+// back to nothing, and CheckLearning could not tell it from none. Random ones in [1/8, 1/4) move.
+Status RandomizeNorms(LlamaModel* model) {
+  Context* context = model->context();
+  for (const LlamaTensor& tensor : model->tensors()) {
+    if (tensor.name.shape.rank() != 1) continue;
+    ++tensor.parameter->version;
+    TE_RETURN_IF_ERROR(context->kernels().random_fill(
+        context->exec(), {.distribution = RandomDistribution::kUniform,
+                          .a = 0.125f,
+                          .b = 0.25f,
+                          .random = context->Random(context->NewRandomStream()),
+                          .out = tensor.value()}));
   }
-  fmt::print("{:<22}{:>10}{:>12.2f}{:>8.1f}%\n", "between operations", "",
-             (step_seconds - sum) * 1e3, 100 * (step_seconds - sum) / step_seconds);
+  return OkStatus();
 }
 
-Status RunBench(const Options& options) {
-  const bool bf16 = options.precision == "bf16";
+StatusOr<Training> MakeTraining(const Options& options) {
+  Training t;
+  TE_ASSIGN_OR_RETURN(t.config, BenchModel(options.model));
+  if (options.layers != 0) t.config.num_hidden_layers = options.layers;
+  if (options.vocab_size != 0) t.config.vocab_size = options.vocab_size;
+  TE_RETURN_IF_ERROR(t.config.Validate());
   TE_ASSIGN_OR_RETURN(const LlamaPath path, ParseLlamaPath(options.path));
-  TE_RETURN_IF_ERROR(options.config.Validate());
+  const DType dtype = options.precision == "bf16" ? DType::kBFloat16 : DType::kFloat32;
 
-  TE_ASSIGN_OR_RETURN(std::unique_ptr<Device> device, MakeDevice("cpu"));
+  TE_ASSIGN_OR_RETURN(std::unique_ptr<Device> device, MakeDevice(options.device));
   if (options.profile) device = MakeTimedDevice(std::move(device));
   ContextOptions context_options;
+  context_options.device = options.device;
   context_options.num_threads = options.threads;
-  TE_ASSIGN_OR_RETURN(const std::unique_ptr<Context> context,
-                      Context::Create(context_options, std::move(device)));
-  const DType dtype = bf16 ? DType::kBFloat16 : DType::kFloat32;
-  TE_ASSIGN_OR_RETURN(
-      const std::unique_ptr<LlamaModel> model,
-      LlamaModel::Create(context.get(), options.config, {.params_dtype = dtype, .path = path}));
-  TE_RETURN_IF_ERROR(model->InitializeAll());
-  TE_RETURN_IF_ERROR(model->EnsureGradients());
+  TE_ASSIGN_OR_RETURN(t.context, Context::Create(context_options, std::move(device)));
+  TE_ASSIGN_OR_RETURN(t.model, LlamaModel::Create(t.context.get(), t.config,
+                                                  {.params_dtype = dtype, .path = path}));
+  TE_RETURN_IF_ERROR(t.model->InitializeAll());
+  TE_RETURN_IF_ERROR(RandomizeNorms(t.model.get()));
   AdamWOptions adamw;
   adamw.moments = dtype;
   adamw.rounding = options.rounding == "stochastic" ? Rounding::kStochastic : Rounding::kNearest;
-  TE_ASSIGN_OR_RETURN(const std::unique_ptr<AdamWOptimizer> optimizer,
-                      AdamWOptimizer::Create(context.get(), model->parameters(), adamw));
+  TE_ASSIGN_OR_RETURN(t.optimizer,
+                      AdamWOptimizer::Create(t.context.get(), t.model->parameters(), adamw));
+  TE_ASSIGN_OR_RETURN(t.step,
+                      LlamaTrainingStep::Create(t.model.get(), t.optimizer.get(),
+                                                {.max_grad_norm = options.max_grad_norm,
+                                                 .update_in_backward = options.update_in_backward,
+                                                 .record = options.record}));
 
-  const std::vector<int32_t> tokens =
-      RandomTokens(options.batch * options.sequence, options.config.vocab_size);
-  LlamaBatch batch;
-  batch.batch = options.batch;
-  batch.sequence = options.sequence;
-  batch.input_ids = tokens;
-  batch.labels = tokens;
+  t.tokens.reserve(static_cast<size_t>(options.micro_batches));
+  for (int64_t i = 0; i < options.micro_batches; ++i) {
+    t.tokens.push_back(RandomTokens(options.batch * options.sequence, t.config.vocab_size,
+                                    static_cast<uint64_t>(i + 1)));
+    LlamaBatch batch;
+    batch.batch = options.batch;
+    batch.sequence = options.sequence;
+    batch.input_ids = t.tokens.back();
+    batch.labels = t.tokens.back();
+    t.batches.push_back(batch);
+  }
+  return t;
+}
 
-  const int threads = context->options().num_threads;
-  constexpr int64_t kGemmSize = 2048;
-  TE_ASSIGN_OR_RETURN(const std::unique_ptr<GemmYardstick> gemm,
-                      MakeGemmYardstick(dtype, kGemmSize, threads));
-  std::vector<double> gemm_rates;
-  const auto time_gemm = [&](int times) -> Status {
-    for (int i = 0; i < times; ++i) {
+double MeanLoss(const StepScalars& scalars) {
+  return scalars.loss_sum / static_cast<double>(scalars.token_count);
+}
+
+double HostPeakGib() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return static_cast<double>(usage.ru_maxrss) / (1 << 20);
+}
+
+// Each loss is read when the next step has been enqueued: a GPU never waits for the host. Where
+// the host computes, `between` runs before each step, so that both see the same machine.
+Status RunSteps(const Options& options, Training* t, const std::function<Status()>& between,
+                StepReport* report) {
+  TE_ASSIGN_OR_RETURN(const std::unique_ptr<StreamTimer> timer,
+                      MakeStreamTimer(t->context->device()));
+  const auto read_loss = [&](int steps_ago) -> Status {
+    TE_ASSIGN_OR_RETURN(const StepScalars scalars, t->step->Result(steps_ago));
+    report->losses.push_back(MeanLoss(scalars));
+    return OkStatus();
+  };
+  const int steps = options.warmup + options.steps;
+  for (int i = 0; i < steps; ++i) {
+    const bool timed = i >= options.warmup;
+    if (i == options.warmup) ResetProfile();
+    TE_RETURN_IF_ERROR(between());
+    if (timed) TE_RETURN_IF_ERROR(timer->Begin(t->context->exec()));
+    TE_RETURN_IF_ERROR(t->step->Run(t->batches, kLearningRate));
+    if (timed) TE_RETURN_IF_ERROR(timer->End(t->context->exec()));
+    if (i > 0) TE_RETURN_IF_ERROR(read_loss(1));
+  }
+  TE_RETURN_IF_ERROR(read_loss(0));
+  TE_ASSIGN_OR_RETURN(const StreamTimer::Times times, timer->Read());
+  report->warmup = static_cast<size_t>(options.warmup);
+  report->seconds = times.each;
+  report->mean_seconds = times.whole / options.steps;
+  if (t->context->device().host_accessible()) {  // what ran in between stays out
+    report->mean_seconds = 0;
+    for (const double seconds : times.each) report->mean_seconds += seconds / options.steps;
+  }
+  return OkStatus();
+}
+
+Status RunBench(const Options& options) {
+  TE_ASSIGN_OR_RETURN(Training training, MakeTraining(options));
+  Context* context = training.context.get();
+  const bool on_host = context->device().host_accessible();
+  const DType dtype = training.model->options().params_dtype;
+
+  StepReport report;
+  report.flops = static_cast<double>(options.micro_batches) *
+                 ModelFlops(training.config, options.batch, options.sequence);
+  report.tokens = static_cast<double>(options.micro_batches * options.batch * options.sequence);
+  report.settings = {{"model", options.model},
+                     {"parameters", std::to_string(training.config.ParameterCount())},
+                     {"path", options.path},
+                     {"precision", options.precision},
+                     {"moments", Name(dtype)},
+                     {"rounding", options.rounding},
+                     {"batch_size", std::to_string(options.batch)},
+                     {"sequence_length", std::to_string(options.sequence)},
+                     {"micro_batches", std::to_string(options.micro_batches)},
+                     {"max_grad_norm", fmt::format("{}", options.max_grad_norm)},
+                     {"update_in_backward", options.update_in_backward ? "yes" : "no"},
+                     {"recorded", options.record && context->device().can_record() ? "yes" : "no"},
+                     {"threads", std::to_string(context->options().num_threads)}};
+  TE_ASSIGN_OR_RETURN(const auto machine, DescribeMachine(context->device()));
+  report.settings.insert(report.settings.end(), machine.begin(), machine.end());
+  for (const auto& [name, value] : report.settings) fmt::print("{}: {}\n", name, value);
+  std::fflush(stdout);
+
+  const int64_t gemm_size = on_host ? 2048 : 8192;
+  report.gemm_name = fmt::format("{} {}^3", on_host ? "oneDNN" : "gemm", gemm_size);
+  std::unique_ptr<GemmYardstick> gemm;
+  if (on_host) {
+    TE_ASSIGN_OR_RETURN(gemm, MakeGemmYardstick(context, dtype, gemm_size));
+  }
+  const auto time_gemm = [&]() -> Status {
+    for (int i = 0; i < 3; ++i) {
       TE_ASSIGN_OR_RETURN(const double rate, gemm->Run());
-      gemm_rates.push_back(rate);
+      report.gemm_rates.push_back(rate);
     }
     return OkStatus();
   };
-
-  fmt::print(
-      "{} parameters, {} x {} tokens, path {}, {}, {} threads, AdamW with {} moments, rounding "
-      "{}\n",
-      options.config.ParameterCount(), options.batch, options.sequence, options.path,
-      options.precision, threads, Name(dtype), options.rounding);
-  const double flops = ModelFlops(options);
-  const double token_count = static_cast<double>(options.batch * options.sequence);
-  std::vector<double> seconds;
-  for (int step = 0; step < options.warmup + options.steps; ++step) {
-    // Around each step, so that both see the same machine; the first products only warm up.
-    TE_RETURN_IF_ERROR(time_gemm(3));
-    if (step == 0) gemm_rates.clear();
-    if (step == options.warmup) ResetProfile();
-    const auto start = std::chrono::steady_clock::now();
-    TE_RETURN_IF_ERROR(optimizer->BeginStep());
-    TE_RETURN_IF_ERROR(model->RunMicroBatch(batch, {}));
-    TE_RETURN_IF_ERROR(optimizer->Step({.learning_rate = 1.41e-5f}));
-    TE_ASSIGN_OR_RETURN(const StepScalars scalars, context->ReadScalars());
-    const double elapsed =
-        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    const bool timed = step >= options.warmup;
-    if (timed) seconds.push_back(elapsed);
-    fmt::print("{} {}: {:.1f} ms, loss {:.4f}\n", timed ? "step" : "warm-up",
-               timed ? step - options.warmup + 1 : step + 1, elapsed * 1e3,
-               scalars.loss_sum / static_cast<double>(scalars.token_count));
-    std::fflush(stdout);
-  }
+  const auto between = [&]() -> Status { return on_host ? time_gemm() : OkStatus(); };
+  TE_RETURN_IF_ERROR(RunSteps(options, &training, between, &report));
+  report.peak_gib =
+      static_cast<double>(context->memory_statistics().peak_bytes) / (int64_t{1} << 30);
+  report.host_peak_gib = HostPeakGib();
   const Profile profile = CurrentProfile();
-  TE_RETURN_IF_ERROR(time_gemm(3));
 
-  const double step = Median(seconds);
-  const double best = *std::min_element(seconds.begin(), seconds.end());
-  const double gemm_median = Median(gemm_rates);
-  const double gemm_best = *std::max_element(gemm_rates.begin(), gemm_rates.end());
-  fmt::print("\n{:<26}{:>12}{:>12}\n", "", "median", "best");
-  fmt::print("{:<26}{:>12.1f}{:>12.1f}\n", "ms/step", step * 1e3, best * 1e3);
-  fmt::print("{:<26}{:>12.1f}{:>12.1f}\n", "tokens/s", token_count / step, token_count / best);
-  fmt::print("{:<26}{:>12.1f}{:>12.1f}\n", "model GFLOP/s", flops / step * 1e-9,
-             flops / best * 1e-9);
-  fmt::print("{:<26}{:>12.1f}{:>12.1f}\n", "oneDNN 2048^3 GFLOP/s", gemm_median * 1e-9,
-             gemm_best * 1e-9);
-  fmt::print("{:<26}{:>11.1f}%{:>11.1f}%\n", "model / GEMM", 100 * flops / step / gemm_median,
-             100 * flops / best / gemm_best);
-  fmt::print("peak memory {:.2f} GB (te's tensors {:.2f} GB)\n", PeakGigabytes(),
-             static_cast<double>(context->memory_statistics().peak_bytes) * 1e-9);
-  if (options.profile) PrintProfile(profile, Mean(seconds), options.steps);
+  KernelLog log;
+  if (options.kernels) {
+    // Recorded work has been listed when it was recorded: this step runs as it is.
+    LlamaTrainingStepOptions plain;
+    plain.max_grad_norm = options.max_grad_norm;
+    plain.update_in_backward = options.update_in_backward;
+    plain.record = false;
+    TE_ASSIGN_OR_RETURN(
+        const auto step,
+        LlamaTrainingStep::Create(training.model.get(), training.optimizer.get(), plain));
+    context->set_kernel_log(&log);
+    TE_RETURN_IF_ERROR(step->Run(training.batches, kLearningRate));
+    context->set_kernel_log(nullptr);
+    TE_RETURN_IF_ERROR(context->Synchronize());
+  }
+  if (options.check_steps > 0) {
+    const auto teach = [&]() -> StatusOr<double> {
+      TE_RETURN_IF_ERROR(training.step->Run(training.batches, kTeachingRate));
+      TE_ASSIGN_OR_RETURN(const StepScalars scalars, training.step->Result(0));
+      return MeanLoss(scalars);
+    };
+    TE_ASSIGN_OR_RETURN(report.check,
+                        CheckLearning(training.model.get(), options.check_steps, teach));
+  }
+  if (!on_host) {
+    TE_ASSIGN_OR_RETURN(gemm, MakeGemmYardstick(context, dtype, gemm_size));
+  }
+  TE_RETURN_IF_ERROR(time_gemm());
+
+  PrintStepReport(report);
+  if (options.profile) PrintProfile(profile, report.mean_seconds, options.steps);
+  if (options.kernels) PrintKernels(log);
+  if (!options.json.empty()) TE_RETURN_IF_ERROR(WriteStepReport(report, options.json));
+  if (!report.check.failure.empty())
+    return Internal("steps at learning rate {}: {}", kTeachingRate, report.check.failure);
   return OkStatus();
 }
 
@@ -196,35 +268,43 @@ Status RunBench(const Options& options) {
 
 int main(int argc, char** argv) {
   te::bench::Options options;
-  te::LlamaConfig& config = options.config;
-  config.hidden_size = 768;
-  config.intermediate_size = 2048;
-  config.num_hidden_layers = 12;
-  config.num_attention_heads = 12;
-  config.num_key_value_heads = 12;
-  config.head_dim = 64;
-  config.vocab_size = 32000;
-
   CLI::App app("Times whole fine-tuning steps of a Llama with random weights.", "step");
   app.option_defaults()->always_capture_default();
+  app.add_option("--device", options.device, "cpu or cuda");
+  app.add_option("--model", options.model, "110m, llama2-7b or llama3-8b");
+  app.add_option("--layers", options.layers, "Decoder layers; 0: the model's")
+      ->check(CLI::NonNegativeNumber);
+  app.add_option("--vocab-size", options.vocab_size,
+                 "Rows of the embedding and of lm_head; 0: the model's")
+      ->check(CLI::NonNegativeNumber);
   app.add_option("--precision", options.precision, "Storage and arithmetic")
       ->check(CLI::IsMember({"fp32", "bf16"}));
   app.add_option("--path", options.path, "Fused layers, or Hugging Face's operations one by one")
       ->check(CLI::IsMember({"te", "hf"}));
   app.add_option("--rounding", options.rounding, "Of AdamW's bfloat16 stores")
       ->check(CLI::IsMember({"nearest", "stochastic"}));
+  app.add_option("--batch-size", options.batch, "Sequences of a micro-batch")
+      ->check(CLI::PositiveNumber);
+  app.add_option("--sequence-length", options.sequence, "Tokens of a sequence")
+      ->check(CLI::PositiveNumber);
+  app.add_option("--micro-batches", options.micro_batches, "Of a step")->check(CLI::PositiveNumber);
+  app.add_option("--max-grad-norm", options.max_grad_norm, "Clip the gradient's norm; 0: never")
+      ->check(CLI::NonNegativeNumber);
+  app.add_flag("--update-in-backward", options.update_in_backward,
+               "AdamW inside the backward pass: gradients are never all resident");
+  app.add_flag("--record,!--no-record", options.record,
+               "Record the step's work and launch it as one, where the device can [yes]");
   app.add_option("--threads", options.threads, "0: as many as this process may run on")
       ->check(CLI::NonNegativeNumber);
   app.add_option("--steps", options.steps, "Timed steps")->check(CLI::PositiveNumber);
   app.add_option("--warmup", options.warmup, "Untimed steps before them")
       ->check(CLI::NonNegativeNumber);
-  app.add_option("--batch", options.batch, "Sequences a step")->check(CLI::PositiveNumber);
-  app.add_option("--sequence", options.sequence, "Tokens a sequence")->check(CLI::PositiveNumber);
-  app.add_option("--layers", config.num_hidden_layers, "Decoder layers")
-      ->check(CLI::PositiveNumber);
-  app.add_option("--vocab-size", config.vocab_size, "Rows of the embedding and of lm_head")
-      ->check(CLI::PositiveNumber);
-  app.add_flag("--profile", options.profile, "Time each operation, too");
+  app.add_option("--check-steps", options.check_steps,
+                 "Steps at learning rate 1e-3 after them, which must teach; 0: none")
+      ->check(CLI::NonNegativeNumber);
+  app.add_flag("--profile", options.profile, "Time each operation, too (and wait for each)");
+  app.add_flag("--kernels", options.kernels, "List what one step executes");
+  app.add_option("--json", options.json, "Write the result to this file, too");
   CLI11_PARSE(app, argc, argv);
 
   if (const te::Status status = te::bench::RunBench(options); !status.ok()) {

@@ -4,10 +4,12 @@ set -euo pipefail
 
 for path in te hf; do
   for precision in fp32 bf16; do
-    output=$("$1" --path "$path" --precision "$precision" --layers 1 --vocab-size 1000 --batch 2 \
-      --sequence 32 --steps 1 --warmup 1 --profile)
+    output=$("$1" --path "$path" --precision "$precision" --layers 1 --vocab-size 1000 --batch-size 2 \
+      --sequence-length 32 --steps 2 --warmup 1 --profile --kernels --json "$TEST_TMPDIR/step.json")
     printf '%s\n' "$output"
     grep -q '^model / GEMM' <<<"$output"
+    grep -q '^check: .* of \(12\) tensors changed$' <<<"$output"
+    grep -q '"model_tflops_per_second": [0-9.e-]*[1-9]' "$TEST_TMPDIR/step.json"
     grep -q '^gemm wgrad' <<<"$output"
     # ln(1000) = 6.9; weights of deviation 0.02 stay near it.
     grep -Eq '^step 1: .* loss [67]\.' <<<"$output"

@@ -8,6 +8,7 @@ namespace {
 
 Profile profile;
 KernelTable real;
+Device* waited_for = nullptr;  // after each operation; null where calls are synchronous
 
 class Timer {
  public:
@@ -59,7 +60,8 @@ struct Timed {
     OperationTime& time = profile[Key(name, args)];
     time.flops += Flops(args);
     Timer timer(&time);
-    return (real.*kMember)(exec, args);
+    TE_RETURN_IF_ERROR((real.*kMember)(exec, args));
+    return waited_for == nullptr ? OkStatus() : waited_for->Synchronize(exec);
   }
 };
 
@@ -68,6 +70,7 @@ class TimedDevice : public Device {
   explicit TimedDevice(std::unique_ptr<Device> device) : device_(std::move(device)) {
     real = device_->kernels();
     table_ = real;
+    waited_for = device_->host_accessible() ? nullptr : device_.get();
 #define TE_TIME(ARGS, MEMBER)                        \
   Timed<ARGS, &KernelTable::MEMBER>::name = #MEMBER; \
   table_.MEMBER = Timed<ARGS, &KernelTable::MEMBER>::Run
@@ -85,6 +88,7 @@ class TimedDevice : public Device {
     TE_TIME(SoftmaxForwardArgs, softmax_forward);
     TE_TIME(SoftmaxBackwardArgs, softmax_backward);
     TE_TIME(CrossEntropyArgs, cross_entropy);
+    TE_TIME(CountLabelsArgs, count_labels);
     TE_TIME(EmbeddingForwardArgs, embedding_forward);
     TE_TIME(EmbeddingBackwardArgs, embedding_backward);
     TE_TIME(AddArgs, add);
@@ -106,6 +110,8 @@ class TimedDevice : public Device {
   const KernelTable& kernels() const override { return table_; }
   bool host_accessible() const override { return device_->host_accessible(); }
   int default_threads() const override { return device_->default_threads(); }
+  StatusOr<void*> NewStream() override { return device_->NewStream(); }
+  void FreeStream(void* stream) override { device_->FreeStream(stream); }
   StatusOr<std::unique_ptr<LibraryState>> NewLibraryState() override {
     return device_->NewLibraryState();
   }
@@ -122,6 +128,10 @@ class TimedDevice : public Device {
     return device_->Zero(exec, device, bytes);
   }
   Status Synchronize(const Exec& exec) override { return device_->Synchronize(exec); }
+  // Recorded work has no operations to time: can_record() stays false.
+  StatusOr<std::unique_ptr<HostMirror>> NewHostMirror(size_t bytes) override {
+    return device_->NewHostMirror(bytes);
+  }
   StatusOr<void*> Allocate(size_t bytes) override {
     Timer timer(&profile["allocate"]);
     return device_->Allocate(bytes);

@@ -10,6 +10,7 @@ cd -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")/.."
 # Test programs that need a GPU, and benchmarks.
 readonly tests=(
   //te_kernels:cuda_tests
+  //tests:cuda_tests
 )
 readonly benchmarks=(
   //bench:step
@@ -60,12 +61,14 @@ path_of() {
   printf '%s\n' "${label/://}"
 }
 
-for label in "${tests[@]}" "${benchmarks[@]}"; do
+for label in "${benchmarks[@]}"; do
   cp -- "$bin/$(path_of "$label")" "$output/bin/"
 done
 for label in "${tests[@]}"; do
-  printf '%s\n' "${label##*:}"
-done >"$output/tests"
+  name=$(path_of "$label")
+  cp -- "$bin/$name" "$output/bin/${name//\//_}"
+  printf '%s\n' "${name//\//_}"
+done >"$output/test_programs"
 
 # CUDA's own libraries come from the host; so do those of every Linux that runs them.
 readonly cuda='^lib(cu|nv|nccl)[A-Za-z_]*\.so'

@@ -41,6 +41,12 @@ void AddLoadFlags(CLI::App* command, ModelFlags* flags) {
       ->add_flag("--allow-missing", flags->allow_missing,
                  "Initialize tensors that no weight file has, and list them, instead of stopping")
       ->group(kModelGroup);
+  command
+      ->add_option("--device", flags->device,
+                   "Where to compute: cpu, cuda, or cuda:N (the Nth visible card)")
+      ->type_name("NAME")
+      ->capture_default_str()
+      ->group("Machine");
   command->add_option("--threads", flags->threads, "CPU threads; 0: all that this process may use")
       ->type_name("N")
       ->capture_default_str()

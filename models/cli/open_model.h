@@ -16,8 +16,9 @@ struct ModelFlags {
   std::string variant;
   bool allow_missing = false;
   bool random_weights =
-      false;        // --init-from-config: the directory's weights, if any, are not looked at
-  int threads = 0;  // 0: as many as this process may run on
+      false;  // --init-from-config: the directory's weights, if any, are not looked at
+  std::string device = "cpu";
+  int threads = 0;  // of the cpu; 0: as many as this process may run on
   uint64_t seed = 0;
 };
 

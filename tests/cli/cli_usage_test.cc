@@ -73,8 +73,10 @@ TEST(Help, OfFinetuneHasEveryFlagWithItsDefault) {
                            "--max-shard-size",
                            "--save-dtype",
                            "--freeze",
+                           "--device",
                            "--threads",
                            "Examples",
+                           "=cpu",
                            "1.41e-05",
                            "=256",
                            "=8",
@@ -90,11 +92,12 @@ TEST(Help, OfFinetuneHasEveryFlagWithItsDefault) {
 TEST(Help, OfTheOthers) {
   for (const auto& [command, flags] : std::vector<std::pair<std::string, Arguments>>{
            {"trace",
-            {"--input", "--output", "--gradients", "--hidden-states", "--path", "--precision"}},
+            {"--input", "--output", "--gradients", "--hidden-states", "--path", "--precision",
+             "--device"}},
            {"inspect", {"--model", "--subfolder", "--variant"}},
            {"generate",
             {"--prompt", "--prompt-ids", "--max-new-tokens", "--precision", "--output-ids",
-             "--ignore-eos"}}}) {
+             "--ignore-eos", "--device"}}}) {
     const TeResult help = RunTe({command, "--help"});
     EXPECT_EQ(help.exit_code, 0);
     for (const std::string& flag : flags)
@@ -169,6 +172,14 @@ TEST(Refusals, OfDirectoriesAndFiles) {
   EXPECT_REFUSED("--output",
                  {"finetune", "--model", kGolden, "--data", kBatch, "--output", folder / "home"});
   EXPECT_EQ(ReadFile(folder / "home/letter.txt"), "dear");
+}
+
+TEST(Refusals, OfDevices) {
+  for (const std::string device : {"tpu", "cuda:x", "cuda:", "cuda:-1", ""}) {
+    EXPECT_REFUSED(
+        "device '" + device + "': this build has: cpu",
+        {"generate", "--model", kGolden, "--prompt-ids", "1", "--output-ids", "--device", device});
+  }
 }
 
 TEST(Refusals, OfMalformedCheckpoints) {

@@ -15,6 +15,9 @@ expect() {
   fi
 }
 
+# Whether this machine has a CUDA toolkit must not matter.
+export TE_CUDA=0
+
 # Bazel's stand-in: `info` names a folder, `test` writes the events prepared in $work, both exit with $work/code.
 export FAKE=$work
 export BAZEL=$work/bazel
@@ -60,6 +63,19 @@ code=0
 output=$(TE_INSTALL=0 EIGEN_ROOT=/nowhere "$te" setup 2>&1) || code=$?
 expect "a missing library: exit code" 2 "$code"
 expect "a missing library is named" "te: these packages are missing: libeigen3-dev" "$(head -n 1 <<<"$output")"
+
+# cudnn-frontend is asked for where a CUDA toolkit is found, and only there.
+mkdir -p "$work/cuda/bin"
+touch "$work/cuda/bin/nvcc"
+cuda_setup() { env TE_INSTALL=0 CUDNN_FRONTEND_ROOT=/nowhere "$@" "$te" setup 2>&1; }
+code=0
+output=$(cuda_setup TE_CUDA= CUDA_HOME="$work/cuda") || code=$?
+expect "no cudnn-frontend: exit code" 2 "$code"
+expect "cudnn-frontend is named" 1 "$(head -n 1 <<<"$output" | grep -c "PyPI's package nvidia-cudnn-frontend==")"
+expect "what to do instead is named" 1 "$(grep -c 'TE_CUDA=0$' <<<"$output")"
+expect "no CUDA toolkit" "" "$(cuda_setup TE_CUDA= CUDA_HOME="$work/nowhere")"
+expect "CUDA turned off" "" "$(cuda_setup TE_CUDA=0 CUDA_HOME="$work/cuda")"
+expect "CUDA turned off for Bazel" "" "$(cuda_setup TE_CUDA= TE_BAZEL_FLAGS=--config=cpu CUDA_HOME="$work/cuda")"
 
 # A command runs in the caller's folder, with its words and its exit code.
 mkdir -p "$work/some folder"

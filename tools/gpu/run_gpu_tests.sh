@@ -5,7 +5,7 @@
 #     --filter     GoogleTest's pattern: 'RmsNorm*', '-*Large*'
 #     --isolate    a process for each suite: after a fault in a kernel, CUDA refuses all later work of its process
 #     --sanitizer  under compute-sanitizer: memcheck, racecheck, initcheck or synccheck
-#   Logs, with all that each program printed: logs/.
+#   Logs, with all that each program printed: logs/. A program that runs for TE_TEST_SECONDS (600) is stopped.
 set -uo pipefail
 cd -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")" || exit 2
 
@@ -31,6 +31,8 @@ while [[ $# -gt 0 ]]; do
   shift
 done
 
+export TE_TEST_DEVICE=cuda
+launcher=(timeout --kill-after=10 "${TE_TEST_SECONDS:-600}" "${launcher[@]}")
 results=$(mktemp)
 flags=$(mktemp)
 trap 'rm -f "$results" "$flags"' EXIT
@@ -107,7 +109,7 @@ while read -r program; do
   else
     run_tests "$program" "${names[@]}"
   fi
-done <tests
+done <test_programs
 
 passed=$(grep -c '^PASS' "$results")
 failed=$(grep -c '^FAIL' "$results")

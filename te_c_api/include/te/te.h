@@ -100,7 +100,7 @@ typedef struct te_process_group
 
 typedef struct te_context_options {
   size_t struct_size;
-  const char* device;  /* "cpu" */
+  const char* device;  /* "cpu", "cuda" or "cuda:N"; TE_UNSUPPORTED lists what this build has */
   int32_t num_threads; /* CPU threads; 0: as many as the process may run on */
   int32_t reserved;
   uint64_t seed; /* of initialization, dropout and stochastic rounding */

@@ -1,0 +1,130 @@
+#include "bench/operation_timer.h"
+
+#include <cuda_runtime_api.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "te_kernels/cuda/cuda_state.h"
+#include "te_kernels/cuda/cuda_status.h"
+
+namespace te::bench {
+namespace {
+
+// Four times an H200's L2 cache of 60 MB.
+constexpr int64_t kRotatedBytes = int64_t{240} << 20;
+constexpr int kMaxRotations = 32;
+constexpr double kSecondsEach = 0.03;
+
+double Median(std::vector<double> values) {
+  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
+  std::nth_element(values.begin(), middle, values.end());
+  return *middle;
+}
+
+}  // namespace
+
+StatusOr<OperationTimer> OperationTimer::Make(Context* context) {
+  if (!context->device().can_record()) {
+    return Unsupported("operation timer: device {} cannot record work; expected cuda",
+                       context->device().name());
+  }
+  OperationTimer out;
+  out.context_ = context;
+  TE_ASSIGN_OR_RETURN(out.timer_, MakeStreamTimer(context->device()));
+  return out;
+}
+
+int OperationTimer::Rotations(int64_t bytes) {
+  const int64_t count = kRotatedBytes / std::max<int64_t>(bytes, 1) + 1;
+  return static_cast<int>(std::clamp<int64_t>(count, 2, kMaxRotations));
+}
+
+StatusOr<std::vector<double>> OperationTimer::Seconds(const std::vector<Call>& calls,
+                                                      int rotations) {
+  const Exec& exec = context_->exec();
+  Device& device = context_->device();
+  std::vector<std::unique_ptr<RecordedWork>> recorded;
+  for (const Call& call : calls) {
+    // As it is first: it chooses algorithms and sizes scratch memory, which recording may not.
+    for (int i = 0; i < rotations; ++i) TE_RETURN_IF_ERROR(call(i));
+    TE_RETURN_IF_ERROR(context_->Synchronize());
+    TE_RETURN_IF_ERROR(device.BeginRecording(exec));
+    Status status;
+    for (int i = 0; i < rotations && status.ok(); ++i) status = call(i);
+    StatusOr<std::unique_ptr<RecordedWork>> work = device.EndRecording(exec);
+    TE_RETURN_IF_ERROR(status);
+    TE_RETURN_IF_ERROR(work.status());
+    recorded.push_back(std::move(work).value());
+  }
+  const auto launch = [&](size_t which) -> Status {
+    TE_RETURN_IF_ERROR(timer_->Begin(exec));
+    TE_RETURN_IF_ERROR(recorded[which]->Launch(exec));
+    return timer_->End(exec);
+  };
+  // Warms up, and says how often to launch.
+  for (size_t which = 0; which < recorded.size(); ++which) {
+    for (int i = 0; i < 3; ++i) TE_RETURN_IF_ERROR(launch(which));
+  }
+  TE_ASSIGN_OR_RETURN(const StreamTimer::Times trial, timer_->Read());
+  const double slowest = *std::max_element(trial.each.begin(), trial.each.end());
+  const int turns = static_cast<int>(std::clamp(std::ceil(kSecondsEach / slowest), 5.0, 500.0));
+  for (int turn = 0; turn < turns; ++turn) {
+    for (size_t which = 0; which < recorded.size(); ++which) TE_RETURN_IF_ERROR(launch(which));
+  }
+  TE_ASSIGN_OR_RETURN(const StreamTimer::Times times, timer_->Read());
+  std::vector<double> out;
+  for (size_t which = 0; which < recorded.size(); ++which) {
+    std::vector<double> own;
+    for (size_t i = which; i < times.each.size(); i += recorded.size())
+      own.push_back(times.each[i]);
+    out.push_back(Median(own) / rotations);
+  }
+  return out;
+}
+
+StatusOr<double> OperationTimer::Seconds(const Call& call, int rotations) {
+  TE_ASSIGN_OR_RETURN(const std::vector<double> seconds, Seconds(std::vector{call}, rotations));
+  return seconds.front();
+}
+
+StatusOr<std::vector<Tensor>> OperationTimer::Random(DType dtype, const Shape& shape, int count) {
+  std::vector<Tensor> out;
+  for (int i = 0; i < count; ++i) {
+    TE_ASSIGN_OR_RETURN(Tensor tensor, context_->NewTensor(dtype, shape));
+    TE_RETURN_IF_ERROR(context_->kernels().random_fill(
+        context_->exec(),
+        {.random = context_->Random(context_->NewRandomStream()), .out = tensor.view()}));
+    out.push_back(std::move(tensor));
+  }
+  return out;
+}
+
+StatusOr<Tensor> OperationTimer::Integers(int64_t count, int64_t end) {
+  std::vector<int32_t> values(static_cast<size_t>(count));
+  uint64_t state = 1;
+  for (int32_t& value : values) {
+    state = state * 6364136223846793005ull + 1442695040888963407ull;  // Knuth's MMIX generator
+    value = static_cast<int32_t>((state >> 33) % static_cast<uint64_t>(end));
+  }
+  TE_ASSIGN_OR_RETURN(Tensor out, context_->NewTensor(DType::kInt32, {count}));
+  TE_RETURN_IF_ERROR(context_->CopyFromHost(values.data(), out.view()));
+  return out;
+}
+
+StatusOr<double> OperationTimer::CopyBandwidth() {
+  constexpr int64_t kElements = int64_t{1} << 29;
+  TE_ASSIGN_OR_RETURN(const std::vector<Tensor> buffers, Random(DType::kBFloat16, {kElements}, 2));
+  const Exec& exec = context_->exec();
+  const auto copy = [&](int i) {
+    return cuda::ToStatus(
+        cudaMemcpyAsync(buffers[static_cast<size_t>(1 - i)].view().data(),
+                        buffers[static_cast<size_t>(i)].view().data(), buffers[0].view().bytes(),
+                        cudaMemcpyDeviceToDevice, cuda::StreamOf(exec)),
+        "cudaMemcpyAsync");
+  };
+  TE_ASSIGN_OR_RETURN(const double seconds, Seconds(copy, 2));
+  return 2.0 * 2 * static_cast<double>(kElements) / seconds;
+}
+
+}  // namespace te::bench

@@ -1,0 +1,41 @@
+// Times single operations on a GPU: recorded work, so that the host's part does not count, over
+// enough rotated buffers that nothing is left in the L2 cache from one use to the next.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "bench/stream_timer.h"
+#include "te_core/context.h"
+
+namespace te::bench {
+
+class OperationTimer {
+ public:
+  // Enqueues one call that works on the buffers of this index, 0 .. rotations - 1.
+  using Call = std::function<Status(int)>;
+
+  static StatusOr<OperationTimer> Make(Context* context);
+
+  // How many buffers a call that touches `bytes` needs.
+  static int Rotations(int64_t bytes);
+  // Median seconds of one call of each: they take turns, so that all see the same clocks.
+  StatusOr<std::vector<double>> Seconds(const std::vector<Call>& calls, int rotations);
+  StatusOr<double> Seconds(const Call& call, int rotations);
+
+  // `count` tensors of normal random numbers (zeros would draw less power and run faster).
+  StatusOr<std::vector<Tensor>> Random(DType dtype, const Shape& shape, int count);
+  // Integers in [0, end).
+  StatusOr<Tensor> Integers(int64_t count, int64_t end);
+  // Bytes read and written a second by a copy of 1 GiB.
+  StatusOr<double> CopyBandwidth();
+
+  Context* context() { return context_; }
+
+ private:
+  Context* context_ = nullptr;
+  std::unique_ptr<StreamTimer> timer_;
+};
+
+}  // namespace te::bench
