@@ -98,15 +98,23 @@ TE_SIMD Floats FirstLanes(Floats v, int64_t count, float other) {
   return v;
 }
 
-// In a fixed order: halves are added until one lane is left. Through memory: lanes of a vector that
-// are read and written one by one cost ten times as much.
+// In a fixed order: halves are added until one lane is left. Portably through memory: lanes of a
+// vector that are read and written one by one cost ten times as much.
 TE_SIMD float Sum(Floats v) {
+#if defined(__AVX512F__)
+  v += (Floats)_mm512_maskz_shuffle_f32x4(0xffff, (__m512)v, (__m512)v, 0x4e);
+  v += (Floats)_mm512_maskz_shuffle_f32x4(0xffff, (__m512)v, (__m512)v, 0xb1);
+  v += (Floats)_mm512_maskz_permute_ps(0xffff, (__m512)v, 0x4e);
+  v += (Floats)_mm512_maskz_permute_ps(0xffff, (__m512)v, 0xb1);
+  return v[0];
+#else
   alignas(64) float lanes[kLanes];
   std::memcpy(lanes, &v, sizeof(v));
   for (int64_t width = kLanes / 2; width > 0; width /= 2) {
     for (int64_t i = 0; i < width; ++i) lanes[i] += lanes[i + width];
   }
   return lanes[0];
+#endif
 }
 
 // The largest lane; a NaN may be missed.
@@ -275,14 +283,44 @@ TE_SIMD void StorePair(const Pair& value, bfloat16* to, int64_t count = kPairLan
   }
 }
 
+// A pair of consecutive floats in the order of a pair of T's, and back.
+using LaneIndices = int32_t __attribute__((vector_size(4 * kLanes)));
+template <typename T>
+TE_SIMD Pair ToOrderOf(const Pair& pair) {
+  if constexpr (sizeof(T) == 4) return pair;
+  constexpr LaneIndices kEven = {0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30};
+  return {__builtin_shuffle(pair.even, pair.odd, kEven),
+          __builtin_shuffle(pair.even, pair.odd, kEven + 1)};
+}
+template <typename T>
+TE_SIMD Pair FromOrderOf(const Pair& pair) {
+  if constexpr (sizeof(T) == 4) return pair;
+  constexpr LaneIndices kFirst = {0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23};
+  return {__builtin_shuffle(pair.even, pair.odd, kFirst),
+          __builtin_shuffle(pair.even, pair.odd, kFirst + 8)};
+}
+
+// The elements of a pair of T's from `count` on replaced by zero: for the last, shorter pair of a
+// sum.
+template <typename T>
+TE_SIMD Pair FirstOfPair(const Pair& pair, int64_t count) {
+  if (count == kPairLanes) return pair;
+  alignas(64) float lanes[kPairLanes];
+  StorePair(FromOrderOf<T>(pair), lanes);
+  for (int64_t i = count; i < kPairLanes; ++i) lanes[i] = 0;
+  return ToOrderOf<T>(LoadPair(lanes));
+}
+
 // LoadPair of what lies in memory: also asks for the lines a few steps ahead. The processor's own
-// prefetching stops at pages' ends and starts late in short rows: from memory this is a fifth.
+// prefetching stops at pages' ends and starts late in short rows: from memory this is a fifth. Into
+// the second cache: rows of 4096 elements fall on the same few sets of the first, where a line that
+// comes early is evicted before its use (half the speed).
 template <typename T>
 TE_SIMD Pair StreamPair(const T* from, int64_t count = kPairLanes) {
-  constexpr int64_t kAhead = 512, kLine = 64;  // bytes
+  constexpr int64_t kAhead = 1024, kLine = 64;  // bytes
   const auto* line = reinterpret_cast<const char*>(from) + kAhead;
-  __builtin_prefetch(line);
-  if constexpr (sizeof(T) == 4) __builtin_prefetch(line + kLine);
+  __builtin_prefetch(line, 0, 2);
+  if constexpr (sizeof(T) == 4) __builtin_prefetch(line + kLine, 0, 2);
   return LoadPair(from, count);
 }
 
@@ -301,6 +339,22 @@ TE_SIMD void ForEachPair(int64_t n, const Body& body) {
   int64_t i = 0;
   for (; i + kPairLanes <= n; i += kPairLanes) body(i, kPairLanes);
   if (i < n) body(i, n - i);
+}
+
+// ForEachPair with body(first, count, k), k = 0, 1 in turn (a constant): for four sums, of which
+// pair k has sums 2 k and 2 k + 1.
+template <typename Body>
+TE_SIMD void ForEachPairInTurn(int64_t n, const Body& body) {
+  int64_t i = 0;
+  for (; i + 2 * kPairLanes <= n; i += 2 * kPairLanes) {
+    body(i, kPairLanes, 0);
+    body(i + kPairLanes, kPairLanes, 1);
+  }
+  if (i + kPairLanes <= n) {
+    body(i, kPairLanes, 0);
+    i += kPairLanes;
+  }
+  if (i < n) body(i, n - i, 1);
 }
 
 // ForEachVector with body(first, count, k), k = 0, 1, 2, 3 in turn (a constant): for four sums,
