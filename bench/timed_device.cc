@@ -122,6 +122,11 @@ class TimedDevice : public Device {
     return device_->Zero(exec, device, bytes);
   }
   Status Synchronize(const Exec& exec) override { return device_->Synchronize(exec); }
+  StatusOr<void*> NewStream() override { return device_->NewStream(); }
+  void FreeStream(void* stream) override { device_->FreeStream(stream); }
+  StatusOr<std::unique_ptr<HostMirror>> NewHostMirror(size_t bytes) override {
+    return device_->NewHostMirror(bytes);
+  }
   StatusOr<void*> Allocate(size_t bytes) override {
     Timer timer(&profile["allocate"]);
     return device_->Allocate(bytes);
