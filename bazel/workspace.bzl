@@ -1,6 +1,7 @@
 """Everything outside this repository that a build reads, found on the machine: no build needs a network."""
 
 load("//bazel:cuda_configure.bzl", "cuda_configure")
+load("//bazel:cudnn_frontend.bzl", "cudnn_frontend")
 load("//bazel:host_tools.bzl", "host_tools")
 load("//bazel:offline.bzl", "offline_rules")
 load("//bazel:system_library.bzl", "system_library")
@@ -21,6 +22,7 @@ def _same(paths):
 def machine_repositories():
     """Declares the libraries and tools of this machine, in WORKSPACE and bzlmod mode alike."""
     cuda_configure(name = "cuda")
+    cudnn_frontend(name = "cudnn_frontend")
     host_tools(name = "host_tools")
     _library("cli11", "libcli11-dev", _same(["include/CLI"]))
     _library("eigen", "libeigen3-dev", {

@@ -65,6 +65,10 @@ StatusOr<std::unique_ptr<Context>> Context::Create(const ContextOptions& options
   context->default_recipe_ = std::make_unique<PrecisionRecipe>();
   TE_ASSIGN_OR_RETURN(context->libraries_, context->device_->NewLibraryState());
   context->exec_.stream = options.stream;
+  if (options.stream == nullptr) {
+    TE_ASSIGN_OR_RETURN(context->own_stream_, context->device_->NewStream());
+    context->exec_.stream = context->own_stream_;
+  }
   context->exec_.num_threads = context->options_.num_threads;
   context->exec_.scratch = context->scratch_.get();
   context->exec_.libraries = context->libraries_.get();
@@ -78,6 +82,7 @@ Context::Context(const ContextOptions& options) : options_(options) {}
 
 Context::~Context() {
   if (scalars_ != nullptr) memory_->Free(scalars_, sizeof(StepScalars));
+  if (own_stream_ != nullptr) device_->FreeStream(own_stream_);
 }
 
 MemoryResource* Context::memory() { return memory_.get(); }

@@ -16,8 +16,8 @@
 namespace te {
 
 struct ContextOptions {
-  std::string device = "cpu";
-  int num_threads = 0;  // of the CPU backend; 0: as many as this process may run on
+  std::string device = "cpu";  // or "cuda", "cuda:N": MakeDevice
+  int num_threads = 0;         // of the CPU backend; 0: as many as this process may run on
   uint64_t seed = 0;
   void* stream = nullptr;  // the caller's cudaStream_t; null: the context's own (CPU: none)
   ProcessGroups groups;    // null members: groups of one
@@ -71,6 +71,9 @@ class Context {
   void BeginRecipe(Recipe* recipe) { recipe_scopes_.push_back(recipe); }
   Status EndRecipe();  // kFailedPrecondition without a scope
 
+  // While set, operations list there what they execute; null: off. The log must outlive it.
+  void set_kernel_log(KernelLog* log) { exec_.log = log; }
+
   struct MemoryStatistics {
     int64_t allocations = 0;  // calls so far: unchanged over a step whose shapes were seen before
     size_t bytes = 0;         // held now
@@ -90,6 +93,7 @@ class Context {
   std::unique_ptr<Recipe> default_recipe_;
   std::vector<Recipe*> recipe_scopes_;
   StepScalars* scalars_ = nullptr;
+  void* own_stream_ = nullptr;
   uint32_t next_random_stream_ = 1;
   uint32_t micro_batch_ = 0;
   Exec exec_;

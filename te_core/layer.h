@@ -30,8 +30,9 @@ struct KeyValueCache {
 // What attention needs besides hidden states. Masks in Transformer Engine's convention: nonzero =
 // masked out.
 struct AttentionInputs {
-  ConstTensorView padding_mask;    // uint8 [B, Skv]: mask types with "padding"
-  ConstTensorView arbitrary_mask;  // uint8 [B or 1, n or 1, Sq, Skv]: mask type "arbitrary"
+  ConstTensorView padding_mask;       // uint8 [B, Skv]: mask types with "padding"
+  bool padding_on_the_right = false;  // AttentionMask::padding_on_the_right
+  ConstTensorView arbitrary_mask;     // uint8 [B or 1, n or 1, Sq, Skv]: mask type "arbitrary"
   RotaryTable rotary;
   ConstTensorView positions;  // int32 [B, S], optional; else start_position + s
   int64_t start_position = 0;
@@ -55,8 +56,9 @@ struct ForwardArgs {
 };
 
 // Called when the last contribution of this micro-batch to a parameter's gradient has been written
-// (ordered on the stream).
-using GradientReady = std::function<void(Parameter&)>;
+// (ordered on the stream), and after the last reading of its value in this backward pass: it may
+// update the parameter. An error ends the pass.
+using GradientReady = std::function<Status(Parameter&)>;
 
 struct BackwardArgs {
   ConstTensorView doutput;  // must stay unchanged until BackwardWeight has run

@@ -1,11 +1,13 @@
 // Parity with Hugging Face: what transformers computed from the five checkpoints of tests/golden
 // (make_golden.py says how), both paths. Every comparison has twins with one disturbed weight, or
-// one ignored field of the config, that must fail.
+// one ignored field of the config, that must fail. On the device that TE_TEST_DEVICE names ("cpu"
+// without it).
 
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <functional>
 #include <map>
 #include <memory>
@@ -36,7 +38,22 @@ void Ok(const Status& status) { ASSERT_TRUE(status.ok()) << status.message(); }
 
 // One thread: these models are too small to share, and waiting threads would starve on a busy
 // machine.
-std::unique_ptr<Context> NewContext() { return Value(Context::Create({.num_threads = 1})); }
+std::unique_ptr<Context> NewContext() {
+  const char* device = std::getenv("TE_TEST_DEVICE");
+  return Value(Context::Create({.device = device != nullptr ? device : "cpu", .num_threads = 1}));
+}
+
+// A dense tensor's elements, and back.
+template <typename T>
+std::vector<T> Fetch(Context* context, const TensorView& tensor) {
+  std::vector<T> out(static_cast<size_t>(tensor.elements()));
+  Ok(context->CopyToHost(tensor, out.data()));
+  return out;
+}
+template <typename T>
+void Store(Context* context, const std::vector<T>& values, const TensorView& tensor) {
+  Ok(context->CopyFromHost(values.data(), tensor));
+}
 
 // One folder of tests/golden or tests/golden_rope.
 class Golden {
@@ -268,11 +285,12 @@ TEST_P(GoldenTest, OneDisturbedWeightOfAnyTensorFails) {
     if (tensor.name.hf_name == kLlamaEmbeddingName) {
       index = golden_.ids[9] * golden_.config.hidden_size;
     }
-    float* element = value.as<float>() + index;
-    const float before = *element;
-    *element += 0.05f;
+    const std::vector<float> before = Fetch<float>(context_.get(), value);
+    std::vector<float> disturbed = before;
+    disturbed[static_cast<size_t>(index)] += 0.05f;
+    Store(context_.get(), disturbed, value);
     EXPECT_GT(error(), limit) << tensor.name.hf_name;
-    *element = before;
+    Store(context_.get(), before, value);
   }
   // Undisturbed again: what failed was the weight.
   EXPECT_LE(error(), limit);
@@ -303,11 +321,15 @@ TEST_P(GoldenTest, ExchangedTensorsFail) {
                              std::pair("self_attn.k_proj.weight", "self_attn.v_proj.weight")}) {
     const TensorView x = model->FindTensor(std::string("model.layers.0.") + a)->value();
     const TensorView y = model->FindTensor(std::string("model.layers.0.") + b)->value();
-    std::swap_ranges(x.as<float>(), x.as<float>() + x.elements(), y.as<float>());
+    const std::vector<float> x_values = Fetch<float>(context_.get(), x),
+                             y_values = Fetch<float>(context_.get(), y);
+    Store(context_.get(), y_values, x);
+    Store(context_.get(), x_values, y);
     EXPECT_FALSE(
         Failures(golden_, Trace(model.get(), golden_.Batch()), Fp32Limits(golden_)).empty())
         << a;
-    std::swap_ranges(x.as<float>(), x.as<float>() + x.elements(), y.as<float>());
+    Store(context_.get(), x_values, x);
+    Store(context_.get(), y_values, y);
   }
 }
 
@@ -338,8 +360,7 @@ TEST_P(GoldenTest, AccumulatedMicroBatchesHaveTheSameGradients) {
   const Limits limits = Fp32Limits(golden_);
   EXPECT_NEAR(scalars.loss_sum / count, golden_.loss(), limits.loss * golden_.loss());
   for (const LlamaTensor& tensor : model->tensors()) {
-    const TensorView grad = tensor.grad();
-    std::vector<float> got(grad.as<float>(), grad.as<float>() + grad.elements());
+    std::vector<float> got = Fetch<float>(context_.get(), tensor.grad());
     for (float& x : got) x /= static_cast<float>(count);
     EXPECT_LE(RelativeError(got, golden_.Floats("grad." + tensor.name.hf_name)), limits.gradient)
         << tensor.name.hf_name;
@@ -379,10 +400,9 @@ TEST_P(GoldenTest, Bf16StaysWithinItsRounding) {
   RecordProperty("largest_error_over_tolerance", std::to_string(largest));
   // Twin: one matrix with the wrong sign.
   const TensorView w = model->FindTensor("model.layers.0.mlp.down_proj.weight")->value();
-  for (int64_t i = 0; i < w.elements(); ++i) {
-    bfloat16* x = w.as<bfloat16>() + i;
-    *x = bfloat16(-static_cast<float>(*x));
-  }
+  std::vector<bfloat16> values = Fetch<bfloat16>(context_.get(), w);
+  for (bfloat16& x : values) x = bfloat16(-static_cast<float>(x));
+  Store(context_.get(), values, w);
   EXPECT_FALSE(Failures(golden_, Trace(model.get(), golden_.Batch()), limits).empty());
 }
 

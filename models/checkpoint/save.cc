@@ -242,6 +242,8 @@ Status SaveCheckpoint(const std::string& directory, std::span<const SaveTensor> 
       TE_RETURN_IF_ERROR(WriteConfig(path + "/config.json", options));
       if (!options.source_directory.empty())
         TE_RETURN_IF_ERROR(CarryOver(options.source_directory, path));
+      for (const auto& [name, text] : options.extra_files)
+        TE_RETURN_IF_ERROR(WriteText(path + "/" + name, text));
       TE_RETURN_IF_ERROR(WriteWeights(path, std::move(items), options.max_shard_bytes));
       TE_RETURN_IF_ERROR(replacement.KeepOthers(IsModelWeights));
       return replacement.Commit();

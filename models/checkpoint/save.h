@@ -6,6 +6,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "models/checkpoint/checkpoint_reader.h"
@@ -34,6 +35,8 @@ struct SaveOptions {
   // Where tokenizer files, generation_config.json, chat templates and licenses are taken from;
   // empty: nowhere.
   std::string source_directory;
+  // Further files: name (no folder) and contents.
+  std::vector<std::pair<std::string, std::string>> extra_files;
   CopyToHost copy_to_host;  // null: values are host memory
 };
 

@@ -141,15 +141,20 @@ StatusOr<TrainingResult> RunTraining(const FinetuneFlags& flags, const FinetuneS
   }
   if (flags.steps == 0) return TrainingResult{};
   LlamaModel* model = opened->llama.model.get();
-  TE_RETURN_IF_ERROR(model->EnsureGradients());
   TE_ASSIGN_OR_RETURN(
       const std::unique_ptr<AdamWOptimizer> optimizer,
       AdamWOptimizer::Create(opened->context.get(), model->parameters(), setup.adamw));
+  TE_ASSIGN_OR_RETURN(const std::unique_ptr<LlamaTrainingStep> step,
+                      LlamaTrainingStep::Create(model, optimizer.get(), setup.step));
   const TrainableModel trainable = {
-      .context = opened->context.get(),
-      .run_micro_batch = [model](const Batch& batch, bool accumulate) {
-        return model->RunMicroBatch(View(batch), {.accumulate_gradients = accumulate});
-      }};
+      .run_step =
+          [&step](std::span<const Batch> batches, float learning_rate) {
+            std::vector<LlamaBatch> views;
+            for (const Batch& batch : batches) views.push_back(View(batch));
+            return step->Run(views, learning_rate);
+          },
+      .result = [&step](int steps_ago) { return step->Result(steps_ago); },
+      .asynchronous = opened->context->device().can_record()};
   const BatchSource batches = [data](int64_t index) -> StatusOr<Batch> {
     std::vector<Sample> samples;
     for (int64_t sample : data->sampler->Batch(index)) {
@@ -158,9 +163,8 @@ StatusOr<TrainingResult> RunTraining(const FinetuneFlags& flags, const FinetuneS
     }
     return Collate(samples, data->collate);
   };
-  StatusOr<TrainingResult> result =
-      Train(trainable, optimizer.get(), batches, setup.trainer, observers,
-            [&interrupt] { return interrupt.interrupted(); });
+  StatusOr<TrainingResult> result = Train(trainable, batches, setup.trainer, observers,
+                                          [&interrupt] { return interrupt.interrupted(); });
   progress.Finish();
   return result;
 }

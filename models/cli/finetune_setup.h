@@ -7,6 +7,7 @@
 
 #include "models/checkpoint/tensor_file.h"
 #include "models/cli/finetune.h"
+#include "models/llama/training_step.h"
 #include "models/train/trainer.h"
 
 namespace te {
@@ -14,6 +15,7 @@ namespace te {
 struct FinetuneSetup {
   LlamaModelOptions model;
   AdamWOptions adamw;
+  LlamaTrainingStepOptions step;
   TrainerOptions trainer;
   std::optional<StoredType> save_type;
   int64_t max_shard_bytes = 0;

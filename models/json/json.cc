@@ -288,7 +288,7 @@ StatusOr<JsonValue> ParseJsonLine(std::string_view text, std::string_view name, 
   return value;
 }
 
-StatusOr<JsonValue> ReadJsonFile(const std::string& path, size_t max_bytes) {
+StatusOr<std::string> ReadTextFile(const std::string& path, size_t max_bytes) {
   // O_NONBLOCK: opening a FIFO by mistake must not hang; regular files do not care.
   const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (fd < 0) {
@@ -303,7 +303,7 @@ StatusOr<JsonValue> ReadJsonFile(const std::string& path, size_t max_bytes) {
   if (fstat(fd, &info) != 0) return IoError("{}: {}", path, std::strerror(errno));
   if (!S_ISREG(info.st_mode)) return IoError("{}: not a regular file", path);
   if (static_cast<uint64_t>(info.st_size) > max_bytes) {
-    return CorruptData("{}: {} bytes of JSON; at most {} are taken", path, info.st_size, max_bytes);
+    return CorruptData("{}: {} bytes of text; at most {} are taken", path, info.st_size, max_bytes);
   }
   try {
     std::string text(static_cast<size_t>(info.st_size), '\0');
@@ -315,10 +315,15 @@ StatusOr<JsonValue> ReadJsonFile(const std::string& path, size_t max_bytes) {
       if (n == 0) return IoError("{}: the file shrank to {} bytes while it was read", path, done);
       done += static_cast<size_t>(n);
     }
-    return ParseJson(text, path);
+    return text;
   } catch (const std::bad_alloc&) {
-    return OutOfMemory("{}: no memory for {} bytes of JSON", path, info.st_size);
+    return OutOfMemory("{}: no memory for {} bytes of text", path, info.st_size);
   }
+}
+
+StatusOr<JsonValue> ReadJsonFile(const std::string& path, size_t max_bytes) {
+  TE_ASSIGN_OR_RETURN(const std::string text, ReadTextFile(path, max_bytes));
+  return ParseJson(text, path);
 }
 
 std::string JsonValue::ToString() const {

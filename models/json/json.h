@@ -87,6 +87,8 @@ StatusOr<JsonValue> ParseJson(std::string_view text, std::string_view name = {})
 // The same for one line of a JSON-lines file; `line` counts from 1 and stands in the error:
 // "NAME:LINE: byte N: ...".
 StatusOr<JsonValue> ParseJsonLine(std::string_view text, std::string_view name, int64_t line);
+// A regular file's contents, of at most `max_bytes`. Errors as ReadJsonFile's.
+StatusOr<std::string> ReadTextFile(const std::string& path, size_t max_bytes);
 // Reads and parses a file of at most `max_bytes`. kNotFound, kIoError, kCorruptData; each names the
 // path.
 StatusOr<JsonValue> ReadJsonFile(const std::string& path, size_t max_bytes = size_t{256} << 20);

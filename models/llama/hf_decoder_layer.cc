@@ -224,7 +224,7 @@ Status LlamaHfDecoderLayer::BackwardInput(const BackwardArgs& args, Saved* saved
                                        saved->arena()));
   if (args.gradient_ready != nullptr) {
     for (const NamedParameter* p : {&w_.post_attention_layernorm, &w_.input_layernorm}) {
-      if (p->parameter->requires_grad) (*args.gradient_ready)(*p->parameter);
+      if (p->parameter->requires_grad) TE_RETURN_IF_ERROR((*args.gradient_ready)(*p->parameter));
     }
   }
   return OkStatus();
@@ -370,7 +370,7 @@ Status LlamaHfDecoderLayer::BackwardWeight(const BackwardArgs& args, Saved* save
     if (args.gradient_ready == nullptr) continue;
     for (const NamedParameter* p : {&wgrad.weight, &wgrad.bias}) {
       if (p->parameter == nullptr || !p->parameter->requires_grad) continue;
-      if (wgrad.last || IsWhole(*p)) (*args.gradient_ready)(*p->parameter);
+      if (wgrad.last || IsWhole(*p)) TE_RETURN_IF_ERROR((*args.gradient_ready)(*p->parameter));
     }
   }
   return OkStatus();

@@ -1,21 +1,6 @@
 #include "models/llama/hf_lm_head.h"
 
-#include <vector>
-
 namespace te {
-namespace {
-
-Status CountTokens(Context* context, ConstTensorView labels, StepScalars* scalars) {
-  std::vector<int32_t> host(static_cast<size_t>(labels.elements()));
-  TE_RETURN_IF_ERROR(context->CopyToHost(labels, host.data()));
-  int64_t count = 0;
-  TE_RETURN_IF_ERROR(
-      context->CopyToHost(ConstTensorView(&scalars->token_count, DType::kInt64, {1}), &count));
-  for (int32_t label : host) count += label != kIgnoreIndex;
-  return context->CopyFromHost(&count, TensorView(&scalars->token_count, DType::kInt64, {1}));
-}
-
-}  // namespace
 
 Status RunLlamaHfHead(Context* context, Parameter* weight, const LinearCrossEntropyArgs& args) {
   const KernelTable& run = context->kernels();
@@ -46,7 +31,9 @@ Status RunLlamaHfHead(Context* context, Parameter* weight, const LinearCrossEntr
   if (args.scalars != nullptr) {
     TE_RETURN_IF_ERROR(run.sum(
         exec, {.x = loss, .squared = false, .accumulate = true, .out = &args.scalars->loss_sum}));
-    TE_RETURN_IF_ERROR(CountTokens(context, args.labels, args.scalars));
+    TE_RETURN_IF_ERROR(run.count_labels(exec, {.labels = args.labels.Reshape({tokens}),
+                                               .ignore_index = kIgnoreIndex,
+                                               .count = &args.scalars->token_count}));
   }
   if (!gradients) return OkStatus();
   // Autograd casts the gradient back to the logits' dtype.

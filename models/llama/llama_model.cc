@@ -1,5 +1,6 @@
 #include "models/llama/llama_model.h"
 
+#include <algorithm>
 #include <map>
 #include <utility>
 
@@ -74,6 +75,16 @@ TransformerLayerOptions DecoderOptions(const LlamaConfig& config, DType params_d
   return out;
 }
 
+// Whether each row of `padding` (nonzero = padding) masks its end alone, and not all of it: kernels
+// may then go by lengths.
+bool PaddingIsOnTheRight(const std::vector<uint8_t>& padding, int64_t sequence) {
+  for (size_t row = 0; row < padding.size(); row += static_cast<size_t>(sequence)) {
+    const auto begin = padding.begin() + static_cast<std::ptrdiff_t>(row);
+    if (*begin != 0 || !std::is_sorted(begin, begin + sequence)) return false;
+  }
+  return true;
+}
+
 // The weights of one decoder layer as Hugging Face cuts them.
 LlamaDecoderWeights DecoderWeights(const std::map<std::string, NamedParameter>& by_name,
                                    int64_t ffn) {
@@ -116,13 +127,15 @@ struct LlamaModel::PassState : SavedState {
   TensorView ids;      // int32 [B, S]
   TensorView labels;   // int32 [B S], shifted
   TensorView padding;  // uint8 [B, S], nonzero = padding; undefined: none
+  bool padding_on_the_right = false;
   RotaryTable rotary;
   std::vector<TensorView> x;       // [B, S, H]: input of layer i, then the last layer's output
   std::vector<Arena::Mark> marks;  // where layer i's activations begin
   TensorView normed;               // [B, S, H]
   TensorView losses;               // float32 [B S]
   TensorView dx[2];                // gradients of x, in turns
-  bool done = false;
+  bool forward_done = false;
+  bool done = false;  // has had its backward
 };
 
 const char* Name(LlamaPath path) { return path == LlamaPath::kTe ? "te" : "hf"; }
@@ -191,14 +204,14 @@ Status LlamaModel::Build() {
                                     .params_dtype = options_.params_dtype},
                                    "model.norm"));
   collect(norm_.get());
-  TE_ASSIGN_OR_RETURN(
-      head_, LinearCrossEntropy::Create(
-                 context_,
-                 {.hidden_size = config_.hidden_size,
-                  .vocab_size = config_.vocab_size,
-                  .params_dtype = options_.params_dtype,
-                  .perform_initialization = false},
-                 "lm_head", config_.tie_word_embeddings ? &embedding_->weight() : nullptr));
+  LinearCrossEntropyOptions head = {.hidden_size = config_.hidden_size,
+                                    .vocab_size = config_.vocab_size,
+                                    .params_dtype = options_.params_dtype,
+                                    .perform_initialization = false};
+  if (options_.max_logits_bytes != 0) head.max_logits_bytes = options_.max_logits_bytes;
+  TE_ASSIGN_OR_RETURN(head_, LinearCrossEntropy::Create(
+                                 context_, head, "lm_head",
+                                 config_.tie_word_embeddings ? &embedding_->weight() : nullptr));
   if (!config_.tie_word_embeddings) collect(head_.get());
 
   for (LlamaTensorName& name : LlamaNameMap(config_)) {
@@ -234,6 +247,26 @@ const LlamaTensor* LlamaModel::FindTensor(std::string_view hf_name) const {
 Status LlamaModel::EnsureGradients() {
   for (Parameter* parameter : parameters_)
     TE_RETURN_IF_ERROR(parameter->EnsureGrad(context_->memory()));
+  return OkStatus();
+}
+
+Status LlamaModel::ShareGradients() {
+  const auto shares = [&](const Parameter& p) {
+    return p.requires_grad && p.value.shape().rank() == 2 &&
+           !(config_.tie_word_embeddings && &p == &embedding_->weight());
+  };
+  int64_t largest = 0;
+  for (const Parameter* p : parameters_)
+    if (shares(*p)) largest = std::max(largest, p->value.view().elements());
+  TE_ASSIGN_OR_RETURN(shared_gradient_, context_->NewTensor(options_.params_dtype, {largest}));
+  for (Parameter* p : parameters_) {
+    if (shares(*p)) {
+      p->grad = Tensor::Borrow(
+          TensorView(shared_gradient_.view().data(), options_.params_dtype, p->value.shape()));
+    } else {
+      TE_RETURN_IF_ERROR(p->EnsureGrad(context_->memory()));
+    }
+  }
   return OkStatus();
 }
 
@@ -304,22 +337,28 @@ Status LlamaModel::CheckBatch(const LlamaBatch& batch) const {
 }
 
 StatusOr<LlamaModel::Pass> LlamaModel::Forward(const LlamaBatch& batch) {
-  TE_RETURN_IF_ERROR(CheckBatch(batch));
-  TE_ASSIGN_OR_RETURN(Pass pass, pool_.Acquire());
-  TE_RETURN_IF_ERROR(ForwardBody(batch, pass.get(), &pass->root.state<PassState>()));
+  TE_ASSIGN_OR_RETURN(Pass pass, Prepare(batch));
+  TE_RETURN_IF_ERROR(RunForward(&pass));
   return pass;
 }
 
-Status LlamaModel::ForwardBody(const LlamaBatch& batch, SavedPool::Slot* slot, PassState* state) {
-  const int64_t B = batch.batch, S = batch.sequence, layers = config_.num_hidden_layers;
-  const DType dtype = options_.params_dtype;
-  Saved& root = slot->root;
+StatusOr<LlamaModel::Pass> LlamaModel::Prepare(const LlamaBatch& batch) {
+  TE_RETURN_IF_ERROR(CheckBatch(batch));
+  TE_ASSIGN_OR_RETURN(Pass pass, pool_.Acquire());
+  TE_RETURN_IF_ERROR(Upload(batch, &pass->root, &pass->root.state<PassState>()));
+  return pass;
+}
+
+Status LlamaModel::Upload(const LlamaBatch& batch, Saved* root, PassState* state) {
+  const int64_t B = batch.batch, S = batch.sequence;
+  state->forward_done = false;
   state->done = false;
   state->labels = TensorView();
   state->padding = TensorView();
+  state->padding_on_the_right = false;
   state->x.clear();
   state->marks.clear();
-  TE_ASSIGN_OR_RETURN(state->ids, root.Allocate(DType::kInt32, {B, S}));
+  TE_ASSIGN_OR_RETURN(state->ids, root->Allocate(DType::kInt32, {B, S}));
   TE_RETURN_IF_ERROR(context_->CopyFromHost(batch.input_ids.data(), state->ids));
   if (!batch.labels.empty()) {
     // Position s predicts token s + 1: the labels move one to the left, and the last position
@@ -327,7 +366,7 @@ Status LlamaModel::ForwardBody(const LlamaBatch& batch, SavedPool::Slot* slot, P
     std::vector<int32_t> shifted(batch.labels.begin() + 1, batch.labels.end());
     shifted.push_back(kIgnoreIndex);
     for (int64_t b = 1; b < B; ++b) shifted[static_cast<size_t>(b * S - 1)] = kIgnoreIndex;
-    TE_ASSIGN_OR_RETURN(state->labels, root.Allocate(DType::kInt32, {B, S}));
+    TE_ASSIGN_OR_RETURN(state->labels, root->Allocate(DType::kInt32, {B, S}));
     TE_RETURN_IF_ERROR(context_->CopyFromHost(shifted.data(), state->labels));
   }
   std::vector<uint8_t> padding(batch.attention_mask.begin(), batch.attention_mask.end());
@@ -337,12 +376,23 @@ Status LlamaModel::ForwardBody(const LlamaBatch& batch, SavedPool::Slot* slot, P
     keep = keep == 0;
   }
   if (any) {
-    TE_ASSIGN_OR_RETURN(state->padding, root.Allocate(DType::kUInt8, {B, S}));
+    state->padding_on_the_right = PaddingIsOnTheRight(padding, S);
+    TE_ASSIGN_OR_RETURN(state->padding, root->Allocate(DType::kUInt8, {B, S}));
     TE_RETURN_IF_ERROR(context_->CopyFromHost(padding.data(), state->padding));
   }
   TE_ASSIGN_OR_RETURN(state->rotary, rotary_->Table(S));
+  return OkStatus();
+}
+
+Status LlamaModel::RunForward(Pass* pass) {
+  if (pass->get() == nullptr) return FailedPrecondition("forward: the pass has been released");
+  Saved& root = (*pass)->root;
+  PassState* state = &root.state<PassState>();
+  if (state->forward_done) return FailedPrecondition("forward: this pass has had its forward");
+  const DType dtype = options_.params_dtype;
+  const int64_t layers = config_.num_hidden_layers;
   // Before the layers' activations, so that giving those back leaves these alone.
-  const Shape hidden = {B, S, config_.hidden_size};
+  const Shape hidden = {state->ids.dim(0), state->ids.dim(1), config_.hidden_size};
   for (TensorView& dx : state->dx) {
     TE_ASSIGN_OR_RETURN(dx, root.Allocate(dtype, hidden));
   }
@@ -358,6 +408,7 @@ Status LlamaModel::ForwardBody(const LlamaBatch& batch, SavedPool::Slot* slot, P
     args.input = x;
     TE_ASSIGN_OR_RETURN(args.output, root.Allocate(dtype, hidden));
     args.attention.padding_mask = state->padding;
+    args.attention.padding_on_the_right = state->padding_on_the_right;
     args.attention.rotary = state->rotary;
     TE_RETURN_IF_ERROR(decoder(i)->Forward(args, root.child(static_cast<size_t>(i))));
     x = args.output;
@@ -367,7 +418,9 @@ Status LlamaModel::ForwardBody(const LlamaBatch& batch, SavedPool::Slot* slot, P
   ForwardArgs norm;
   norm.input = x;
   norm.output = state->normed;
-  return norm_->Forward(norm, root.child(static_cast<size_t>(layers + 1)));
+  TE_RETURN_IF_ERROR(norm_->Forward(norm, root.child(static_cast<size_t>(layers + 1))));
+  state->forward_done = true;
+  return OkStatus();
 }
 
 Status LlamaModel::Head(const LinearCrossEntropyArgs& args) {
@@ -376,7 +429,7 @@ Status LlamaModel::Head(const LinearCrossEntropyArgs& args) {
   // A tied weight waits for the embedding's part.
   if (args.gradient_ready != nullptr && !config_.tie_word_embeddings &&
       head_->weight().requires_grad) {
-    (*args.gradient_ready)(head_->weight());
+    TE_RETURN_IF_ERROR((*args.gradient_ready)(head_->weight()));
   }
   return OkStatus();
 }
@@ -385,8 +438,35 @@ Status LlamaModel::EvaluateLoss(Pass* pass) {
   const PassState& state = (*pass)->root.state<PassState>();
   if (!state.labels.defined())
     return FailedPrecondition("evaluate loss: the forward pass had no labels");
+  if (!state.forward_done) return FailedPrecondition("evaluate loss: this pass has had no forward");
   if (state.done) return FailedPrecondition("evaluate loss: this pass has had its backward");
   return Head({.input = state.normed, .labels = state.labels, .scalars = context_->scalars()});
+}
+
+Status LlamaModel::LendGradients(Layer* layer, Arena* arena) {
+  for (Parameter* parameter : layer->Parameters()) {
+    if (!parameter->requires_grad) continue;
+    TE_ASSIGN_OR_RETURN(const TensorView grad,
+                        arena->AllocateAtEnd(parameter->value.dtype(), parameter->value.shape()));
+    parameter->grad = Tensor::Borrow(grad);
+  }
+  return OkStatus();
+}
+
+Status LlamaModel::CountLabels(Pass* pass) {
+  const PassState& state = (*pass)->root.state<PassState>();
+  if (!state.labels.defined()) return FailedPrecondition("count labels: the pass has no labels");
+  return context_->kernels().count_labels(
+      context_->exec(), {.labels = state.labels.Reshape({state.labels.elements()}),
+                         .ignore_index = kIgnoreIndex,
+                         .count = &context_->scalars()->token_count});
+}
+
+std::string LlamaModel::KeyOf(const Pass& pass) const {
+  const PassState& state = pass->root.state<PassState>();
+  return fmt::format("{} {} labels {} padding {}{}", state.ids.ToString(), state.ids.data(),
+                     state.labels.data(), state.padding.data(),
+                     state.padding_on_the_right ? " right" : "");
 }
 
 Status LlamaModel::Backward(Pass* pass, const LlamaBackwardOptions& options) {
@@ -395,11 +475,17 @@ Status LlamaModel::Backward(Pass* pass, const LlamaBackwardOptions& options) {
   PassState& state = root.state<PassState>();
   if (!state.labels.defined())
     return FailedPrecondition("backward: the forward pass had no labels");
+  if (!state.forward_done) return FailedPrecondition("backward: this pass has had no forward");
   if (state.done)
     return FailedPrecondition(
         "backward: this pass has had its backward; expected one for each forward");
+  if (options.lend_gradients && options.accumulate_gradients) {
+    return InvalidArgument(
+        "backward: lend_gradients with accumulate_gradients: a lent buffer "
+        "holds nothing to add to");
+  }
   for (const Parameter* parameter : parameters_) {
-    if (parameter->requires_grad && !parameter->grad.defined()) {
+    if (!options.lend_gradients && parameter->requires_grad && !parameter->grad.defined()) {
       return FailedPrecondition(
           "backward: parameter {} has no gradient buffer; call EnsureGradients first",
           parameter->name);
@@ -408,6 +494,12 @@ Status LlamaModel::Backward(Pass* pass, const LlamaBackwardOptions& options) {
   state.done = true;
   const int64_t layers = config_.num_hidden_layers;
   TensorView dy = state.dx[0], dx = state.dx[1];
+  const auto lend = [&](Layer* layer) {
+    return options.lend_gradients ? LendGradients(layer, root.arena()) : OkStatus();
+  };
+  TE_RETURN_IF_ERROR(lend(config_.tie_word_embeddings ? static_cast<Layer*>(embedding_.get())
+                                                      : static_cast<Layer*>(head_.get())));
+  TE_RETURN_IF_ERROR(lend(norm_.get()));
   TE_RETURN_IF_ERROR(Head({.input = state.normed,
                            .labels = state.labels,
                            .scalars = context_->scalars(),
@@ -425,9 +517,11 @@ Status LlamaModel::Backward(Pass* pass, const LlamaBackwardOptions& options) {
     std::swap(dy, dx);
     args.doutput = dy;
     args.dinput = dx;
+    TE_RETURN_IF_ERROR(lend(te_layers_[static_cast<size_t>(i)].get()));
     TE_RETURN_IF_ERROR(decoder(i)->Backward(args, root.child(static_cast<size_t>(i))));
     root.arena()->Rewind(state.marks[static_cast<size_t>(i)]);
   }
+  if (!config_.tie_word_embeddings) TE_RETURN_IF_ERROR(lend(embedding_.get()));
   args.doutput = dx;
   args.dinput = TensorView();
   args.accumulate_gradients = options.accumulate_gradients || config_.tie_word_embeddings;
@@ -452,71 +546,6 @@ Status LlamaModel::Logits(const Pass& pass, TensorView out) {
   return context_->kernels().gemm(
       context_->exec(),
       {.kind = GemmKind::kFprop, .a = x, .b = head_->weight().value.view(), .d = out});
-}
-
-StatusOr<std::vector<KeyValueCache>> LlamaModel::NewCaches(int64_t batch, int64_t capacity) {
-  std::vector<KeyValueCache> caches(static_cast<size_t>(config_.num_hidden_layers));
-  const Shape shape = {batch, capacity, config_.num_key_value_heads, config_.head_dim};
-  for (KeyValueCache& cache : caches) {
-    TE_ASSIGN_OR_RETURN(cache.key, context_->NewTensor(options_.params_dtype, shape));
-    TE_ASSIGN_OR_RETURN(cache.value, context_->NewTensor(options_.params_dtype, shape));
-  }
-  return caches;
-}
-
-Status LlamaModel::Infer(int64_t batch, int64_t sequence, std::span<const int32_t> ids,
-                         std::span<KeyValueCache> caches, TensorView logits) {
-  TE_RETURN_IF_ERROR(CheckBatch({.batch = batch, .sequence = sequence, .input_ids = ids}));
-  if (!caches.empty() && options_.path == LlamaPath::kHf) {
-    return Unsupported("the hf path has no key-value cache; use the te path");
-  }
-  if (!caches.empty() && caches.size() != te_layers_.size()) {
-    return InvalidArgument("{} key-value caches; expected one for each of {} layers", caches.size(),
-                           te_layers_.size());
-  }
-  const int64_t start = caches.empty() ? 0 : caches[0].length;
-  if (!caches.empty() && start + sequence > caches[0].key.shape()[1]) {
-    return InvalidArgument(
-        "the key-value cache holds {} tokens; expected room for {} before and {} new ones",
-        caches[0].key.shape()[1], start, sequence);
-  }
-  const DType dtype = options_.params_dtype;
-  const Shape hidden = {batch, sequence, config_.hidden_size};
-  ArenaScope scope(context_->scratch());
-  Arena* scratch = context_->scratch();
-  TE_ASSIGN_OR_RETURN(const TensorView tokens, scratch->Allocate(DType::kInt32, {batch, sequence}));
-  TE_RETURN_IF_ERROR(context_->CopyFromHost(ids.data(), tokens));
-  TE_ASSIGN_OR_RETURN(TensorView x, scratch->Allocate(dtype, hidden));
-  TE_ASSIGN_OR_RETURN(TensorView y, scratch->Allocate(dtype, hidden));
-  TE_ASSIGN_OR_RETURN(const RotaryTable rotary, rotary_->Table(start + sequence));
-  ForwardArgs embed;
-  embed.input = tokens;
-  embed.output = x;
-  TE_RETURN_IF_ERROR(embedding_->Forward(embed, nullptr));
-  for (int64_t i = 0; i < config_.num_hidden_layers; ++i) {
-    ForwardArgs args;
-    args.input = x;
-    args.output = y;
-    args.attention.rotary = rotary;
-    args.attention.start_position = start;
-    if (!caches.empty()) args.attention.cache = &caches[static_cast<size_t>(i)];
-    TE_RETURN_IF_ERROR(decoder(i)->Forward(args, nullptr));
-    std::swap(x, y);
-  }
-  // Only the last position of a row is asked for.
-  TE_ASSIGN_OR_RETURN(const TensorView last,
-                      scratch->Allocate(dtype, {batch, config_.hidden_size}));
-  TE_ASSIGN_OR_RETURN(const TensorView normed,
-                      scratch->Allocate(dtype, {batch, config_.hidden_size}));
-  TE_RETURN_IF_ERROR(
-      context_->kernels().cast(context_->exec(), {.x = x.Select(1, sequence - 1), .y = last}));
-  ForwardArgs norm;
-  norm.input = last;
-  norm.output = normed;
-  TE_RETURN_IF_ERROR(norm_->Forward(norm, nullptr));
-  return context_->kernels().gemm(
-      context_->exec(),
-      {.kind = GemmKind::kFprop, .a = normed, .b = head_->weight().value.view(), .d = logits});
 }
 
 std::string LlamaModel::Describe() const {

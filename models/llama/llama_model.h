@@ -30,6 +30,8 @@ StatusOr<LlamaPath> ParseLlamaPath(std::string_view name);  // kInvalidArgument 
 struct LlamaModelOptions {
   DType params_dtype = DType::kFloat32;  // or kBFloat16: storage and arithmetic
   LlamaPath path = LlamaPath::kTe;
+  // LinearCrossEntropyOptions::max_logits_bytes; 0: its default.
+  size_t max_logits_bytes = 0;
 };
 
 // One micro-batch in host memory, row-major [batch, sequence].
@@ -63,6 +65,11 @@ struct LlamaBackwardOptions {
   bool accumulate_gradients =
       false;  // add to the parameters' gradients instead of overwriting them
   const GradientReady* gradient_ready = nullptr;
+  // Gradient buffers come out of the pass's own memory, each when its layer's turn comes and the
+  // activations of later layers have gone: the peak is that of the parameters' gradients alone or
+  // of the activations, not of both. They are the parameters' until the pass is released. Excludes
+  // accumulate_gradients.
+  bool lend_gradients = false;
 };
 
 // Thread-compatible. The context must outlive it. Positions are 0 .. sequence - 1 in every row,
@@ -90,6 +97,10 @@ class LlamaModel {
   const std::vector<std::string>& parameter_names() const { return parameter_names_; }
   // Gives every trainable parameter a gradient buffer, contents undefined.
   Status EnsureGradients();
+  // The same for updates inside the backward pass (AdamWOptimizer::UpdateNow): the matrices take
+  // turns in one buffer of the largest one's size, and a gradient is there only while its
+  // gradient_ready runs. A tied embedding has a buffer of its own, as vectors have.
+  Status ShareGradients();
   // As Hugging Face initializes: weights normal(0, initializer_range), norms 1, biases 0. Draws
   // from the context's seed, one random stream a tensor in the order of tensors(), whatever is
   // initialized: one tensor alone gets the same numbers.
@@ -98,12 +109,22 @@ class LlamaModel {
 
   // A forward pass in flight: its activations. Releasing it frees the slot.
   using Pass = SavedPool::Handle;
-  // Runs the layers up to the final norm. kInvalidArgument names a token or label outside the
-  // vocabulary, a batch that is empty, spans of the wrong size.
+  // Prepare and RunForward. kInvalidArgument names a token or label outside the vocabulary, a batch
+  // that is empty, spans of the wrong size.
   StatusOr<Pass> Forward(const LlamaBatch& batch);
+  // Copies the batch to the device. The slot's addresses depend on the batch's shape alone (and on
+  // whether it has labels and padding), as long as nothing is allocated in between.
+  StatusOr<Pass> Prepare(const LlamaBatch& batch);
+  // Runs the layers up to the final norm: device work alone, which can be recorded.
+  Status RunForward(Pass* pass);
+  // What the work of a prepared pass depends on besides the parameters: equal keys, equal addresses
+  // and kernels.
+  std::string KeyOf(const Pass& pass) const;
   // Adds the sum of the losses and the count of counted shifted labels to StepScalars::loss_sum and
   // ::token_count, without gradients: evaluation. The batch had labels.
   Status EvaluateLoss(Pass* pass);
+  // Adds the count of counted shifted labels to StepScalars::token_count, alone. Device work.
+  Status CountLabels(Pass* pass);
   // The losses as EvaluateLoss, and the gradients of their SUM: into the parameters' gradients.
   // (Each chunk of logits exists once, so loss and gradient are one call.) A layer's activations
   // die as its gradients are born. Once a pass, and no other call on it after; several passes may
@@ -135,8 +156,10 @@ class LlamaModel {
   Status Build();
   Status MakeTensors();
   Status CheckBatch(const LlamaBatch& batch) const;
-  Status ForwardBody(const LlamaBatch& batch, SavedPool::Slot* slot, PassState* state);
+  Status Upload(const LlamaBatch& batch, Saved* root, PassState* state);
   Status Head(const LinearCrossEntropyArgs& args);
+  // The gradient buffers of `layer`'s parameters, out of the arena's end.
+  Status LendGradients(Layer* layer, Arena* arena);
   Layer* decoder(int64_t index) const;
 
   Context* context_;
@@ -153,6 +176,7 @@ class LlamaModel {
   std::vector<Parameter*> parameters_;
   std::vector<std::string> parameter_names_;
   SavedPool pool_;
+  Tensor shared_gradient_;
 };
 
 }  // namespace te

@@ -341,6 +341,7 @@ TEST_P(LlamaPathTest, EachGradientIsReadyOnceAndWhenItIsComplete) {
       EXPECT_TRUE(
           seen.emplace(&p, std::vector<float>(grad, grad + p.grad.view().elements())).second)
           << p.name;
+      return OkStatus();
     };
     const Data data(config, 2, 8, 1, false);
     Ok(model->RunMicroBatch(data.Batch(), {.gradient_ready = &ready}));

@@ -8,6 +8,20 @@ namespace {
 // config.json of a hub checkpoint has a few kilobytes.
 constexpr int64_t kMaxConfigBytes = int64_t{16} << 20;
 
+// Device::TunedChoices of the run that wrote the checkpoint: the same algorithms, hence the same
+// bits, and nothing to time when it is loaded on such a card again.
+constexpr const char* kChoicesFile = "te_tuned_choices.txt";
+constexpr size_t kMaxChoicesBytes = size_t{16} << 20;
+
+Status PinChoices(Context* context, const std::string& directory) {
+  const std::string path = directory + "/" + kChoicesFile;
+  const StatusOr<std::string> text = ReadTextFile(path, kMaxChoicesBytes);
+  if (text.status().code() == StatusCode::kNotFound) return OkStatus();
+  TE_RETURN_IF_ERROR(text.status());
+  // Choices of another card or version are no error: this one makes its own.
+  return context->device().PinChoices(context->exec(), *text).status().WithContext(path);
+}
+
 // What new tensors are stored as: config.json's dtype, else the model's own.
 StatusOr<StoredType> DefaultType(const PretrainedLlama& llama) {
   const DType dtype = llama.model->config().dtype.value_or(llama.model->options().params_dtype);
@@ -27,6 +41,7 @@ StatusOr<PretrainedLlama> LoadPretrainedLlama(Context* context, const std::strin
                       ReadJsonFile(llama.directory + "/config.json", kMaxConfigBytes));
   auto config = LlamaConfig::FromJson(llama.config_json);
   if (!config.ok()) return config.status().WithContext(llama.directory + "/config.json");
+  TE_RETURN_IF_ERROR(PinChoices(context, llama.directory));
   if (!options.random_init) {
     TE_ASSIGN_OR_RETURN(llama.reader, CheckpointReader::Open(directory, options.checkpoint));
   }
@@ -70,6 +85,8 @@ Status SavePretrainedLlama(const PretrainedLlama& llama, const std::string& dire
       return context->CopyToHost(from, to);
     };
   }
+  TE_ASSIGN_OR_RETURN(std::string choices, context->device().TunedChoices(context->exec()));
+  if (!choices.empty()) save.extra_files.emplace_back(kChoicesFile, std::move(choices));
   return SaveCheckpoint(directory, tensors, save);
 }
 

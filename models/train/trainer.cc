@@ -3,6 +3,11 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <deque>
+#include <utility>
+
+#include "te_core/optimizer/adamw_optimizer.h"
+#include "te_kernels/step_update/step_update.h"
 
 namespace te {
 namespace {
@@ -17,63 +22,53 @@ Status CheckOptions(const TrainerOptions& options) {
     return InvalidArgument("gradient accumulation steps is {}; expected 1 to {}", micro_batches,
                            AdamWOptimizer::kRngAdvance - 1);
   }
-  if (!(options.max_grad_norm >= 0)) {
-    return InvalidArgument("maximum gradient norm is {}; expected 0 (off) or more",
-                           options.max_grad_norm);
-  }
   return OkStatus();
 }
 
-Status RunStep(const TrainableModel& model, AdamWOptimizer* optimizer, const BatchSource& batches,
-               const TrainerOptions& options, StepReport* report) {
-  TE_RETURN_IF_ERROR(optimizer->BeginStep());
-  for (int64_t i = 0; i < options.gradient_accumulation_steps; ++i) {
-    TE_ASSIGN_OR_RETURN(const Batch batch,
-                        batches((report->step - 1) * options.gradient_accumulation_steps + i));
-    report->tokens += batch.AttendedTokens();
-    model.context->set_micro_batch(static_cast<uint32_t>(i));
-    TE_RETURN_IF_ERROR(model.run_micro_batch(batch, /*accumulate=*/i > 0));
-  }
-  TE_RETURN_IF_ERROR(optimizer->Step({.learning_rate = static_cast<float>(report->learning_rate),
-                                      .max_grad_norm = static_cast<float>(options.max_grad_norm),
-                                      .want_grad_norm = true}));
-  TE_ASSIGN_OR_RETURN(const StepScalars scalars, model.context->ReadScalars());
-  report->counted_tokens = scalars.token_count;
-  report->loss = scalars.loss_sum / static_cast<double>(scalars.token_count);
-  report->grad_norm = GradNorm(scalars);
-  return OkStatus();
-}
+using Clock = std::chrono::steady_clock;
 
-}  // namespace
+// The steps of one run, in order: enqueued, then finished.
+class Run {
+ public:
+  Run(const TrainableModel& model, const BatchSource& batches, const TrainerOptions& options,
+      const std::vector<TrainingObserver*>& observers)
+      : model_(model), batches_(batches), options_(options), observers_(observers) {}
 
-StatusOr<TrainingResult> Train(const TrainableModel& model, AdamWOptimizer* optimizer,
-                               const BatchSource& batches, const TrainerOptions& options,
-                               const std::vector<TrainingObserver*>& observers,
-                               const std::function<bool()>& stop) {
-  TE_RETURN_IF_ERROR(CheckOptions(options));
-  const int64_t untimed = std::min(options.untimed_steps, options.steps - 1);
-  TrainingResult result;
-  double timed_seconds = 0;
-  for (int64_t k = 0; k < options.steps; ++k) {
-    if (stop && stop()) {
-      result.interrupted = true;
-      break;
-    }
+  Status Enqueue(int64_t k) {
     StepReport report;
     report.step = k + 1;
-    report.steps = options.steps;
-    report.learning_rate = options.schedule.At(k);
-    report.timed = k >= untimed;
-    const auto begin = std::chrono::steady_clock::now();
-    TE_RETURN_IF_ERROR(RunStep(model, optimizer, batches, options, &report));
-    report.seconds =
-        std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-    ++result.steps_done;
-    if (report.timed) {
-      ++result.timed_steps;
-      timed_seconds += report.seconds;
+    report.steps = options_.steps;
+    report.learning_rate = options_.schedule.At(k);
+    report.timed = k >= std::min(options_.untimed_steps, options_.steps - 1);
+    std::vector<Batch> micro_batches;
+    for (int64_t i = 0; i < options_.gradient_accumulation_steps; ++i) {
+      TE_ASSIGN_OR_RETURN(Batch batch, batches_(k * options_.gradient_accumulation_steps + i));
+      report.tokens += batch.AttendedTokens();
+      micro_batches.push_back(std::move(batch));
     }
-    for (TrainingObserver* observer : observers) TE_RETURN_IF_ERROR(observer->OnStep(report));
+    TE_RETURN_IF_ERROR(model_.run_step(micro_batches, static_cast<float>(report.learning_rate)));
+    in_flight_.push_back(report);
+    return OkStatus();
+  }
+
+  // Of the steps in flight, the first one.
+  Status Finish() {
+    TE_ASSIGN_OR_RETURN(const StepScalars scalars,
+                        model_.result(static_cast<int>(in_flight_.size()) - 1));
+    StepReport report = in_flight_.front();
+    in_flight_.pop_front();
+    const auto now = Clock::now();
+    report.seconds = std::chrono::duration<double>(now - last_end_).count();
+    last_end_ = now;
+    report.counted_tokens = scalars.token_count;
+    report.loss = scalars.loss_sum / static_cast<double>(scalars.token_count);
+    report.grad_norm = GradNorm(scalars);
+    ++result_.steps_done;
+    if (report.timed) {
+      ++result_.timed_steps;
+      timed_seconds_ += report.seconds;
+    }
+    for (TrainingObserver* observer : observers_) TE_RETURN_IF_ERROR(observer->OnStep(report));
     if (report.counted_tokens > 0 &&
         !(std::isfinite(report.loss) && std::isfinite(report.grad_norm))) {
       return FailedPrecondition(
@@ -82,10 +77,50 @@ StatusOr<TrainingResult> Train(const TrainableModel& model, AdamWOptimizer* opti
           "clipping (--max-grad-norm 1) or --precision fp32",
           report.step, report.loss, report.grad_norm);
     }
+    // What the observers did is no part of a step that has not begun.
+    if (in_flight_.empty()) last_end_ = Clock::now();
+    return OkStatus();
   }
-  if (result.timed_steps > 0)
-    result.seconds_per_step = timed_seconds / static_cast<double>(result.timed_steps);
-  return result;
+
+  size_t in_flight() const { return in_flight_.size(); }
+  void Interrupt() { result_.interrupted = true; }
+  TrainingResult Result() const {
+    TrainingResult result = result_;
+    if (result.timed_steps > 0)
+      result.seconds_per_step = timed_seconds_ / static_cast<double>(result.timed_steps);
+    return result;
+  }
+
+ private:
+  const TrainableModel& model_;
+  const BatchSource& batches_;
+  const TrainerOptions& options_;
+  const std::vector<TrainingObserver*>& observers_;
+  std::deque<StepReport> in_flight_;
+  Clock::time_point last_end_ = Clock::now();
+  double timed_seconds_ = 0;
+  TrainingResult result_;
+};
+
+}  // namespace
+
+StatusOr<TrainingResult> Train(const TrainableModel& model, const BatchSource& batches,
+                               const TrainerOptions& options,
+                               const std::vector<TrainingObserver*>& observers,
+                               const std::function<bool()>& stop) {
+  TE_RETURN_IF_ERROR(CheckOptions(options));
+  Run run(model, batches, options, observers);
+  for (int64_t k = 0; k < options.steps; ++k) {
+    if (stop && stop()) {
+      run.Interrupt();
+      break;
+    }
+    TE_RETURN_IF_ERROR(run.Enqueue(k));
+    // An asynchronous step is read while the next one runs.
+    while (run.in_flight() > (model.asynchronous ? 1 : 0)) TE_RETURN_IF_ERROR(run.Finish());
+  }
+  while (run.in_flight() > 0) TE_RETURN_IF_ERROR(run.Finish());
+  return run.Result();
 }
 
 }  // namespace te

@@ -4,29 +4,30 @@
 
 #include <cstdint>
 #include <functional>
+#include <span>
 #include <vector>
 
 #include "models/data/batch.h"
 #include "models/train/lr_schedule.h"
-#include "te_core/context.h"
-#include "te_core/optimizer/adamw_optimizer.h"
-#include "te_core/parameter.h"
+#include "te_kernels/base/status.h"
+#include "te_kernels/base/step_scalars.h"
 
 namespace te {
 
 struct TrainableModel {
-  Context* context = nullptr;
-  // Forward and backward of one micro-batch: adds to StepScalars::loss_sum and ::token_count, and
-  // writes the gradients of the sum of the losses, or with `accumulate` adds to them.
-  std::function<Status(const Batch& batch, bool accumulate)> run_micro_batch;
+  // Enqueues one optimizer step over the micro-batches; need not wait for it.
+  std::function<Status(std::span<const Batch> micro_batches, float learning_rate)> run_step;
+  // Waits for the last step (0) or the one before it (1): its scalars.
+  std::function<StatusOr<StepScalars>(int steps_ago)> result;
+  // Steps run beside the host: each is reported while the next one runs.
+  bool asynchronous = false;
 };
 
 struct TrainerOptions {
   int64_t steps = 15;         // optimizer updates in all
   int64_t untimed_steps = 5;  // at the beginning, out of the average; at least one step is timed
   int64_t gradient_accumulation_steps =
-      1;                     // micro-batches an update: the count of their tokens divides once
-  double max_grad_norm = 0;  // 0: no clipping
+      1;  // micro-batches an update: the count of their tokens divides once
   LrSchedule schedule;
 };
 
@@ -39,7 +40,8 @@ struct StepReport {
   int64_t tokens = 0;    // positions that are no padding
   int64_t counted_tokens =
       0;  // behind the loss; 0: the update was skipped, loss and grad_norm mean nothing
-  double seconds = 0;  // of the whole step: data, forward, backward, update
+  double seconds = 0;  // of the whole step: data, forward, backward, update; of asynchronous steps
+                       // the time from one step's end to the next one's
   bool timed = false;
 };
 
@@ -64,8 +66,8 @@ using BatchSource = std::function<StatusOr<Batch>(int64_t index)>;
 // there. A loss or gradient norm that is not finite ends it with kFailedPrecondition, after the
 // observers have seen the step: the parameters are then worthless. kInvalidArgument: options out of
 // range.
-StatusOr<TrainingResult> Train(const TrainableModel& model, AdamWOptimizer* optimizer,
-                               const BatchSource& batches, const TrainerOptions& options,
+StatusOr<TrainingResult> Train(const TrainableModel& model, const BatchSource& batches,
+                               const TrainerOptions& options,
                                const std::vector<TrainingObserver*>& observers,
                                const std::function<bool()>& stop);
 

@@ -8,6 +8,9 @@
 
 #include "models/json/json.h"
 #include "models/train/progress.h"
+#include "te_core/context.h"
+#include "te_core/optimizer/adamw_optimizer.h"
+#include "te_core/parameter.h"
 
 namespace te {
 namespace {
@@ -23,22 +26,27 @@ class OneWeight : public ::testing::Test {
     parameter_.name = "w";
     parameter_.value = context_->NewZeroTensor(DType::kFloat32, {1}).value();
     parameter_.grad = context_->NewZeroTensor(DType::kFloat32, {1}).value();
-    model_.context = context_.get();
-    model_.run_micro_batch = [this](const Batch& batch, bool accumulate) {
-      accumulated_.push_back(accumulate);
-      StepScalars* scalars = context_->scalars();
-      float* gradient = parameter_.grad.view().as<float>();
-      if (!accumulate) *gradient = 0;
-      for (int32_t x : batch.labels) {
-        if (x == kIgnoredLabel) continue;
-        const float difference =
-            *parameter_.value.view().as<float>() - static_cast<float>(x) + poison_;
-        scalars->loss_sum += 0.5 * difference * difference;
-        scalars->token_count += 1;
-        *gradient += difference;
-      }
-      return OkStatus();
+    model_.run_step = [this](std::span<const Batch> batches, float learning_rate) -> Status {
+      TE_RETURN_IF_ERROR(optimizer_->BeginStep());
+      for (size_t i = 0; i < batches.size(); ++i) RunMicroBatch(batches[i], i > 0);
+      return optimizer_->Step({.learning_rate = learning_rate, .want_grad_norm = true});
     };
+    model_.result = [this](int) { return context_->ReadScalars(); };
+  }
+
+  void RunMicroBatch(const Batch& batch, bool accumulate) {
+    accumulated_.push_back(accumulate);
+    StepScalars* scalars = context_->scalars();
+    float* gradient = parameter_.grad.view().as<float>();
+    if (!accumulate) *gradient = 0;
+    for (int32_t x : batch.labels) {
+      if (x == kIgnoredLabel) continue;
+      const float difference =
+          *parameter_.value.view().as<float>() - static_cast<float>(x) + poison_;
+      scalars->loss_sum += 0.5 * difference * difference;
+      scalars->token_count += 1;
+      *gradient += difference;
+    }
   }
 
   // Micro-batch i: `labels[i]`, one row.
@@ -46,13 +54,14 @@ class OneWeight : public ::testing::Test {
                                TrainerOptions options, const std::function<bool()>& stop = {}) {
     auto optimizer = AdamWOptimizer::Create(context_.get(), {&parameter_}, {.weight_decay = 0});
     EXPECT_TRUE(optimizer.ok()) << optimizer.status().message();
+    optimizer_ = std::move(optimizer).value();
     const BatchSource source = [&](int64_t index) -> StatusOr<Batch> {
       requested_.push_back(index);
       const std::vector<int32_t>& row = labels[static_cast<size_t>(index) % labels.size()];
       return Batch{1, static_cast<int64_t>(row.size()), row, row,
                    std::vector<uint8_t>(row.size(), 1)};
     };
-    return Train(model_, optimizer->get(), source, options, {&recorder_}, stop);
+    return Train(model_, source, options, {&recorder_}, stop);
   }
   static TrainerOptions Constant(int64_t steps) {
     TrainerOptions options;
@@ -74,6 +83,7 @@ class OneWeight : public ::testing::Test {
 
   std::unique_ptr<Context> context_;
   Parameter parameter_;
+  std::unique_ptr<AdamWOptimizer> optimizer_;
   TrainableModel model_;
   Recorder recorder_;
   std::vector<bool> accumulated_;
@@ -156,9 +166,32 @@ TEST_F(OneWeight, OptionsOutOfRangeAreRefused) {
   options.gradient_accumulation_steps = 65536;
   EXPECT_EQ(Run({{1}}, options).status().code(), StatusCode::kInvalidArgument);
   EXPECT_FALSE(Run({{1}}, Constant(-1)).ok());
-  options = Constant(1);
-  options.max_grad_norm = std::nan("");
-  EXPECT_FALSE(Run({{1}}, options).ok());
+}
+
+// Steps that run beside the host are read one later, in order and none left out.
+TEST_F(OneWeight, AsynchronousStepsAreReportedInOrder) {
+  std::vector<StepScalars> done;
+  std::vector<int> asked;
+  const auto run = model_.run_step;
+  model_.asynchronous = true;
+  model_.run_step = [&, run](std::span<const Batch> batches, float learning_rate) -> Status {
+    TE_RETURN_IF_ERROR(run(batches, learning_rate));
+    TE_ASSIGN_OR_RETURN(const StepScalars scalars, context_->ReadScalars());
+    done.push_back(scalars);
+    return OkStatus();
+  };
+  model_.result = [&](int steps_ago) -> StatusOr<StepScalars> {
+    asked.push_back(steps_ago);
+    return done[done.size() - 1 - static_cast<size_t>(steps_ago)];
+  };
+  ASSERT_TRUE(Run({{10}}, Constant(4)).ok());
+  EXPECT_EQ(asked, (std::vector<int>{1, 1, 1, 0}));
+  ASSERT_EQ(recorder_.reports.size(), 4u);
+  for (size_t k = 0; k < 4; ++k) {
+    EXPECT_EQ(recorder_.reports[k].step, static_cast<int64_t>(k) + 1);
+    EXPECT_EQ(recorder_.reports[k].loss,
+              done[k].loss_sum / static_cast<double>(done[k].token_count));
+  }
 }
 
 StepReport Example() {

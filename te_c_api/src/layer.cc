@@ -101,6 +101,7 @@ Status ReadBackwardArgs(const te_layer* layer, const te_backward_args* in, Backw
         if (box->parameters[i].parameter == &parameter)
           call->args.gradient_ready(call->args.user_data, static_cast<int64_t>(i));
       }
+      return OkStatus();
     };
     call->core.gradient_ready = &call->gradient_ready;
   }

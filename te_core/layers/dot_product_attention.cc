@@ -128,6 +128,7 @@ Status DotProductAttention::ForwardWithMaskType(const ForwardArgs& args, Attenti
   TE_RETURN_IF_ERROR(CheckHeads(name_, "output", out, dtype, q_shape));
   AttentionMask mask = {.type = type,
                         .padding = args.attention.padding_mask,
+                        .padding_on_the_right = args.attention.padding_on_the_right,
                         .arbitrary = args.attention.arbitrary_mask,
                         .window_left = options_.window_size.left,
                         .window_right = options_.window_size.right};

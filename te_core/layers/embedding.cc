@@ -73,7 +73,7 @@ Status Embedding::BackwardWeight(const BackwardArgs& args, Saved* saved) {
                                                                 .dout = Rows(args.doutput),
                                                                 .dtable = weight_.grad.view(),
                                                                 .accumulate = accumulate}));
-  CallGradientReady(args.gradient_ready, &weight_);
+  TE_RETURN_IF_ERROR(CallGradientReady(args.gradient_ready, &weight_));
   return OkStatus();
 }
 

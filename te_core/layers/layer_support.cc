@@ -156,8 +156,8 @@ StatusOr<bool> PrepareGradient(Context* context, Parameter* parameter, bool accu
   return false;
 }
 
-void CallGradientReady(const GradientReady* ready, Parameter* parameter) {
-  if (ready != nullptr && *ready) (*ready)(*parameter);
+Status CallGradientReady(const GradientReady* ready, Parameter* parameter) {
+  return ready != nullptr && *ready ? (*ready)(*parameter) : OkStatus();
 }
 
 Arena* ArenaFor(Context* context, Saved* saved) {

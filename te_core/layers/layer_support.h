@@ -57,7 +57,7 @@ Status FillConstant(Context* context, float value, Parameter* parameter);
 // Makes sure that the gradient's buffer exists; true: add to what it holds. A new buffer holds
 // nothing to add to.
 StatusOr<bool> PrepareGradient(Context* context, Parameter* parameter, bool accumulate);
-void CallGradientReady(const GradientReady* ready, Parameter* parameter);
+Status CallGradientReady(const GradientReady* ready, Parameter* parameter);
 
 // The arena of `saved`, or scratch in inference (where the caller has opened an ArenaScope).
 Arena* ArenaFor(Context* context, Saved* saved);

@@ -124,7 +124,8 @@ Status LinearCrossEntropy::Run(const LinearCrossEntropyArgs& args) {
                                                    .ignore_index = options_.ignore_index,
                                                    .count = &args.scalars->token_count}));
   }
-  if (wgrad && weight_ == &own_weight_) CallGradientReady(args.gradient_ready, weight_);
+  if (wgrad && weight_ == &own_weight_)
+    TE_RETURN_IF_ERROR(CallGradientReady(args.gradient_ready, weight_));
   return OkStatus();
 }
 

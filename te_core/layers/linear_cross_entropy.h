@@ -17,7 +17,7 @@ struct LinearCrossEntropyOptions {
   int32_t ignore_index = kIgnoreIndex;
   // Tokens at a time = this / the bytes of one token's logits, at least 1. A larger chunk makes the
   // GEMMs better, a smaller one saves memory.
-  size_t max_logits_bytes = size_t{64} << 20;
+  size_t max_logits_bytes = size_t{256} << 20;
   DType params_dtype = DType::kFloat32;
   float init_method_std = 0.023f;
   bool perform_initialization = true;

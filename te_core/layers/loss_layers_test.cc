@@ -139,6 +139,7 @@ TEST_P(LossTest, LinearCrossEntropyMatchesItsEquationForAnyChunk) {
     int calls = 0;
     const GradientReady ready = [&](Parameter& parameter) {
       calls += &parameter == &layer->weight();
+      return OkStatus();
     };
     const LinearCrossEntropyArgs args = {.input = x,
                                          .labels = label_tensor,
@@ -198,7 +199,10 @@ TEST_P(LossTest, ATiedHeadAddsToTheEmbeddingsGradientAndLeavesTheCallbackToIt) {
   MustOk(embedding->Forward(forward, &slot->root));
   MustOk(embedding->EnsureGradients());
   int calls = 0;
-  const GradientReady ready = [&](Parameter&) { ++calls; };
+  const GradientReady ready = [&](Parameter&) {
+    ++calls;
+    return OkStatus();
+  };
   MustOk(head->Run({.input = x,
                     .labels = labels,
                     .dinput = dx.view(),

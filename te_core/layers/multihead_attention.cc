@@ -258,6 +258,7 @@ Status MultiheadAttention::Forward(const ForwardArgs& args, Saved* saved) {
   core.value = heads.value;
   core.output = context_heads;
   core.attention.padding_mask = attention.padding_mask;
+  core.attention.padding_on_the_right = attention.padding_on_the_right;
   core.attention.arbitrary_mask = attention.arbitrary_mask;
   AttentionMaskType mask_type = options_.attn_mask_type;
   if (KeyValueCache* cache = attention.cache; cache != nullptr) {

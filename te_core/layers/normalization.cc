@@ -124,8 +124,8 @@ Status Normalization::Backward(ConstTensorView dy, ConstTensorView x, const Stat
                .dbeta = dbeta,
                .accumulate_parameter_gradients = accumulate}));
   }
-  if (dgamma.defined()) CallGradientReady(args.gradient_ready, &weight_);
-  if (dbeta.defined()) CallGradientReady(args.gradient_ready, &bias_);
+  if (dgamma.defined()) TE_RETURN_IF_ERROR(CallGradientReady(args.gradient_ready, &weight_));
+  if (dbeta.defined()) TE_RETURN_IF_ERROR(CallGradientReady(args.gradient_ready, &bias_));
   return OkStatus();
 }
 

@@ -101,14 +101,14 @@ Status Projection::BackwardWeight(const Operand& dy, ConstTensorView dense_dy, c
                                                     .b = x,
                                                     .d = weight_.grad.view(),
                                                     .beta = accumulate ? 1.0f : 0.0f}));
-    CallGradientReady(args.gradient_ready, &weight_);
+    TE_RETURN_IF_ERROR(CallGradientReady(args.gradient_ready, &weight_));
   }
   if (options_.bias && bias_.requires_grad) {
     TE_ASSIGN_OR_RETURN(const bool accumulate,
                         PrepareGradient(context_, &bias_, args.accumulate_gradients));
     TE_RETURN_IF_ERROR(context_->kernels().bias_gradient(
         context_->exec(), {.dy = dense_dy, .dbias = bias_.grad.view(), .accumulate = accumulate}));
-    CallGradientReady(args.gradient_ready, &bias_);
+    TE_RETURN_IF_ERROR(CallGradientReady(args.gradient_ready, &bias_));
   }
   return OkStatus();
 }

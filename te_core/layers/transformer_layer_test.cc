@@ -301,6 +301,7 @@ TEST(TransformerLayerTest, EveryTrainableParameterIsReportedReadyOnceAndFrozenOn
   const GradientReady ready = [&](Parameter& p) {
     ++ready_counts[p.name + p.value.shape().ToString()];
     at_ready[p.name + p.value.shape().ToString()] = test::ToDoubles(p.grad);
+    return OkStatus();
   };
   std::vector<Parameter*> parameters = layer->Parameters();
   parameters[1]->requires_grad = false;

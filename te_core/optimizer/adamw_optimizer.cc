@@ -73,6 +73,7 @@ StatusOr<std::unique_ptr<AdamWOptimizer>> AdamWOptimizer::Create(
           context->kernels().cast(context->exec(), {.x = value, .y = state.master.view()}));
     }
     state.random_stream = context->NewRandomStream();
+    optimizer->state_of_[parameter] = optimizer->states_.size();
     optimizer->states_.push_back(std::move(state));
   }
   return optimizer;
@@ -88,29 +89,64 @@ Status AdamWOptimizer::BeginStep() {
 }
 
 Status AdamWOptimizer::Step(const StepInputs& inputs) {
-  if (!std::isfinite(inputs.learning_rate) || inputs.learning_rate < 0) {
-    return InvalidArgument("AdamW: learning_rate is {}; expected 0 or more", inputs.learning_rate);
+  TE_RETURN_IF_ERROR(SetLearningRate(inputs.learning_rate));
+  return RunStep(inputs.max_grad_norm, inputs.want_grad_norm);
+}
+
+Status AdamWOptimizer::SetLearningRate(float learning_rate) {
+  if (!std::isfinite(learning_rate) || learning_rate < 0) {
+    return InvalidArgument("AdamW: learning_rate is {}; expected 0 or more", learning_rate);
   }
-  if (!(inputs.max_grad_norm >= 0)) {
-    return InvalidArgument("AdamW: max_grad_norm is {}; expected 0 (off) or more",
-                           inputs.max_grad_norm);
+  return context_->device().CopyFromHost(context_->exec(), &learning_rate,
+                                         &context_->scalars()->learning_rate, sizeof(float));
+}
+
+Status AdamWOptimizer::RunStep(float max_grad_norm, bool want_grad_norm) {
+  if (!(max_grad_norm >= 0)) {
+    return InvalidArgument("AdamW: max_grad_norm is {}; expected 0 (off) or more", max_grad_norm);
   }
   TE_RETURN_IF_ERROR(CheckGradients());
-  StepScalars* scalars = context_->scalars();
-  TE_RETURN_IF_ERROR(context_->device().CopyFromHost(context_->exec(), &inputs.learning_rate,
-                                                     &scalars->learning_rate, sizeof(float)));
   TE_RETURN_IF_ERROR(ReduceOverRanks());
-  if (inputs.max_grad_norm > 0 || inputs.want_grad_norm) TE_RETURN_IF_ERROR(SumGradientSquares());
-  // The context's scalars serve whichever optimizer steps: each brings its own count of steps.
-  const KernelTable& kernels = context_->kernels();
-  const TensorView step(&scalars->step, DType::kInt64, {1});
-  TE_RETURN_IF_ERROR(kernels.cast(context_->exec(), {.x = step_, .y = step}));
-  TE_RETURN_IF_ERROR(kernels.step_update(
-      context_->exec(),
-      {.scalars = scalars, .max_grad_norm = inputs.max_grad_norm, .rng_advance = kRngAdvance}));
-  TE_RETURN_IF_ERROR(kernels.cast(context_->exec(), {.x = step, .y = step_.view()}));
-  for (const State& state : states_) TE_RETURN_IF_ERROR(Update(state));
+  if (max_grad_norm > 0 || want_grad_norm) TE_RETURN_IF_ERROR(SumGradientSquares());
+  TE_RETURN_IF_ERROR(UpdateScalars({.max_grad_norm = max_grad_norm, .rng_advance = kRngAdvance}));
+  for (const State& state : states_) TE_RETURN_IF_ERROR(Update(state, 0));
   return OkStatus();
+}
+
+Status AdamWOptimizer::BeginUpdates() {
+  if (context_->groups().data != nullptr) {
+    return Unsupported(
+        "AdamW: updates inside the backward pass with a data-parallel group; expected none");
+  }
+  return UpdateScalars({.part = StepUpdatePart::kScale});
+}
+
+Status AdamWOptimizer::UpdateNow(Parameter& parameter) {
+  const auto found = state_of_.find(&parameter);
+  if (found == state_of_.end()) return OkStatus();  // frozen when the optimizer was made
+  return Update(states_[found->second], kRngAdvance);
+}
+
+Status AdamWOptimizer::EndUpdates() {
+  return context_->kernels().step_update(context_->exec(), {.scalars = context_->scalars(),
+                                                            .part = StepUpdatePart::kAdvance,
+                                                            .rng_advance = kRngAdvance});
+}
+
+void AdamWOptimizer::CountLaunch() {
+  for (const State& state : states_) ++state.parameter->version;
+}
+
+// The context's scalars serve whichever optimizer steps: each brings its own count of steps.
+Status AdamWOptimizer::UpdateScalars(const StepUpdateArgs& args) {
+  const KernelTable& kernels = context_->kernels();
+  const Exec& exec = context_->exec();
+  const TensorView step(&context_->scalars()->step, DType::kInt64, {1});
+  TE_RETURN_IF_ERROR(kernels.cast(exec, {.x = step_, .y = step}));
+  StepUpdateArgs update = args;
+  update.scalars = context_->scalars();
+  TE_RETURN_IF_ERROR(kernels.step_update(exec, update));
+  return kernels.cast(exec, {.x = step, .y = step_.view()});
 }
 
 Status AdamWOptimizer::CheckGradients() const {
@@ -155,12 +191,12 @@ Status AdamWOptimizer::SumGradientSquares() {
   return OkStatus();
 }
 
-Status AdamWOptimizer::Update(const State& state) {
+Status AdamWOptimizer::Update(const State& state, uint64_t offset) {
   Parameter& parameter = *state.parameter;
   // The step's offset alone: an update belongs to no micro-batch.
   const RandomState random = {.seed = context_->options().seed,
                               .stream = state.random_stream,
-                              .offset = 0,
+                              .offset = offset,
                               .step_offset = &context_->scalars()->rng_offset};
   return context_->kernels()
       .adamw(context_->exec(), {.param = parameter.MutableValue(),

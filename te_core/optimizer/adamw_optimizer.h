@@ -9,6 +9,7 @@
 
 #include <memory>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "te_core/context.h"
@@ -74,6 +75,21 @@ class AdamWOptimizer {
   // trained parameter's version. StepScalars keep the loss and the count until the next BeginStep.
   Status Step(const StepInputs& inputs);
 
+  // Step in two halves: what the host writes, and device work alone, which can be recorded.
+  Status SetLearningRate(float learning_rate);
+  Status RunStep(float max_grad_norm, bool want_grad_norm);
+
+  // Updates inside the backward pass, so that no gradient outlives its use: no clipping, one
+  // micro-batch a step, one process. StepScalars::token_count is complete (LlamaModel::CountLabels)
+  // before BeginUpdates; UpdateNow is a GradientReady; the results are those of RunStep, bit for
+  // bit. Device work alone.
+  Status BeginUpdates();
+  Status UpdateNow(Parameter& parameter);
+  Status EndUpdates();
+
+  // To be called when a recorded step has been launched: the parameters have changed.
+  void CountLaunch();
+
   const AdamWOptions& options() const { return options_; }
   const std::vector<State>& states() const { return states_; }
   std::vector<StateTensor> StateTensors() const;
@@ -88,12 +104,15 @@ class AdamWOptimizer {
   Status CheckGradients() const;
   Status ReduceOverRanks();
   Status SumGradientSquares();
-  Status Update(const State& state);
+  Status UpdateScalars(const StepUpdateArgs& args);
+  // `offset`: what rng_offset still lacks of the value that belongs to this update.
+  Status Update(const State& state, uint64_t offset);
 
   Context* context_;
   AdamWOptions options_;
   Tensor step_;  // int64 [1], device memory: updates made so far
   std::vector<State> states_;
+  std::unordered_map<const Parameter*, size_t> state_of_;
 };
 
 }  // namespace te

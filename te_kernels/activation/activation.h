@@ -69,6 +69,8 @@ struct ActivationBackwardArgs {
 Status ValidateActivationForward(const ActivationForwardArgs& args);
 Status ValidateActivationBackward(const ActivationBackwardArgs& args);
 Status ActivationForwardCpu(const Exec& exec, const ActivationForwardArgs& args);
+Status ActivationForwardCuda(const Exec& exec, const ActivationForwardArgs& args);
 Status ActivationBackwardCpu(const Exec& exec, const ActivationBackwardArgs& args);
+Status ActivationBackwardCuda(const Exec& exec, const ActivationBackwardArgs& args);
 
 }  // namespace te

@@ -7,9 +7,9 @@
 
 #include "gtest/gtest.h"
 #include "te_kernels/activation/activation_ref.h"
-#include "te_kernels/testing/cpu_exec.h"
 #include "te_kernels/testing/host_tensor.h"
 #include "te_kernels/testing/near.h"
+#include "te_kernels/testing/test_device.h"
 
 namespace te {
 namespace {
@@ -136,11 +136,11 @@ int64_t ActiveElement(const Problem& p) {
 }
 
 TEST(ActivationTest, ForwardAgreesWithTheReference) {
-  const test::CpuExec exec;
+  const test::TestExec exec;
   int twins = 0;
   ForEachProblem([&](const Problem& p) {
     const HostTensor y(p.dtype, {p.tokens, p.width}, 2);
-    ASSERT_TRUE(test::IsOk(ActivationForwardCpu(exec, p.ForwardArgs(y))));
+    ASSERT_TRUE(test::IsOk(TE_OP(ActivationForward)(exec, p.ForwardArgs(y))));
     const Wanted want = p.WantY(p.xs);
     EXPECT_TRUE(test::Near(y.ToDoubles(), want.values, want.tolerance));
     EXPECT_TRUE(y.GuardsIntact());
@@ -154,11 +154,11 @@ TEST(ActivationTest, ForwardAgreesWithTheReference) {
 }
 
 TEST(ActivationTest, BackwardIsTheDerivativeOfTheReferenceByComplexStep) {
-  const test::CpuExec exec;
+  const test::TestExec exec;
   int twins = 0;
   ForEachProblem([&](const Problem& p) {
     const HostTensor dx(p.dtype, {p.tokens, p.halves * p.width}, 2);
-    ASSERT_TRUE(test::IsOk(ActivationBackwardCpu(exec, p.BackwardArgs(dx))));
+    ASSERT_TRUE(test::IsOk(TE_OP(ActivationBackward)(exec, p.BackwardArgs(dx))));
     const Wanted want = p.WantDx(p.xs);
     EXPECT_TRUE(test::Near(dx.ToDoubles(), want.values, want.tolerance));
     EXPECT_TRUE(dx.GuardsIntact());
@@ -175,17 +175,17 @@ TEST(ActivationTest, BackwardIsTheDerivativeOfTheReferenceByComplexStep) {
 }
 
 TEST(ActivationTest, GatedBackwardWritesTheForwardsOutputAgain) {
-  const test::CpuExec exec;
+  const test::TestExec exec;
   ForEachProblem([&](const Problem& p) {
     if (p.halves == 1) return;
     const HostTensor y(p.dtype, {p.tokens, p.width}), again(p.dtype, {p.tokens, p.width}, 1),
         dx(p.dtype, {p.tokens, 2 * p.width}), dx2(p.dtype, {p.tokens, 2 * p.width});
-    ASSERT_TRUE(test::IsOk(ActivationForwardCpu(exec, p.ForwardArgs(y))));
+    ASSERT_TRUE(test::IsOk(TE_OP(ActivationForward)(exec, p.ForwardArgs(y))));
     ActivationBackwardArgs args = p.BackwardArgs(dx);
-    ASSERT_TRUE(test::IsOk(ActivationBackwardCpu(exec, args)));
+    ASSERT_TRUE(test::IsOk(TE_OP(ActivationBackward)(exec, args)));
     args.dx = Sink(dx2);
     args.y = again;
-    ASSERT_TRUE(test::IsOk(ActivationBackwardCpu(exec, args)));
+    ASSERT_TRUE(test::IsOk(TE_OP(ActivationBackward)(exec, args)));
     EXPECT_EQ(again.Bytes(), y.Bytes());
     EXPECT_EQ(dx2.Bytes(), dx.Bytes());
     EXPECT_TRUE(again.GuardsIntact());
@@ -196,26 +196,26 @@ TEST(ActivationTest, ThreadsRepetitionAndAliasesDoNotChangeABit) {
   for (const ActivationKind kind : {ActivationKind::kGelu, ActivationKind::kSwiglu}) {
     for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
       const Problem p(kind, dtype, 40, 1111, 0);
-      const test::CpuExec one(1), two(2);
+      const test::TestExec one(1), two(2);
       const HostTensor y(dtype, {40, 1111}), y2(dtype, {40, 1111}),
           dx(dtype, {40, p.halves * 1111}), dx2(dtype, {40, p.halves * 1111});
-      ASSERT_TRUE(test::IsOk(ActivationForwardCpu(one, p.ForwardArgs(y))));
-      ASSERT_TRUE(test::IsOk(ActivationBackwardCpu(one, p.BackwardArgs(dx))));
+      ASSERT_TRUE(test::IsOk(TE_OP(ActivationForward)(one, p.ForwardArgs(y))));
+      ASSERT_TRUE(test::IsOk(TE_OP(ActivationBackward)(one, p.BackwardArgs(dx))));
       for (int repeat = 0; repeat < 2; ++repeat) {
-        ASSERT_TRUE(test::IsOk(ActivationForwardCpu(two, p.ForwardArgs(y2))));
-        ASSERT_TRUE(test::IsOk(ActivationBackwardCpu(two, p.BackwardArgs(dx2))));
+        ASSERT_TRUE(test::IsOk(TE_OP(ActivationForward)(two, p.ForwardArgs(y2))));
+        ASSERT_TRUE(test::IsOk(TE_OP(ActivationBackward)(two, p.BackwardArgs(dx2))));
         EXPECT_EQ(y2.Bytes(), y.Bytes());
         EXPECT_EQ(dx2.Bytes(), dx.Bytes());
       }
       if (p.halves == 2) continue;
-      ASSERT_TRUE(test::IsOk(ActivationBackwardCpu(two, p.BackwardArgs(p.dy))));
+      ASSERT_TRUE(test::IsOk(TE_OP(ActivationBackward)(two, p.BackwardArgs(p.dy))));
       EXPECT_EQ(p.dy.Bytes(), dx.Bytes());
     }
   }
 }
 
 TEST(ActivationTest, ExtremesSaturateAndNanStays) {
-  const test::CpuExec exec;
+  const test::TestExec exec;
   const Doubles values = {1e30, -1e30, 200, -200, 88.5, -88.5, 0, std::nan("")};
   const HostTensor x(DType::kFloat32, {1, 8}, values), y(DType::kFloat32, {1, 8}),
       dy(DType::kFloat32, {1, 8}, Doubles(8, 1.0)), dx(DType::kFloat32, {1, 8});
@@ -226,7 +226,7 @@ TEST(ActivationTest, ExtremesSaturateAndNanStays) {
     args.kind = kind;
     args.x = x;
     args.y = Sink(y);
-    ASSERT_TRUE(test::IsOk(ActivationForwardCpu(exec, args)));
+    ASSERT_TRUE(test::IsOk(TE_OP(ActivationForward)(exec, args)));
     const float big = 1e30f;
     EXPECT_TRUE(test::Near(y.ToDoubles(), {big, 0, 200, 0, 88.5, 0, 0, std::nan("")}, 1e-30));
     ActivationBackwardArgs backward;
@@ -234,14 +234,14 @@ TEST(ActivationTest, ExtremesSaturateAndNanStays) {
     backward.x = x;
     backward.dy = dy;
     backward.dx = Sink(dx);
-    ASSERT_TRUE(test::IsOk(ActivationBackwardCpu(exec, backward)));
+    ASSERT_TRUE(test::IsOk(TE_OP(ActivationBackward)(exec, backward)));
     const Doubles got = dx.ToDoubles();
     EXPECT_TRUE(test::Near(Doubles(got.begin(), got.begin() + 6), {1, 0, 1, 0, 1, 0}, 1e-30));
   }
 }
 
 TEST(ActivationTest, ClampedSwigluStopsGradientsOnlyWhereItClamps) {
-  const test::CpuExec exec;
+  const test::TestExec exec;
   // gates, then linear halves: at, beyond and within the limit of 7
   const HostTensor x(DType::kFloat32, {1, 8}, {7, 7.5, -9, 1, 7, 1, -7.5, 8}),
       dy(DType::kFloat32, {1, 4}, Doubles(4, 1.0)), dx(DType::kFloat32, {1, 8});
@@ -250,7 +250,7 @@ TEST(ActivationTest, ClampedSwigluStopsGradientsOnlyWhereItClamps) {
   args.x = x;
   args.dy = dy;
   args.dx = Sink(dx);
-  ASSERT_TRUE(test::IsOk(ActivationBackwardCpu(exec, args)));
+  ASSERT_TRUE(test::IsOk(TE_OP(ActivationBackward)(exec, args)));
   const Doubles got = dx.ToDoubles();
   const bool nonzero[] = {true, false, true, true, true, true, false, false};
   for (int i = 0; i < 8; ++i) EXPECT_EQ(got[i] != 0, nonzero[i]) << i;
@@ -269,35 +269,37 @@ TEST(ActivationTest, NamesRoundTripAndUnknownOnesListTheKnown) {
 }
 
 TEST(ActivationTest, RefusesWhatDoesNotFitByName) {
-  const test::CpuExec exec;
+  const test::TestExec exec;
   constexpr StatusCode kBad = StatusCode::kInvalidArgument;
   const Problem p(ActivationKind::kSwiglu, DType::kFloat32, 2, 4, 0);
   const HostTensor y(DType::kFloat32, {2, 4}), odd(DType::kFloat32, {2, 7}),
       dx(DType::kFloat32, {2, 8});
   ActivationForwardArgs args = p.ForwardArgs(odd);
-  EXPECT_TRUE(test::FailsWith(ActivationForwardCpu(exec, args), kBad, "y is float32 [2, 7]"));
+  EXPECT_TRUE(test::FailsWith(TE_OP(ActivationForward)(exec, args), kBad, "y is float32 [2, 7]"));
   args = p.ForwardArgs(y);
   args.x = odd;
-  EXPECT_TRUE(test::FailsWith(ActivationForwardCpu(exec, args), kBad, "swiglu is gated"));
+  EXPECT_TRUE(test::FailsWith(TE_OP(ActivationForward)(exec, args), kBad, "swiglu is gated"));
   args = p.ForwardArgs(y);
   args.kind = static_cast<ActivationKind>(99);
-  EXPECT_TRUE(test::FailsWith(ActivationForwardCpu(exec, args), kBad, "kind is 99"));
+  EXPECT_TRUE(test::FailsWith(TE_OP(ActivationForward)(exec, args), kBad, "kind is 99"));
   args = p.ForwardArgs(y);
   args.kind = ActivationKind::kClampedSwiglu;
   args.params.limit = 0;
-  EXPECT_TRUE(test::FailsWith(ActivationForwardCpu(exec, args), kBad, "params.limit is 0"));
+  EXPECT_TRUE(test::FailsWith(TE_OP(ActivationForward)(exec, args), kBad, "params.limit is 0"));
   args = p.ForwardArgs(y);
   args.y.quant.format = QuantFormat::kFloat8E4M3;
-  EXPECT_TRUE(test::FailsWith(ActivationForwardCpu(exec, args), StatusCode::kUnsupported, "y is"));
+  EXPECT_TRUE(
+      test::FailsWith(TE_OP(ActivationForward)(exec, args), StatusCode::kUnsupported, "y is"));
   ActivationBackwardArgs backward = p.BackwardArgs(y);
-  EXPECT_TRUE(test::FailsWith(ActivationBackwardCpu(exec, backward), kBad, "dx is"));
+  EXPECT_TRUE(test::FailsWith(TE_OP(ActivationBackward)(exec, backward), kBad, "dx is"));
   backward = p.BackwardArgs(dx);
   backward.dy = odd;
-  EXPECT_TRUE(test::FailsWith(ActivationBackwardCpu(exec, backward), kBad, "dy is"));
+  EXPECT_TRUE(test::FailsWith(TE_OP(ActivationBackward)(exec, backward), kBad, "dy is"));
   const Problem plain(ActivationKind::kRelu, DType::kFloat32, 2, 4, 0);
   backward = plain.BackwardArgs(y);
   backward.y = y;
-  EXPECT_TRUE(test::FailsWith(ActivationBackwardCpu(exec, backward), kBad, "relu is not gated"));
+  EXPECT_TRUE(
+      test::FailsWith(TE_OP(ActivationBackward)(exec, backward), kBad, "relu is not gated"));
 }
 
 }  // namespace

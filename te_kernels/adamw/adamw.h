@@ -42,5 +42,6 @@ struct AdamWArgs {
 
 Status ValidateAdamW(const AdamWArgs& args);
 Status AdamWCpu(const Exec& exec, const AdamWArgs& args);
+Status AdamWCuda(const Exec& exec, const AdamWArgs& args);
 
 }  // namespace te

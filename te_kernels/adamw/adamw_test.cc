@@ -6,24 +6,27 @@
 
 #include "gtest/gtest.h"
 #include "te_kernels/adamw/adamw_ref.h"
-#include "te_kernels/testing/cpu_exec.h"
 #include "te_kernels/testing/host_tensor.h"
 #include "te_kernels/testing/near.h"
+#include "te_kernels/testing/test_device.h"
+#include "te_kernels/testing/test_memory.h"
 
 namespace te {
 namespace {
 
-using test::CpuExec;
 using test::Disturbed;
 using test::FailsWith;
 using test::HostTensor;
 using test::IsOk;
 using test::Near;
+using test::Shared;
+using test::TestExec;
+using test::ToDoubles;
 using test::UnitRoundoff;
 
 constexpr DType kF32 = DType::kFloat32;
 constexpr DType kBf16 = DType::kBFloat16;
-// Below, at and above the loop's block of 1024, and not multiples of any register.
+// Below, at and above the CPU loop's block of 1024, and not multiples of any register.
 constexpr int64_t kSizes[] = {0, 1, 3, 17, 1023, 1025, 40961};
 
 struct Dtypes {
@@ -38,41 +41,44 @@ constexpr Dtypes kDtypes[] = {
     {kF32, kF32, kF32, true},  {kBf16, kF32, kBf16, false},
 };
 
-// One set of tensors and the arguments that name them.
+// One set of tensors and the arguments that name their elements from `offset` on: an offset of 1
+// leaves no pointer aligned to a vector.
 struct Problem {
-  Problem(const Dtypes& d, int64_t n)
-      : param(HostTensor::Normal(d.param, {n}, 1)),
-        grad(HostTensor::Normal(d.grad, {n}, 2, 50)),
-        m(HostTensor::Normal(d.moments, {n}, 3, 0.1)),
-        v(HostTensor::Uniform(d.moments, {n}, 4, 0, 0.2)),
-        master(kF32, {d.master ? n : 0}, d.master ? param.ToDoubles() : std::vector<double>{}) {
-    scalars.learning_rate = 0.01f;
-    scalars.grad_scale = 0.02f;
-    scalars.step = 3;
-    args.param = param;
-    args.grad = grad;
-    args.m = m;
-    args.v = v;
-    if (d.master) args.master = master;
+  Problem(const Dtypes& d, int64_t n, int64_t offset = 0)
+      : param(HostTensor::Normal(d.param, {n + offset}, 1)),
+        grad(HostTensor::Normal(d.grad, {n + offset}, 2, 50)),
+        m(HostTensor::Normal(d.moments, {n + offset}, 3, 0.1)),
+        v(HostTensor::Uniform(d.moments, {n + offset}, 4, 0, 0.2)),
+        master(kF32, {d.master ? n + offset : 0},
+               d.master ? param.ToDoubles() : std::vector<double>{}) {
+    scalars->learning_rate = 0.01f;
+    scalars->grad_scale = 0.02f;
+    scalars->step = 3;
+    const auto from_offset = [&](const TensorView& x) { return x.Slice(0, offset, n + offset); };
+    args.param = from_offset(param);
+    args.grad = from_offset(grad);
+    args.m = from_offset(m);
+    args.v = from_offset(v);
+    if (d.master) args.master = from_offset(master);
     args.weight_decay = 0.1;
     args.random = {.seed = 11, .stream = 12};
-    args.scalars = &scalars;
+    args.scalars = scalars.get();
   }
   AdamWHyperparameters hyperparameters() const {
-    return {.learning_rate = scalars.learning_rate,
+    return {.learning_rate = scalars->learning_rate,
             .beta1 = args.beta1,
             .beta2 = args.beta2,
             .epsilon = args.epsilon,
             .weight_decay = args.weight_decay,
-            .grad_scale = scalars.grad_scale,
-            .step = scalars.step};
+            .grad_scale = scalars->grad_scale,
+            .step = scalars->step};
   }
   std::vector<std::vector<uint8_t>> Bytes() const {
     return {param.Bytes(), m.Bytes(), v.Bytes(), master.Bytes()};
   }
 
   HostTensor param, grad, m, v, master;
-  StepScalars scalars;
+  Shared<StepScalars> scalars;
   AdamWArgs args;
 };
 
@@ -83,52 +89,70 @@ double Tolerance(double size, double result, DType stored, bool stochastic) {
   return 12 * UnitRoundoff(kF32) * size + (stored == kF32 ? 0 : store);
 }
 
+void ExpectTheReference(const Dtypes& dtypes, int64_t n, Rounding rounding, int64_t offset) {
+  SCOPED_TRACE(fmt::format("param {} grad {} moments {} master {} n {} {} offset {}",
+                           Name(dtypes.param), Name(dtypes.grad), Name(dtypes.moments),
+                           dtypes.master, n,
+                           rounding == Rounding::kStochastic ? "stochastic" : "nearest", offset));
+  Problem p(dtypes, n, offset);
+  p.args.rounding = rounding;
+  const bool stochastic = rounding == Rounding::kStochastic;
+  const std::vector<double> grad = ToDoubles(p.args.grad);
+  std::vector<double> w = ToDoubles(p.args.param), m = ToDoubles(p.args.m);
+  std::vector<double> v = ToDoubles(p.args.v);
+  const std::vector<double> w_before = w, m_before = m, v_before = v;
+  AdamWRef(p.hyperparameters(), grad, &w, &m, &v);
+  std::vector<double> w_tolerance(n), m_tolerance(n), v_tolerance(n), master_tolerance(n);
+  for (int64_t i = 0; i < n; ++i) {
+    const double g = std::abs(0.02 * grad[i]);
+    const double update = std::abs(w[i] - w_before[i]);
+    w_tolerance[i] = Tolerance(std::abs(w_before[i]) + update, w[i], dtypes.param, stochastic);
+    // The moments' own error is relative to their terms, which may cancel in m.
+    const double m_terms = std::abs(m_before[i]) + g;
+    const double relative_update = 0.01 * m_terms / (std::sqrt(v[i]) + 1e-8) / 0.27;
+    w_tolerance[i] += 12 * UnitRoundoff(kF32) * relative_update;
+    master_tolerance[i] = Tolerance(std::abs(w_before[i]) + update, w[i], kF32, false) +
+                          12 * UnitRoundoff(kF32) * relative_update;
+    m_tolerance[i] = Tolerance(m_terms, m[i], dtypes.moments, stochastic);
+    v_tolerance[i] = Tolerance(v_before[i] + g * g, v[i], dtypes.moments, stochastic);
+  }
+  const auto first = [&](const HostTensor& x) { return ToDoubles(x.view().Slice(0, 0, offset)); };
+  const std::vector<double> outside[] = {first(p.param), first(p.m), first(p.v)};
+  TestExec exec;
+  ASSERT_TRUE(IsOk(TE_OP(AdamW)(exec, p.args)));
+  const std::vector<double> got = ToDoubles(p.args.param), got_m = ToDoubles(p.args.m);
+  const std::vector<double> got_v = ToDoubles(p.args.v);
+  EXPECT_TRUE(Near(got, w, w_tolerance));
+  EXPECT_TRUE(Near(got_m, m, m_tolerance));
+  EXPECT_TRUE(Near(got_v, v, v_tolerance));
+  if (dtypes.master) EXPECT_TRUE(Near(ToDoubles(p.args.master), w, master_tolerance));
+  for (const HostTensor* t : {&p.param, &p.grad, &p.m, &p.v, &p.master}) {
+    EXPECT_TRUE(t->GuardsIntact());
+  }
+  EXPECT_EQ(first(p.param), outside[0]);
+  EXPECT_EQ(first(p.m), outside[1]);
+  EXPECT_EQ(first(p.v), outside[2]);
+  if (n == 0) return;
+  // Twins: one value of each result, off by more than the tolerance.
+  EXPECT_FALSE(Near(got, Disturbed(w, n / 2, 3 * w_tolerance[n / 2]), w_tolerance));
+  EXPECT_FALSE(Near(got_m, Disturbed(m, n / 2, 3 * m_tolerance[n / 2]), m_tolerance));
+  EXPECT_FALSE(Near(got_v, Disturbed(v, n / 2, 3 * v_tolerance[n / 2]), v_tolerance));
+}
+
 TEST(AdamWTest, EqualsTheReferenceInEveryCombinationOfDtypes) {
   for (const Dtypes& dtypes : kDtypes) {
-    for (const int64_t n : kSizes) {
-      for (const Rounding rounding : {Rounding::kNearest, Rounding::kStochastic}) {
-        Problem p(dtypes, n);
-        p.args.rounding = rounding;
-        const bool stochastic = rounding == Rounding::kStochastic;
-        const std::vector<double> grad = p.grad.ToDoubles();
-        std::vector<double> w = p.param.ToDoubles(), m = p.m.ToDoubles(), v = p.v.ToDoubles();
-        const std::vector<double> w_before = w, m_before = m, v_before = v;
-        AdamWRef(p.hyperparameters(), grad, &w, &m, &v);
-        std::vector<double> w_tolerance(n), m_tolerance(n), v_tolerance(n), master_tolerance(n);
-        for (int64_t i = 0; i < n; ++i) {
-          const double g = std::abs(0.02 * grad[i]);
-          const double update = std::abs(w[i] - w_before[i]);
-          w_tolerance[i] =
-              Tolerance(std::abs(w_before[i]) + update, w[i], dtypes.param, stochastic);
-          // The moments' own error is relative to their terms, which may cancel in m.
-          const double m_terms = std::abs(m_before[i]) + g;
-          const double relative_update = 0.01 * m_terms / (std::sqrt(v[i]) + 1e-8) / 0.27;
-          w_tolerance[i] += 12 * UnitRoundoff(kF32) * relative_update;
-          master_tolerance[i] = Tolerance(std::abs(w_before[i]) + update, w[i], kF32, false) +
-                                12 * UnitRoundoff(kF32) * relative_update;
-          m_tolerance[i] = Tolerance(m_terms, m[i], dtypes.moments, stochastic);
-          v_tolerance[i] = Tolerance(v_before[i] + g * g, v[i], dtypes.moments, stochastic);
-        }
-        CpuExec exec;
-        ASSERT_TRUE(IsOk(AdamWCpu(exec, p.args)));
-        EXPECT_TRUE(Near(p.param.ToDoubles(), w, w_tolerance)) << n;
-        EXPECT_TRUE(Near(p.m.ToDoubles(), m, m_tolerance)) << n;
-        EXPECT_TRUE(Near(p.v.ToDoubles(), v, v_tolerance)) << n;
-        if (dtypes.master) EXPECT_TRUE(Near(p.master.ToDoubles(), w, master_tolerance)) << n;
-        for (const HostTensor* t : {&p.param, &p.grad, &p.m, &p.v, &p.master}) {
-          EXPECT_TRUE(t->GuardsIntact());
-        }
-        if (n == 0) continue;
-        // Twins: one value of each result, off by more than the tolerance.
-        EXPECT_FALSE(
-            Near(p.param.ToDoubles(), Disturbed(w, n / 2, 3 * w_tolerance[n / 2]), w_tolerance));
-        EXPECT_FALSE(
-            Near(p.m.ToDoubles(), Disturbed(m, n / 2, 3 * m_tolerance[n / 2]), m_tolerance));
-        EXPECT_FALSE(
-            Near(p.v.ToDoubles(), Disturbed(v, n / 2, 3 * v_tolerance[n / 2]), v_tolerance));
-      }
+    for (const Rounding rounding : {Rounding::kNearest, Rounding::kStochastic}) {
+      for (const int64_t n : kSizes) ExpectTheReference(dtypes, n, rounding, 0);
+      ExpectTheReference(dtypes, 1025, rounding, 1);
     }
   }
+}
+
+// More than the elements that all of a device's blocks take at a time (2.2 M on 132 SMs).
+TEST(AdamWTest, EqualsTheReferenceOnALargeTensor) {
+  const int64_t n = test::kOnCuda ? 5'000'003 : 300'003;
+  ExpectTheReference({kBf16, kBf16, kBf16, false}, n, Rounding::kStochastic, 0);
+  ExpectTheReference({kBf16, kBf16, kF32, true}, n, Rounding::kNearest, 1);
 }
 
 // torch.optim.AdamW (2.15, float64), lr 0.01, weight_decay 0.1, five steps with the gradients
@@ -136,15 +160,18 @@ TEST(AdamWTest, EqualsTheReferenceInEveryCombinationOfDtypes) {
 TEST(AdamWTest, FollowsTorchOverFiveSteps) {
   HostTensor param(kF32, {4}, {0.5, -1.25, 3.0, 1e-3});
   HostTensor m(kF32, {4}), v(kF32, {4});
-  StepScalars scalars;
-  scalars.learning_rate = 0.01f;
-  CpuExec exec;
+  const Shared<StepScalars> scalars;
+  scalars->learning_rate = 0.01f;
+  TestExec exec;
   for (int s = 0; s < 5; ++s) {
     const HostTensor grad(kF32, {4}, {0.1 * (s + 1), -0.02, 0, s % 2 == 0 ? 4.0 : -4.0});
-    scalars.step = s + 1;
-    ASSERT_TRUE(IsOk(AdamWCpu(
-        exec,
-        {.param = param, .grad = grad, .m = m, .v = v, .weight_decay = 0.1, .scalars = &scalars})));
+    scalars->step = s + 1;
+    ASSERT_TRUE(IsOk(TE_OP(AdamW)(exec, {.param = param,
+                                         .grad = grad,
+                                         .m = m,
+                                         .v = v,
+                                         .weight_decay = 0.1,
+                                         .scalars = scalars.get()})));
   }
   const std::vector<double> torch_param = {0.4490943092711583, -1.1938624125062762,
                                            2.9850299700149967, -0.01330989343614228};
@@ -163,32 +190,35 @@ TEST(AdamWTest, FollowsTorchOverFiveSteps) {
 // the numbers before rounding are known, and so is each result's every bit.
 TEST(AdamWTest, StochasticRoundingAddsTheBitsThatTheContractNames) {
   constexpr int64_t n = 5003;
-  Problem p({kBf16, kF32, kBf16, true}, n);
-  p.args.beta1 = 0;
-  p.args.beta2 = 0;
-  p.scalars.grad_scale = 1;
-  const uint64_t step_offset = 7 * 65536;
-  p.args.random = {.seed = 21, .stream = 22, .offset = 3, .step_offset = &step_offset};
-  p.args.rounding = Rounding::kStochastic;
-  CpuExec exec;
-  ASSERT_TRUE(IsOk(AdamWCpu(exec, p.args)));
-  const auto rounded = [](float value, uint32_t random) {
-    return static_cast<uint16_t>((std::bit_cast<uint32_t>(value) + random) >> 16);
-  };
-  const RandomState state = p.args.random.Resolved();
-  int64_t differs_from_nearest = 0;
-  for (int64_t i = 0; i < n; ++i) {
-    const uint32_t number = Philox::At(state, i);
-    const uint32_t low = number & 0xffffu, high = number >> 16;
-    const float w = p.master.view().as<float>()[i];
-    const float g = p.grad.view().as<float>()[i];
-    ASSERT_EQ(p.param.view().as<bfloat16>()[i].bits, rounded(w, low)) << i;
-    ASSERT_EQ(p.m.view().as<bfloat16>()[i].bits, rounded(g, high)) << i;
-    ASSERT_EQ(p.v.view().as<bfloat16>()[i].bits, rounded(g * g, low ^ high)) << i;
-    differs_from_nearest += p.param.view().as<bfloat16>()[i].bits != bfloat16(w).bits;
+  for (const int64_t offset : {0, 1}) {
+    SCOPED_TRACE(offset);
+    Problem p({kBf16, kF32, kBf16, true}, n, offset);
+    p.args.beta1 = 0;
+    p.args.beta2 = 0;
+    p.scalars->grad_scale = 1;
+    const Shared<uint64_t> step_offset(7 * 65536);
+    p.args.random = {.seed = 21, .stream = 22, .offset = 3, .step_offset = step_offset.get()};
+    p.args.rounding = Rounding::kStochastic;
+    TestExec exec;
+    ASSERT_TRUE(IsOk(TE_OP(AdamW)(exec, p.args)));
+    const auto rounded = [](float value, uint32_t random) {
+      return static_cast<uint16_t>((std::bit_cast<uint32_t>(value) + random) >> 16);
+    };
+    const RandomState state = p.args.random.Resolved();
+    int64_t differs_from_nearest = 0;
+    for (int64_t i = 0; i < n; ++i) {
+      const uint32_t number = Philox::At(state, i);
+      const uint32_t low = number & 0xffffu, high = number >> 16;
+      const float w = p.args.master.as<float>()[i];
+      const float g = p.args.grad.as<float>()[i];
+      ASSERT_EQ(p.args.param.as<bfloat16>()[i].bits, rounded(w, low)) << i;
+      ASSERT_EQ(p.args.m.as<bfloat16>()[i].bits, rounded(g, high)) << i;
+      ASSERT_EQ(p.args.v.as<bfloat16>()[i].bits, rounded(g * g, low ^ high)) << i;
+      differs_from_nearest += p.args.param.as<bfloat16>()[i].bits != bfloat16(w).bits;
+    }
+    // A quarter on average: |fraction - 1/2| averages to 1/4.
+    EXPECT_GT(differs_from_nearest, n / 8);
   }
-  // A quarter on average: |fraction - 1/2| averages to 1/4.
-  EXPECT_GT(differs_from_nearest, n / 8);
 }
 
 // An update of a sixteenth of a bfloat16 step is lost by nearest rounding and kept on average by
@@ -199,16 +229,16 @@ TEST(AdamWTest, StochasticRoundingIsUnbiasedWhereNearestLosesTheUpdate) {
     HostTensor param(kBf16, {n}, std::vector<double>(n, 1.0));
     const HostTensor grad(kF32, {n}, std::vector<double>(n, -1.0));
     HostTensor m(kF32, {n}), v(kF32, {n});
-    StepScalars scalars;
-    scalars.step = 1;
-    scalars.learning_rate = 0x1p-7f / 16;  // the first step moves by the learning rate
+    const Shared<StepScalars> scalars;
+    scalars->step = 1;
+    scalars->learning_rate = 0x1p-7f / 16;  // the first step moves by the learning rate
     AdamWArgs args = {.param = param, .grad = grad, .m = m, .v = v};
     args.weight_decay = 0;
     args.rounding = rounding;
     args.random = {.seed = 1};
-    args.scalars = &scalars;
-    CpuExec exec;
-    EXPECT_TRUE(IsOk(AdamWCpu(exec, args)));
+    args.scalars = scalars.get();
+    TestExec exec;
+    EXPECT_TRUE(IsOk(TE_OP(AdamW)(exec, args)));
     double sum = 0;
     for (double w : param.ToDoubles()) sum += w - 1;
     return sum / n;
@@ -223,26 +253,27 @@ TEST(AdamWTest, StochasticRoundingKeepsInfinityAndNan) {
   HostTensor param(kBf16, {3}, {1, 1, 1});
   const HostTensor grad(kF32, {3}, {HUGE_VAL, -HUGE_VAL, std::nan("")});
   HostTensor m(kBf16, {3}), v(kBf16, {3});
-  StepScalars scalars;
-  scalars.step = 1;
+  const Shared<StepScalars> scalars;
+  scalars->step = 1;
   AdamWArgs args = {.param = param, .grad = grad, .m = m, .v = v};
   args.rounding = Rounding::kStochastic;
-  args.scalars = &scalars;
-  CpuExec exec;
-  ASSERT_TRUE(IsOk(AdamWCpu(exec, args)));
+  args.scalars = scalars.get();
+  TestExec exec;
+  ASSERT_TRUE(IsOk(TE_OP(AdamW)(exec, args)));
   EXPECT_TRUE(Near(m.ToDoubles(), {HUGE_VAL, -HUGE_VAL, std::nan("")}, 0));
   EXPECT_TRUE(Near(v.ToDoubles(), {HUGE_VAL, HUGE_VAL, std::nan("")}, 0));
 }
 
-TEST(AdamWTest, RepeatsBitwiseForAnyNumberOfThreads) {
+// On the CPU for any number of threads.
+TEST(AdamWTest, RepeatsBitwise) {
   for (const Dtypes& dtypes : kDtypes) {
     for (const Rounding rounding : {Rounding::kNearest, Rounding::kStochastic}) {
       std::vector<std::vector<uint8_t>> first;
       for (const int threads : {1, 1, 2, 3}) {
         Problem p(dtypes, 100'003);
         p.args.rounding = rounding;
-        CpuExec exec(threads);
-        ASSERT_TRUE(IsOk(AdamWCpu(exec, p.args)));
+        TestExec exec(threads);
+        ASSERT_TRUE(IsOk(TE_OP(AdamW)(exec, p.args)));
         if (first.empty()) first = p.Bytes();
         EXPECT_EQ(p.Bytes(), first) << threads;
       }
@@ -253,12 +284,12 @@ TEST(AdamWTest, RepeatsBitwiseForAnyNumberOfThreads) {
 TEST(AdamWTest, SkipChangesNothing) {
   Problem p({kBf16, kBf16, kBf16, true}, 1000);
   const auto before = p.Bytes();
-  p.scalars.skip = 1;
-  CpuExec exec;
-  ASSERT_TRUE(IsOk(AdamWCpu(exec, p.args)));
+  p.scalars->skip = 1;
+  TestExec exec;
+  ASSERT_TRUE(IsOk(TE_OP(AdamW)(exec, p.args)));
   EXPECT_EQ(p.Bytes(), before);
-  p.scalars.skip = 0;
-  ASSERT_TRUE(IsOk(AdamWCpu(exec, p.args)));
+  p.scalars->skip = 0;
+  ASSERT_TRUE(IsOk(TE_OP(AdamW)(exec, p.args)));
   EXPECT_NE(p.Bytes(), before);
 }
 
@@ -268,8 +299,8 @@ TEST(AdamWTest, RefusesWhatTheContractDoesNotTake) {
     const HostTensor wide(kF32, {8});
     change(p, wide);
     const auto before = p.Bytes();
-    CpuExec exec;
-    EXPECT_TRUE(FailsWith(AdamWCpu(exec, p.args), StatusCode::kInvalidArgument, part));
+    TestExec exec;
+    EXPECT_TRUE(FailsWith(TE_OP(AdamW)(exec, p.args), StatusCode::kInvalidArgument, part));
     EXPECT_EQ(p.Bytes(), before);
   };
   using Wide = const HostTensor&;

@@ -15,5 +15,6 @@ struct AddArgs {
 
 Status ValidateAdd(const AddArgs& args);
 Status AddCpu(const Exec& exec, const AddArgs& args);
+Status AddCuda(const Exec& exec, const AddArgs& args);
 
 }  // namespace te

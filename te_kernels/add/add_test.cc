@@ -5,19 +5,19 @@
 
 #include "gtest/gtest.h"
 #include "te_kernels/add/add_ref.h"
-#include "te_kernels/testing/cpu_exec.h"
 #include "te_kernels/testing/host_tensor.h"
 #include "te_kernels/testing/near.h"
+#include "te_kernels/testing/test_device.h"
 
 namespace te {
 namespace {
 
-using test::CpuExec;
 using test::Disturbed;
 using test::FailsWith;
 using test::HostTensor;
 using test::IsOk;
 using test::Near;
+using test::TestExec;
 using test::UnitRoundoff;
 
 constexpr DType kDtypes[] = {DType::kFloat32, DType::kBFloat16};
@@ -28,8 +28,8 @@ TEST(AddTest, EqualsTheReferenceRoundedOnce) {
       const HostTensor a = HostTensor::Normal(dtype, shape, 1);
       const HostTensor b = HostTensor::Normal(dtype, shape, 2);
       const HostTensor out(dtype, shape);
-      CpuExec exec;
-      ASSERT_TRUE(IsOk(AddCpu(exec, {.a = a, .b = b, .out = out})));
+      TestExec exec;
+      ASSERT_TRUE(IsOk(TE_OP(Add)(exec, {.a = a, .b = b, .out = out})));
       const std::vector<double> want = AddRef(a.ToDoubles(), b.ToDoubles());
       std::vector<double> tolerance;
       // One rounding in float32 and one to the dtype.
@@ -48,14 +48,14 @@ TEST(AddTest, EqualsTheReferenceRoundedOnce) {
 TEST(AddTest, OutMayBeEitherOperand) {
   for (const DType dtype : kDtypes) {
     const Shape shape = {70'001};
-    CpuExec exec(2);
+    TestExec exec(2);
     const HostTensor b = HostTensor::Normal(dtype, shape, 2);
     const HostTensor out(dtype, shape);
     const HostTensor as_a = HostTensor::Normal(dtype, shape, 1);
-    ASSERT_TRUE(IsOk(AddCpu(exec, {.a = as_a, .b = b, .out = out})));
+    ASSERT_TRUE(IsOk(TE_OP(Add)(exec, {.a = as_a, .b = b, .out = out})));
     const HostTensor as_b = HostTensor::Normal(dtype, shape, 1);
-    ASSERT_TRUE(IsOk(AddCpu(exec, {.a = as_a, .b = b, .out = as_a})));
-    ASSERT_TRUE(IsOk(AddCpu(exec, {.a = b, .b = as_b, .out = as_b})));
+    ASSERT_TRUE(IsOk(TE_OP(Add)(exec, {.a = as_a, .b = b, .out = as_a})));
+    ASSERT_TRUE(IsOk(TE_OP(Add)(exec, {.a = b, .b = as_b, .out = as_b})));
     EXPECT_EQ(as_a.Bytes(), out.Bytes());
     EXPECT_EQ(as_b.Bytes(), out.Bytes());
   }
@@ -67,12 +67,12 @@ TEST(AddTest, RepeatsBitwiseForAnyNumberOfThreads) {
     const HostTensor a = HostTensor::Normal(dtype, shape, 1);
     const HostTensor b = HostTensor::Normal(dtype, shape, 2);
     const HostTensor first(dtype, shape);
-    CpuExec one;
-    ASSERT_TRUE(IsOk(AddCpu(one, {.a = a, .b = b, .out = first})));
+    TestExec one;
+    ASSERT_TRUE(IsOk(TE_OP(Add)(one, {.a = a, .b = b, .out = first})));
     for (const int threads : {1, 2, 3}) {
       const HostTensor out(dtype, shape);
-      CpuExec exec(threads);
-      ASSERT_TRUE(IsOk(AddCpu(exec, {.a = a, .b = b, .out = out})));
+      TestExec exec(threads);
+      ASSERT_TRUE(IsOk(TE_OP(Add)(exec, {.a = a, .b = b, .out = out})));
       EXPECT_EQ(out.Bytes(), first.Bytes());
     }
   }
@@ -82,9 +82,9 @@ TEST(AddTest, RefusesWhatTheContractDoesNotTake) {
   const HostTensor x(DType::kFloat32, {4, 6}), narrow(DType::kBFloat16, {4, 6});
   const HostTensor integers(DType::kInt32, {4, 6}), strided(DType::kFloat32, {4, 6}, 2);
   const HostTensor other(DType::kFloat32, {6, 4});
-  CpuExec exec;
+  TestExec exec;
   const auto check = [&](const AddArgs& args, const char* part) {
-    EXPECT_TRUE(FailsWith(AddCpu(exec, args), StatusCode::kInvalidArgument, part));
+    EXPECT_TRUE(FailsWith(TE_OP(Add)(exec, args), StatusCode::kInvalidArgument, part));
   };
   check({.a = x, .b = other, .out = x}, "b is float32 [6, 4]");
   check({.a = x, .b = narrow, .out = x}, "b is bfloat16");

@@ -47,6 +47,8 @@ struct AttentionBackwardArgs {
 Status ValidateAttentionForward(const AttentionForwardArgs& args);
 Status ValidateAttentionBackward(const AttentionBackwardArgs& args);
 Status AttentionForwardCpu(const Exec& exec, const AttentionForwardArgs& args);
+Status AttentionForwardCuda(const Exec& exec, const AttentionForwardArgs& args);
 Status AttentionBackwardCpu(const Exec& exec, const AttentionBackwardArgs& args);
+Status AttentionBackwardCuda(const Exec& exec, const AttentionBackwardArgs& args);
 
 }  // namespace te

@@ -31,6 +31,9 @@ struct AttentionMask {
   // Padding types: uint8 [B, Skv], nonzero = this key is padding. A query row of which every key is
   // masked has output 0 and gradient 0.
   ConstTensorView padding;
+  // Padding types: the caller knows that each row of `padding` masks nothing but its end, and not
+  // all of it. Backends may then use each sequence's length alone.
+  bool padding_on_the_right = false;
   // kArbitrary: uint8 [B or 1, n or 1, Sq, Skv], nonzero = masked out (a dimension of size 1
   // broadcasts).
   ConstTensorView arbitrary;

@@ -7,9 +7,12 @@
 
 #include "gtest/gtest.h"
 #include "te_kernels/attention/attention_ref.h"
-#include "te_kernels/gemm/onednn_exec.h"
 #include "te_kernels/testing/host_tensor.h"
 #include "te_kernels/testing/near.h"
+#include "te_kernels/testing/test_device.h"
+#ifndef TE_TEST_CUDA
+#include "te_kernels/gemm/onednn_exec.h"
+#endif
 
 namespace te {
 namespace {
@@ -64,30 +67,30 @@ class Problem {
         arbitrary_(Bits({1, c.s.heads, c.s.queries, c.s.keys}, 6)) {}
 
   Status Forward(const Exec& exec) {
-    return AttentionForwardCpu(exec, {.q = q_,
-                                      .k = k_,
-                                      .v = v_,
-                                      .mask = Mask(),
-                                      .softmax_scale = Scale(),
-                                      .dropout = c_.dropout,
-                                      .random = random_,
-                                      .out = out_,
-                                      .lse = lse_});
+    return TE_OP(AttentionForward)(exec, {.q = q_,
+                                          .k = k_,
+                                          .v = v_,
+                                          .mask = Mask(),
+                                          .softmax_scale = Scale(),
+                                          .dropout = c_.dropout,
+                                          .random = random_,
+                                          .out = out_,
+                                          .lse = lse_});
   }
   Status Backward(const Exec& exec) {
-    return AttentionBackwardCpu(exec, {.q = q_,
-                                       .k = k_,
-                                       .v = v_,
-                                       .out = out_,
-                                       .dout = dout_,
-                                       .lse = lse_,
-                                       .mask = Mask(),
-                                       .softmax_scale = Scale(),
-                                       .dropout = c_.dropout,
-                                       .random = random_,
-                                       .dq = dq_,
-                                       .dk = dk_,
-                                       .dv = dv_});
+    return TE_OP(AttentionBackward)(exec, {.q = q_,
+                                           .k = k_,
+                                           .v = v_,
+                                           .out = out_,
+                                           .dout = dout_,
+                                           .lse = lse_,
+                                           .mask = Mask(),
+                                           .softmax_scale = Scale(),
+                                           .dropout = c_.dropout,
+                                           .random = random_,
+                                           .dq = dq_,
+                                           .dk = dk_,
+                                           .dv = dv_});
   }
 
   AttentionMask Mask() const {
@@ -215,7 +218,7 @@ void CheckForward(const Exec& exec, Problem& p) {
 
 TEST(Attention, ForwardAgreesForEveryMask) {
   for (bool native : {true, false}) {
-    test::OnednnExec exec(2, native);
+    test::TestLibraryExec exec(2, native);
     for (const Case& c : SmallCases()) {
       SCOPED_TRACE(Describe(c));
       Problem p(c);
@@ -231,14 +234,14 @@ TEST(Attention, ForwardAgreesOverSeveralBlocks) {
           {1, 301, 301, 2, 1, 16, 16}, dtype, type, type == AttentionMaskType::kCausal ? 70 : -1};
       SCOPED_TRACE(Describe(c));
       Problem p(c);
-      CheckForward(test::OnednnExec(2), p);
+      CheckForward(test::TestLibraryExec(2), p);
     }
   }
 }
 
 TEST(Attention, BackwardIsTheComplexStepDerivative) {
   for (bool native : {true, false}) {
-    test::OnednnExec exec(2, native);
+    test::TestLibraryExec exec(2, native);
     for (const Case& c : SmallCases()) {
       SCOPED_TRACE(Describe(c));
       Problem p(c);
@@ -258,7 +261,7 @@ TEST(Attention, BackwardIsTheComplexStepDerivative) {
 // Over several blocks: the derivative along the gradient itself (by the complex step) is its
 // squared norm.
 TEST(Attention, BackwardAgreesOverSeveralBlocks) {
-  test::OnednnExec exec(2);
+  test::TestLibraryExec exec(2);
   Problem p(
       {{1, 150, 290, 4, 2, 8, 8}, DType::kFloat32, AttentionMaskType::kCausalBottomRight, 100});
   ASSERT_TRUE(test::IsOk(p.Forward(exec)));
@@ -286,7 +289,7 @@ TEST(Attention, BackwardAgreesOverSeveralBlocks) {
 }
 
 TEST(Attention, ADisturbedInputIsNoticed) {
-  test::OnednnExec exec(2);
+  test::TestLibraryExec exec(2);
   for (DType dtype : {DType::kFloat32, DType::kBFloat16}) {
     Problem p({{2, 5, 5, 4, 2, 6, 6}, dtype, AttentionMaskType::kCausal});
     ASSERT_TRUE(test::IsOk(p.Forward(exec)));
@@ -307,7 +310,7 @@ TEST(Attention, ADisturbedInputIsNoticed) {
 }
 
 TEST(Attention, ARowWithoutVisibleKeysIsZeroAndHasNoGradient) {
-  test::OnednnExec exec(2);
+  test::TestLibraryExec exec(2);
   Problem p({{1, 4, 4, 2, 1, 8, 8}, DType::kBFloat16, AttentionMaskType::kPadding});
   std::fill_n(p.padding_.view().as<uint8_t>(), 4, uint8_t{1});
   ASSERT_TRUE(test::IsOk(p.Forward(exec)));
@@ -321,7 +324,7 @@ TEST(Attention, BitsDoNotDependOnThreads) {
   for (DType dtype : {DType::kFloat32, DType::kBFloat16}) {
     std::vector<uint8_t> first[4];
     for (int threads : {1, 2, 2, 3}) {
-      test::OnednnExec exec(threads);
+      test::TestLibraryExec exec(threads);
       Problem p(
           {{2, 97, 97, 4, 2, 16, 16}, dtype, AttentionMaskType::kPaddingCausal, 50, -1, 0.1f});
       ASSERT_TRUE(test::IsOk(p.Forward(exec)));
@@ -336,7 +339,7 @@ TEST(Attention, BitsDoNotDependOnThreads) {
 }
 
 TEST(Attention, EmptyBatchAndBadArguments) {
-  test::OnednnExec exec;
+  test::TestLibraryExec exec;
   Problem empty(Case{{0, 4, 4, 2, 1, 8, 8}});
   EXPECT_TRUE(test::IsOk(empty.Forward(exec)));
   EXPECT_TRUE(test::IsOk(empty.Backward(exec)));

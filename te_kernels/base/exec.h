@@ -1,6 +1,7 @@
 // What every operation needs besides its tensors. Passed by const reference; owned by the context.
 #pragma once
 
+#include "te_kernels/base/kernel_log.h"
 #include "te_kernels/base/memory.h"
 
 namespace te {
@@ -17,6 +18,13 @@ struct Exec {
   int num_threads = 1;       // OpenMP threads of the CPU backend
   Arena* scratch = nullptr;  // temporaries: take an ArenaScope
   LibraryState* libraries = nullptr;
+  KernelLog* log = nullptr;  // when given, operations of the CUDA backend say there what they ran
 };
+
+// For operations: adds a record when somebody listens.
+inline void Record(const Exec& exec, const char* operation, const char* kernel, DType dtype,
+                   int64_t bytes, const char* orientation = "") {
+  if (exec.log != nullptr) exec.log->Add({operation, kernel, dtype, orientation, bytes});
+}
 
 }  // namespace te

@@ -19,13 +19,15 @@ class MemoryResource {
   virtual void Free(void* pointer, size_t bytes) = 0;
 };
 
-// Bump allocation with marks. Grows by whole blocks; Reset() merges them into one, so that work of
-// a size seen before allocates nothing. Every pointer is aligned to 256 bytes. Thread-compatible.
+// Bump allocation with marks. Grows by whole blocks; Reset() merges them into one of the size that
+// was needed, so that work of a size seen before allocates nothing. Every pointer is aligned to 256
+// bytes. Thread-compatible.
 class Arena {
  public:
   struct Mark {
     size_t block = 0;
     size_t offset = 0;
+    size_t used = 0;
   };
 
   explicit Arena(MemoryResource* resource) : resource_(resource) {}
@@ -37,7 +39,11 @@ class Arena {
   // A dense tensor, contents undefined. An empty one still has an address.
   StatusOr<TensorView> Allocate(DType dtype, const Shape& shape);
 
-  Mark Here() const { return {block_, offset_}; }
+  // From the other end: what is to outlive a Rewind, and to take the place of what the Rewind gave
+  // back. Stays until Reset or Release.
+  StatusOr<TensorView> AllocateAtEnd(DType dtype, const Shape& shape);
+
+  Mark Here() const { return {block_, offset_, used_}; }
   // Frees all that came after the mark; marks nest.
   void Rewind(const Mark& mark);
   // Frees everything and, after growth, makes one block of the whole.
@@ -46,19 +52,24 @@ class Arena {
   void Release();
 
   size_t capacity_bytes() const;
-  size_t peak_bytes() const { return peak_; }
+  size_t peak_bytes() const { return peak_; }  // the most that was in use at a time
 
  private:
   struct Block {
     char* data;
     size_t size;
   };
-  size_t UsedBytes() const;
 
   MemoryResource* resource_;
+  StatusOr<void*> AddressAtEnd(size_t size);
+
   std::vector<Block> blocks_;
+  std::vector<Block> end_blocks_;  // what found no room at the end of the last block
   size_t block_ = 0;
   size_t offset_ = 0;
+  size_t end_ = 0;       // of the first block: bytes that AllocateAtEnd has taken
+  size_t used_ = 0;      // without what is lost at the ends of blocks
+  size_t end_used_ = 0;  // by AllocateAtEnd, end_blocks_ included
   size_t peak_ = 0;
 };
 

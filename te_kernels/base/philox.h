@@ -18,7 +18,7 @@ struct RandomState {
   const uint64_t* step_offset = nullptr;
 
   // The same sequence with step_offset read and added: call it where step_offset can be read.
-  RandomState Resolved() const {
+  constexpr RandomState Resolved() const {
     RandomState out = *this;
     if (step_offset != nullptr) out.offset += *step_offset;
     out.step_offset = nullptr;

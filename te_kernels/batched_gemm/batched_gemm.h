@@ -21,5 +21,6 @@ struct BatchedGemmArgs {
 
 Status ValidateBatchedGemm(const BatchedGemmArgs& args);
 Status BatchedGemmCpu(const Exec& exec, const BatchedGemmArgs& args);
+Status BatchedGemmCuda(const Exec& exec, const BatchedGemmArgs& args);
 
 }  // namespace te

@@ -4,9 +4,12 @@
 #include <vector>
 
 #include "gtest/gtest.h"
-#include "te_kernels/gemm/onednn_exec.h"
 #include "te_kernels/testing/host_tensor.h"
 #include "te_kernels/testing/near.h"
+#include "te_kernels/testing/test_device.h"
+#ifndef TE_TEST_CUDA
+#include "te_kernels/gemm/onednn_exec.h"
+#endif
 
 namespace te {
 namespace {
@@ -46,7 +49,7 @@ void Check(const Exec& exec, const ConstTensorView& a, const ConstTensorView& b,
     magnitude[i] += std::abs(beta * before[i]);
   }
   ASSERT_TRUE(
-      test::IsOk(BatchedGemmCpu(exec, {.a = a, .b = b, .d = d, .alpha = 0.25f, .beta = beta})));
+      test::IsOk(TE_OP(BatchedGemm)(exec, {.a = a, .b = b, .d = d, .alpha = 0.25f, .beta = beta})));
   // K + 2 float32 operations (Higham 2002, section 3.1) and the store's rounding.
   const double factor = static_cast<double>(a.dim(3) + 3) * test::UnitRoundoff(DType::kFloat32) +
                         1.01 * test::UnitRoundoff(d_dtype);
@@ -62,7 +65,7 @@ void Check(const Exec& exec, const ConstTensorView& a, const ConstTensorView& b,
 
 TEST(BatchedGemm, AgreesWithTheSumInDouble) {
   for (bool native : {true, false}) {
-    test::OnednnExec exec(2, native);
+    test::TestLibraryExec exec(2, native);
     for (DType dtype : {DType::kFloat32, DType::kBFloat16}) {
       for (const auto& [m, n, k] :
            {std::array<int64_t, 3>{1, 1, 1}, {5, 3, 7}, {16, 33, 24}, {4, 5, 0}, {0, 3, 2}}) {
@@ -83,7 +86,7 @@ TEST(BatchedGemm, AgreesWithTheSumInDouble) {
 
 // Heads as the batch of a [B, S, n, d] tensor, and a group's key broadcast over its heads.
 TEST(BatchedGemm, TakesHeadsAndBroadcastsByStride) {
-  test::OnednnExec exec(2);
+  test::TestLibraryExec exec(2);
   const HostTensor q = HostTensor::Normal(DType::kBFloat16, {2, 5, 3, 8}, 1);
   const HostTensor k = HostTensor::Normal(DType::kBFloat16, {2, 7, 1, 8}, 2);
   const ConstTensorView heads = ConstTensorView(q).Transpose(1, 2);
@@ -95,13 +98,13 @@ TEST(BatchedGemm, TakesHeadsAndBroadcastsByStride) {
 }
 
 TEST(BatchedGemm, BadArgumentsAreNamed) {
-  test::OnednnExec exec;
+  test::TestLibraryExec exec;
   const HostTensor a(DType::kFloat32, {1, 1, 2, 3}), b(DType::kFloat32, {1, 1, 4, 2}),
       d(DType::kFloat32, {1, 1, 2, 2});
-  EXPECT_TRUE(test::FailsWith(BatchedGemmCpu(exec, {.a = a, .b = b, .d = d}),
+  EXPECT_TRUE(test::FailsWith(TE_OP(BatchedGemm)(exec, {.a = a, .b = b, .d = d}),
                               StatusCode::kInvalidArgument, "a is float32 [1, 1, 2, 3]"));
   const HostTensor flat(DType::kFloat32, {2, 3});
-  EXPECT_TRUE(test::FailsWith(BatchedGemmCpu(exec, {.a = flat, .b = b, .d = d}),
+  EXPECT_TRUE(test::FailsWith(TE_OP(BatchedGemm)(exec, {.a = flat, .b = b, .d = d}),
                               StatusCode::kInvalidArgument, "expected rank 4"));
 }
 

@@ -16,5 +16,6 @@ struct BiasGradientArgs {
 
 Status ValidateBiasGradient(const BiasGradientArgs& args);
 Status BiasGradientCpu(const Exec& exec, const BiasGradientArgs& args);
+Status BiasGradientCuda(const Exec& exec, const BiasGradientArgs& args);
 
 }  // namespace te

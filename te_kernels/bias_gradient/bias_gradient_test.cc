@@ -5,19 +5,19 @@
 
 #include "gtest/gtest.h"
 #include "te_kernels/bias_gradient/bias_gradient_ref.h"
-#include "te_kernels/testing/cpu_exec.h"
 #include "te_kernels/testing/host_tensor.h"
 #include "te_kernels/testing/near.h"
+#include "te_kernels/testing/test_device.h"
 
 namespace te {
 namespace {
 
-using test::CpuExec;
 using test::Disturbed;
 using test::FailsWith;
 using test::HostTensor;
 using test::IsOk;
 using test::Near;
+using test::TestExec;
 using test::UnitRoundoff;
 
 constexpr DType kF32 = DType::kFloat32;
@@ -29,8 +29,9 @@ constexpr Dtypes kDtypes[] = {{kF32, kF32}, {kBf16, kF32}, {kBf16, kBf16}};
 
 TEST(BiasGradientTest, EqualsTheReferenceOnDenseAndStridedRows) {
   for (const Dtypes& dtypes : kDtypes) {
-    for (const Shape& shape : {Shape{1, 1}, Shape{0, 3}, Shape{5, 0}, Shape{131, 17},
-                               Shape{63, 257}, Shape{1000, 530}}) {
+    for (const Shape& shape :
+         {Shape{1, 1}, Shape{0, 3}, Shape{5, 0}, Shape{131, 17}, Shape{63, 257}, Shape{1000, 530},
+          Shape{70'001, 8}, Shape{40, 4096}}) {
       for (const bool accumulate : {false, true}) {
         for (const int64_t pad : {0, 5}) {
           const int64_t rows = shape[0], columns = shape[1];
@@ -38,9 +39,9 @@ TEST(BiasGradientTest, EqualsTheReferenceOnDenseAndStridedRows) {
           const HostTensor dbias = HostTensor::Normal(dtypes.dbias, {columns}, 2);
           std::vector<double> before = dbias.ToDoubles();
           if (!accumulate) before.assign(before.size(), 0);
-          CpuExec exec;
-          ASSERT_TRUE(
-              IsOk(BiasGradientCpu(exec, {.dy = dy, .dbias = dbias, .accumulate = accumulate})));
+          TestExec exec;
+          ASSERT_TRUE(IsOk(
+              TE_OP(BiasGradient)(exec, {.dy = dy, .dbias = dbias, .accumulate = accumulate})));
           const std::vector<double> want = BiasGradientRef(dy.ToDoubles(), rows, before);
           // Any order of T + 1 additions in float32 errs by at most T u times the sum of
           // magnitudes.
@@ -64,14 +65,30 @@ TEST(BiasGradientTest, EqualsTheReferenceOnDenseAndStridedRows) {
   }
 }
 
+TEST(BiasGradientTest, AnyAddress) {
+  for (const DType dtype : {kF32, kBf16}) {
+    const HostTensor dy = HostTensor::Normal(dtype, {50, 72}, 1);
+    const TensorView shifted = dy.view().Slice(1, 3, 67);
+    const HostTensor dbias(kF32, {64}), copied(kF32, {64});
+    const HostTensor copy(dtype, {50, 64}, test::ToDoubles(shifted));
+    TestExec exec;
+    ASSERT_TRUE(IsOk(TE_OP(BiasGradient)(exec, {.dy = shifted, .dbias = dbias})));
+    ASSERT_TRUE(IsOk(TE_OP(BiasGradient)(exec, {.dy = copy, .dbias = copied})));
+    // Another order of 50 additions of numbers of size one.
+    const double tolerance = 2 * 50 * 50 * UnitRoundoff(kF32);
+    EXPECT_TRUE(Near(dbias.ToDoubles(), copied.ToDoubles(), tolerance));
+    EXPECT_FALSE(Near(dbias.ToDoubles(), Disturbed(copied.ToDoubles(), 9, 0.1), tolerance));
+  }
+}
+
 TEST(BiasGradientTest, RepeatsBitwiseForAnyNumberOfThreads) {
   for (const Dtypes& dtypes : kDtypes) {
     const HostTensor dy = HostTensor::Normal(dtypes.dy, {777, 1500}, 1);
     std::vector<uint8_t> first;
     for (const int threads : {1, 1, 2, 3}) {
       const HostTensor dbias(dtypes.dbias, {1500});
-      CpuExec exec(threads);
-      ASSERT_TRUE(IsOk(BiasGradientCpu(exec, {.dy = dy, .dbias = dbias})));
+      TestExec exec(threads);
+      ASSERT_TRUE(IsOk(TE_OP(BiasGradient)(exec, {.dy = dy, .dbias = dbias})));
       if (first.empty()) first = dbias.Bytes();
       EXPECT_EQ(dbias.Bytes(), first) << threads;
     }
@@ -81,9 +98,9 @@ TEST(BiasGradientTest, RepeatsBitwiseForAnyNumberOfThreads) {
 TEST(BiasGradientTest, RefusesWhatTheContractDoesNotTake) {
   const HostTensor dy(kF32, {4, 6}), dbias(kF32, {6}), narrow(kBf16, {6}),
       half(DType::kFloat16, {4, 6});
-  CpuExec exec;
+  TestExec exec;
   const auto check = [&](const BiasGradientArgs& args, const char* part) {
-    EXPECT_TRUE(FailsWith(BiasGradientCpu(exec, args), StatusCode::kInvalidArgument, part));
+    EXPECT_TRUE(FailsWith(TE_OP(BiasGradient)(exec, args), StatusCode::kInvalidArgument, part));
   };
   check({.dy = half, .dbias = dbias}, "dy is float16");
   check({.dy = dy.view().Transpose(0, 1), .dbias = dbias}, "dy is float32 [6, 4] strides");

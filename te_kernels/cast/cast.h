@@ -20,5 +20,6 @@ struct CastArgs {
 
 Status ValidateCast(const CastArgs& args);
 Status CastCpu(const Exec& exec, const CastArgs& args);
+Status CastCuda(const Exec& exec, const CastArgs& args);
 
 }  // namespace te

@@ -7,17 +7,17 @@
 
 #include "gtest/gtest.h"
 #include "te_kernels/cast/cast_ref.h"
-#include "te_kernels/testing/cpu_exec.h"
 #include "te_kernels/testing/host_tensor.h"
 #include "te_kernels/testing/near.h"
+#include "te_kernels/testing/test_device.h"
 
 namespace te {
 namespace {
 
-using test::CpuExec;
 using test::FailsWith;
 using test::HostTensor;
 using test::IsOk;
+using test::TestExec;
 
 constexpr DType kFloating[] = {DType::kFloat32, DType::kBFloat16, DType::kFloat16, DType::kFloat64};
 
@@ -59,8 +59,8 @@ TEST(CastTest, RoundsOnceToNearestEvenBetweenAllPairs) {
         const std::vector<double> values = Values(from);
         const Shape shape = {static_cast<int64_t>(values.size())};
         const HostTensor x(from, shape, values), y(to, shape);
-        CpuExec exec;
-        ASSERT_TRUE(IsOk(CastCpu(exec, {.x = x, .y = y, .scale = scale})));
+        TestExec exec;
+        ASSERT_TRUE(IsOk(TE_OP(Cast)(exec, {.x = x, .y = y, .scale = scale})));
         ExpectCast(values, y, scale, from == DType::kFloat64 || to == DType::kFloat64);
         EXPECT_TRUE(y.GuardsIntact());
       }
@@ -77,8 +77,8 @@ TEST(CastTest, Float64IsNotRoundedTwice) {
                                         1 + 3 * half + 0x1p-40, 1 + 3 * half - 0x1p-40,
                                         -(1 + half + 0x1p-40),  -(1 + 3 * half - 0x1p-40)};
     const HostTensor x(DType::kFloat64, {6}, values), y(to, {6});
-    CpuExec exec;
-    ASSERT_TRUE(IsOk(CastCpu(exec, {.x = x, .y = y})));
+    TestExec exec;
+    ASSERT_TRUE(IsOk(TE_OP(Cast)(exec, {.x = x, .y = y})));
     EXPECT_EQ(y.ToDoubles(), (std::vector<double>{1 + 2 * half, 1, 1 + 4 * half, 1 + 2 * half,
                                                   -1 - 2 * half, -1 - 2 * half}));
   }
@@ -93,17 +93,17 @@ TEST(CastTest, StridedViewsOnEitherSide) {
                                     x.view().Transpose(0, 3).Slice(1, 1, 5), x.view().Select(2, 3),
                                     x.view().Slice(0, 2, 2)};
         for (const TensorView& view : views) {
-          CpuExec exec(threads);
+          TestExec exec(threads);
           const HostTensor dense(to, view.shape()), padded(to, view.shape(), 2);
-          ASSERT_TRUE(IsOk(CastCpu(exec, {.x = view, .y = dense})));
-          ASSERT_TRUE(IsOk(CastCpu(exec, {.x = view, .y = padded})));
+          ASSERT_TRUE(IsOk(TE_OP(Cast)(exec, {.x = view, .y = dense})));
+          ASSERT_TRUE(IsOk(TE_OP(Cast)(exec, {.x = view, .y = padded})));
           ExpectCast(test::ToDoubles(view), dense, 1, false);
           ExpectCast(test::ToDoubles(view), padded, 1, false);
           EXPECT_TRUE(dense.GuardsIntact() && padded.GuardsIntact());
           // Back through a transposed view of the target.
           if (view.rank() < 2) continue;
           const HostTensor other(to, view.Transpose(0, 1).shape());
-          ASSERT_TRUE(IsOk(CastCpu(exec, {.x = view, .y = other.view().Transpose(0, 1)})));
+          ASSERT_TRUE(IsOk(TE_OP(Cast)(exec, {.x = view, .y = other.view().Transpose(0, 1)})));
           EXPECT_EQ(test::BytesOf(other.view().Transpose(0, 1)), dense.Bytes());
         }
       }
@@ -114,8 +114,8 @@ TEST(CastTest, StridedViewsOnEitherSide) {
 TEST(CastTest, InPlaceScales) {
   const HostTensor x = HostTensor::Normal(DType::kBFloat16, {70'000}, 1);
   const std::vector<double> before = x.ToDoubles();
-  CpuExec exec(2);
-  ASSERT_TRUE(IsOk(CastCpu(exec, {.x = x, .y = x, .scale = 0.7f})));
+  TestExec exec(2);
+  ASSERT_TRUE(IsOk(TE_OP(Cast)(exec, {.x = x, .y = x, .scale = 0.7f})));
   ExpectCast(before, x, 0.7f, false);
 }
 
@@ -128,11 +128,11 @@ TEST(CastTest, EqualTypesOfAnyKindAreCopiedBitByBit) {
     // Among them signalling NaN, which a conversion would make quiet.
     for (int64_t i = 0; i < bytes; ++i)
       from[i] = static_cast<uint8_t>(i % 3 == 0 ? 0x7f : 0x81 + 17 * i);
-    CpuExec exec;
+    TestExec exec;
     for (const auto& strides :
          {std::array<int64_t, kMaxRank>{4, 1}, std::array<int64_t, kMaxRank>{1, 4}}) {
-      ASSERT_TRUE(IsOk(CastCpu(exec, {.x = ConstTensorView(from.data(), dtype, {4, 4}, strides),
-                                      .y = TensorView(to.data(), dtype, {4, 4}, strides)})));
+      ASSERT_TRUE(IsOk(TE_OP(Cast)(exec, {.x = ConstTensorView(from.data(), dtype, {4, 4}, strides),
+                                          .y = TensorView(to.data(), dtype, {4, 4}, strides)})));
       EXPECT_EQ(to, from) << Name(dtype);
       to.assign(bytes, 0);
     }
@@ -144,31 +144,31 @@ TEST(CastTest, IntegersSaturate) {
       0,           -1,          2147483647,       2147483648,
       -2147483648, -2147483649, int64_t{1} << 32, std::numeric_limits<int64_t>::min()};
   std::vector<int32_t> narrow(8);
-  CpuExec exec;
-  ASSERT_TRUE(IsOk(CastCpu(exec, {.x = ConstTensorView(wide.data(), DType::kInt64, {8}),
-                                  .y = TensorView(narrow.data(), DType::kInt32, {8})})));
+  TestExec exec;
+  ASSERT_TRUE(IsOk(TE_OP(Cast)(exec, {.x = ConstTensorView(wide.data(), DType::kInt64, {8}),
+                                      .y = TensorView(narrow.data(), DType::kInt32, {8})})));
   constexpr int32_t kMax = std::numeric_limits<int32_t>::max(),
                     kMin = std::numeric_limits<int32_t>::min();
   EXPECT_EQ(narrow, (std::vector<int32_t>{0, -1, kMax, kMax, kMin, kMin, kMax, kMin}));
   std::vector<int64_t> back(8);
-  ASSERT_TRUE(IsOk(CastCpu(exec, {.x = ConstTensorView(narrow.data(), DType::kInt32, {8}),
-                                  .y = TensorView(back.data(), DType::kInt64, {8})})));
+  ASSERT_TRUE(IsOk(TE_OP(Cast)(exec, {.x = ConstTensorView(narrow.data(), DType::kInt32, {8}),
+                                      .y = TensorView(back.data(), DType::kInt64, {8})})));
   EXPECT_EQ(back, std::vector<int64_t>(narrow.begin(), narrow.end()));
 }
 
 TEST(CastTest, EmptyTensorsAreFine) {
-  CpuExec exec;
-  EXPECT_TRUE(IsOk(CastCpu(exec, {.x = ConstTensorView(nullptr, DType::kFloat32, {0, 3}),
-                                  .y = TensorView(nullptr, DType::kBFloat16, {0, 3})})));
+  TestExec exec;
+  EXPECT_TRUE(IsOk(TE_OP(Cast)(exec, {.x = ConstTensorView(nullptr, DType::kFloat32, {0, 3}),
+                                      .y = TensorView(nullptr, DType::kBFloat16, {0, 3})})));
 }
 
 TEST(CastTest, RefusesWhatTheContractDoesNotTake) {
   const HostTensor x(DType::kFloat32, {4, 4}), other(DType::kFloat32, {2, 8}),
       integers(DType::kInt32, {4, 4});
   const HostTensor fp8_like(DType::kUInt8, {4, 4});
-  CpuExec exec;
+  TestExec exec;
   const auto check = [&](const CastArgs& args, StatusCode code, const char* part) {
-    EXPECT_TRUE(FailsWith(CastCpu(exec, args), code, part));
+    EXPECT_TRUE(FailsWith(TE_OP(Cast)(exec, args), code, part));
   };
   check({.x = x, .y = other}, StatusCode::kInvalidArgument, "y is float32 [2, 8]");
   check({.x = x, .y = integers}, StatusCode::kUnsupported, "from float32 to int32");

@@ -18,5 +18,6 @@ struct CountLabelsArgs {
 
 Status ValidateCountLabels(const CountLabelsArgs& args);
 Status CountLabelsCpu(const Exec& exec, const CountLabelsArgs& args);
+Status CountLabelsCuda(const Exec& exec, const CountLabelsArgs& args);
 
 }  // namespace te

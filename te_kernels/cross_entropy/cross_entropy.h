@@ -28,5 +28,6 @@ struct CrossEntropyArgs {
 
 Status ValidateCrossEntropy(const CrossEntropyArgs& args);
 Status CrossEntropyCpu(const Exec& exec, const CrossEntropyArgs& args);
+Status CrossEntropyCuda(const Exec& exec, const CrossEntropyArgs& args);
 
 }  // namespace te

@@ -6,9 +6,9 @@
 
 #include "gtest/gtest.h"
 #include "te_kernels/cross_entropy/cross_entropy_ref.h"
-#include "te_kernels/testing/cpu_exec.h"
 #include "te_kernels/testing/host_tensor.h"
 #include "te_kernels/testing/near.h"
+#include "te_kernels/testing/test_device.h"
 
 namespace te {
 namespace {
@@ -78,12 +78,12 @@ TEST(CrossEntropy, LossAndGradientAgree) {
     Reference(c, logits.ToDoubles(), labels.ToDoubles(), &want, &tolerance, &gradient);
     std::vector<uint8_t> first;
     for (int threads : {1, 2}) {
-      ASSERT_TRUE(
-          test::IsOk(CrossEntropyCpu(test::CpuExec(threads).exec(), {.logits = logits,
-                                                                     .labels = labels,
-                                                                     .label_smoothing = c.smoothing,
-                                                                     .loss = loss,
-                                                                     .dlogits = dlogits})));
+      ASSERT_TRUE(test::IsOk(
+          TE_OP(CrossEntropy)(test::TestExec(threads).exec(), {.logits = logits,
+                                                               .labels = labels,
+                                                               .label_smoothing = c.smoothing,
+                                                               .loss = loss,
+                                                               .dlogits = dlogits})));
       if (first.empty()) first = dlogits.Bytes();
       EXPECT_EQ(dlogits.Bytes(), first);
     }
@@ -109,14 +109,14 @@ TEST(CrossEntropy, InPlaceGivesTheSameBits) {
     HostTensor logits = HostTensor::Normal(dtype, {6, 77}, 1, 3);
     const HostTensor labels(DType::kInt32, {6}, Labels({6, 77, 0, dtype, 0}));
     HostTensor loss(DType::kFloat32, {6}), dlogits(dtype, {6, 77});
-    test::CpuExec exec(2);
-    ASSERT_TRUE(test::IsOk(CrossEntropyCpu(
+    test::TestExec exec(2);
+    ASSERT_TRUE(test::IsOk(TE_OP(CrossEntropy)(
         exec, {.logits = logits, .labels = labels, .loss = loss, .dlogits = dlogits})));
     const std::vector<uint8_t> losses = loss.Bytes();
     ASSERT_TRUE(
-        test::IsOk(CrossEntropyCpu(exec, {.logits = logits, .labels = labels, .loss = loss})));
+        test::IsOk(TE_OP(CrossEntropy)(exec, {.logits = logits, .labels = labels, .loss = loss})));
     EXPECT_EQ(loss.Bytes(), losses) << "without a gradient";
-    ASSERT_TRUE(test::IsOk(CrossEntropyCpu(
+    ASSERT_TRUE(test::IsOk(TE_OP(CrossEntropy)(
         exec, {.logits = logits, .labels = labels, .loss = loss, .dlogits = logits})));
     EXPECT_EQ(loss.Bytes(), losses);
     EXPECT_EQ(logits.Bytes(), dlogits.Bytes());
@@ -128,8 +128,8 @@ TEST(CrossEntropy, LargeLogitsDoNotOverflow) {
   const HostTensor labels(DType::kInt32, {1}, Doubles{1});
   HostTensor loss(DType::kFloat32, {1}), dlogits(DType::kFloat32, {1, 3});
   ASSERT_TRUE(test::IsOk(
-      CrossEntropyCpu(test::CpuExec().exec(),
-                      {.logits = logits, .labels = labels, .loss = loss, .dlogits = dlogits})));
+      TE_OP(CrossEntropy)(test::TestExec().exec(),
+                          {.logits = logits, .labels = labels, .loss = loss, .dlogits = dlogits})));
   EXPECT_TRUE(test::Near(loss.ToDoubles(), {2e4}, 2e4 * 0x1p-22));
   EXPECT_TRUE(test::Near(dlogits.ToDoubles(), {1, -1, 0}, 0x1p-22));
 }
@@ -138,9 +138,10 @@ TEST(CrossEntropy, ABadLabelIsNamedBeforeAnythingIsWritten) {
   const HostTensor logits(DType::kFloat32, {2, 3});
   const HostTensor labels(DType::kInt32, {2}, Doubles{0, 3});
   HostTensor loss(DType::kFloat32, {2}, Doubles{5, 5});
-  EXPECT_TRUE(test::FailsWith(
-      CrossEntropyCpu(test::CpuExec().exec(), {.logits = logits, .labels = labels, .loss = loss}),
-      StatusCode::kInvalidArgument, "labels[1] is 3"));
+  EXPECT_TRUE(
+      test::FailsWith(TE_OP(CrossEntropy)(test::TestExec().exec(),
+                                          {.logits = logits, .labels = labels, .loss = loss}),
+                      StatusCode::kInvalidArgument, "labels[1] is 3"));
   EXPECT_TRUE(test::Near(loss.ToDoubles(), {5, 5}, 0));
 }
 

@@ -1,10 +1,12 @@
+#include "te_kernels/device/cpu_device.h"
+
 #include <sched.h>
 #include <unistd.h>
 
 #include <cstdlib>
 #include <cstring>
+#include <vector>
 
-#include "te_kernels/device/device.h"
 #include "te_kernels/gemm/onednn_state.h"
 
 namespace te {
@@ -42,6 +44,19 @@ constexpr KernelTable kCpuKernels = {
     .random_fill = RandomFillCpu,
     .repeat_kv_forward = RepeatKvForwardCpu,
     .repeat_kv_backward = RepeatKvBackwardCpu,
+};
+
+class CpuHostMirror : public HostMirror {
+ public:
+  explicit CpuHostMirror(size_t bytes) : bytes_(bytes) {}
+  Status Fetch(const Exec&, const void* device) override {
+    std::memcpy(bytes_.data(), device, bytes_.size());
+    return OkStatus();
+  }
+  StatusOr<const void*> Wait() override { return static_cast<const void*>(bytes_.data()); }
+
+ private:
+  std::vector<char> bytes_;
 };
 
 // Host memory. Calls are synchronous: there is nothing to wait for.
@@ -82,6 +97,11 @@ class CpuDevice : public Device {
     return OkStatus();
   }
   Status Synchronize(const Exec&) override { return OkStatus(); }
+  StatusOr<void*> NewStream() override { return static_cast<void*>(nullptr); }
+  void FreeStream(void*) override {}
+  StatusOr<std::unique_ptr<HostMirror>> NewHostMirror(size_t bytes) override {
+    return std::unique_ptr<HostMirror>(std::make_unique<CpuHostMirror>(bytes));
+  }
 
  private:
   static size_t FreeBytes() {
@@ -92,9 +112,6 @@ class CpuDevice : public Device {
 
 }  // namespace
 
-StatusOr<std::unique_ptr<Device>> MakeDevice(std::string_view name) {
-  if (name == "cpu") return std::unique_ptr<Device>(std::make_unique<CpuDevice>());
-  return Unsupported("device '{}': this build has: cpu", name);
-}
+std::unique_ptr<Device> NewCpuDevice() { return std::make_unique<CpuDevice>(); }
 
 }  // namespace te

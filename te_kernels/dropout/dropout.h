@@ -34,6 +34,8 @@ struct DropoutBackwardArgs {
 Status ValidateDropoutForward(const DropoutForwardArgs& args);
 Status ValidateDropoutBackward(const DropoutBackwardArgs& args);
 Status DropoutForwardCpu(const Exec& exec, const DropoutForwardArgs& args);
+Status DropoutForwardCuda(const Exec& exec, const DropoutForwardArgs& args);
 Status DropoutBackwardCpu(const Exec& exec, const DropoutBackwardArgs& args);
+Status DropoutBackwardCuda(const Exec& exec, const DropoutBackwardArgs& args);
 
 }  // namespace te

@@ -6,9 +6,10 @@
 
 #include "gtest/gtest.h"
 #include "te_kernels/dropout/dropout_ref.h"
-#include "te_kernels/testing/cpu_exec.h"
 #include "te_kernels/testing/host_tensor.h"
 #include "te_kernels/testing/near.h"
+#include "te_kernels/testing/test_device.h"
+#include "te_kernels/testing/test_memory.h"
 
 namespace te {
 namespace {
@@ -46,7 +47,7 @@ struct Problem {
 };
 
 TEST(DropoutTest, ForwardAgreesWithTheReference) {
-  const test::CpuExec exec;
+  const test::TestExec exec;
   for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
     const int64_t shapes[][2] = {{1, 1}, {3, 7}, {5, 64}, {2, 257}, {37, 33}, {0, 4}};
     for (const auto& s : shapes) {
@@ -62,7 +63,7 @@ TEST(DropoutTest, ForwardAgreesWithTheReference) {
           args.p = p;
           args.random = kRandom;
           args.out = out;
-          ASSERT_TRUE(test::IsOk(DropoutForwardCpu(exec, args)));
+          ASSERT_TRUE(test::IsOk(TE_OP(DropoutForward)(exec, args)));
           const Doubles want = problem.Want(p, with_bias, with_residual, kRandom);
           const double tolerance = problem.Tolerance(want);
           EXPECT_TRUE(test::Near(out.ToDoubles(), want, tolerance));
@@ -78,23 +79,23 @@ TEST(DropoutTest, ForwardAgreesWithTheReference) {
 }
 
 TEST(DropoutTest, EveryPartOfTheRandomStateChoosesOtherElements) {
-  const test::CpuExec exec;
+  const test::TestExec exec;
   const Problem p(DType::kFloat32, 8, 33);
   const HostTensor out(DType::kFloat32, p.shape);
   DropoutForwardArgs args;
   args.x = p.x;
   args.p = 0.5f;
   args.out = out;
-  const uint64_t step = 9;
+  const test::Shared<uint64_t> step(9);
   RandomState states[5] = {kRandom, kRandom, kRandom, kRandom, kRandom};
   states[0].seed ^= uint64_t{1} << 40;
   states[1].stream += 1;
   states[2].offset += 1;
   states[3].offset += uint64_t{1} << 32;
-  states[4].step_offset = &step;
+  states[4].step_offset = step.get();
   for (const RandomState& state : states) {
     args.random = state;
-    ASSERT_TRUE(test::IsOk(DropoutForwardCpu(exec, args)));
+    ASSERT_TRUE(test::IsOk(TE_OP(DropoutForward)(exec, args)));
     const Doubles want = p.Want(0.5f, false, false, state.Resolved());
     EXPECT_TRUE(test::Near(out.ToDoubles(), want, p.Tolerance(want)));
     EXPECT_FALSE(
@@ -103,7 +104,7 @@ TEST(DropoutTest, EveryPartOfTheRandomStateChoosesOtherElements) {
 }
 
 TEST(DropoutTest, BackwardDropsWhatForwardDropped) {
-  const test::CpuExec exec;
+  const test::TestExec exec;
   for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
     const Problem p(dtype, 19, 41);
     const HostTensor dx(dtype, p.shape), out(dtype, p.shape);
@@ -112,7 +113,7 @@ TEST(DropoutTest, BackwardDropsWhatForwardDropped) {
     args.p = 0.3f;
     args.random = kRandom;
     args.dx = dx;
-    ASSERT_TRUE(test::IsOk(DropoutBackwardCpu(exec, args)));
+    ASSERT_TRUE(test::IsOk(TE_OP(DropoutBackward)(exec, args)));
     const Doubles want = p.Want(0.3f, false, false, kRandom);
     EXPECT_TRUE(test::Near(dx.ToDoubles(), want, p.Tolerance(want)));
     EXPECT_FALSE(test::Near(dx.ToDoubles(), p.Want(0.3f, false, true, kRandom), p.Tolerance(want)));
@@ -121,14 +122,14 @@ TEST(DropoutTest, BackwardDropsWhatForwardDropped) {
     forward.p = 0.3f;
     forward.random = kRandom;
     forward.out = out;
-    ASSERT_TRUE(test::IsOk(DropoutForwardCpu(exec, forward)));
+    ASSERT_TRUE(test::IsOk(TE_OP(DropoutForward)(exec, forward)));
     EXPECT_EQ(out.Bytes(), dx.Bytes());
   }
 }
 
 // The share of kept elements is binomial: six standard deviations.
 TEST(DropoutTest, KeepsTheShareItShould) {
-  const test::CpuExec exec;
+  const test::TestExec exec;
   const int64_t n = 200000;
   const HostTensor ones(DType::kFloat32, {1, n}, Doubles(n, 1.0)), out(DType::kFloat32, {1, n});
   for (const float p : {0.1f, 0.5f}) {
@@ -137,7 +138,7 @@ TEST(DropoutTest, KeepsTheShareItShould) {
     args.p = p;
     args.random = kRandom;
     args.out = out;
-    ASSERT_TRUE(test::IsOk(DropoutForwardCpu(exec, args)));
+    ASSERT_TRUE(test::IsOk(TE_OP(DropoutForward)(exec, args)));
     int64_t kept = 0;
     for (double v : out.ToDoubles()) kept += v != 0;
     EXPECT_NEAR(static_cast<double>(kept), n * (1.0 - p), 6 * std::sqrt(n * p * (1.0 - p)));
@@ -145,7 +146,7 @@ TEST(DropoutTest, KeepsTheShareItShould) {
 }
 
 TEST(DropoutTest, DroppedInfinitiesAndNansAreZero) {
-  const test::CpuExec exec;
+  const test::TestExec exec;
   Doubles values(64, std::nan(""));
   for (size_t i = 0; i < 64; i += 2) values[i] = std::numeric_limits<double>::infinity();
   const HostTensor x(DType::kBFloat16, {1, 64}, values), out(DType::kBFloat16, {1, 64});
@@ -154,10 +155,10 @@ TEST(DropoutTest, DroppedInfinitiesAndNansAreZero) {
   args.p = 1;
   args.random = kRandom;
   args.out = out;
-  ASSERT_TRUE(test::IsOk(DropoutForwardCpu(exec, args)));
+  ASSERT_TRUE(test::IsOk(TE_OP(DropoutForward)(exec, args)));
   EXPECT_EQ(out.ToDoubles(), Doubles(64, 0.0));
   args.p = 0;
-  ASSERT_TRUE(test::IsOk(DropoutForwardCpu(exec, args)));
+  ASSERT_TRUE(test::IsOk(TE_OP(DropoutForward)(exec, args)));
   EXPECT_TRUE(test::Near(out.ToDoubles(), values, 0));
 }
 
@@ -172,14 +173,14 @@ TEST(DropoutTest, ThreadsRepetitionAndAliasesDoNotChangeABit) {
     args.p = 0.2f;
     args.random = kRandom;
     args.out = out;
-    ASSERT_TRUE(test::IsOk(DropoutForwardCpu(test::CpuExec(1), args)));
+    ASSERT_TRUE(test::IsOk(TE_OP(DropoutForward)(test::TestExec(1), args)));
     for (int repeat = 0; repeat < 3; ++repeat) {
       const Problem q(dtype, 50, 515);
       const HostTensor fresh(dtype, p.shape);
       args.x = q.x;
       args.residual = q.residual;
       args.out = repeat == 0 ? fresh : repeat == 1 ? q.x : q.residual;
-      ASSERT_TRUE(test::IsOk(DropoutForwardCpu(test::CpuExec(2), args)));
+      ASSERT_TRUE(test::IsOk(TE_OP(DropoutForward)(test::TestExec(2), args)));
       EXPECT_EQ(test::BytesOf(args.out), out.Bytes());
     }
     const HostTensor dx(dtype, p.shape);
@@ -188,15 +189,15 @@ TEST(DropoutTest, ThreadsRepetitionAndAliasesDoNotChangeABit) {
     backward.p = 0.2f;
     backward.random = kRandom;
     backward.dx = dx;
-    ASSERT_TRUE(test::IsOk(DropoutBackwardCpu(test::CpuExec(1), backward)));
+    ASSERT_TRUE(test::IsOk(TE_OP(DropoutBackward)(test::TestExec(1), backward)));
     backward.dx = p.x;
-    ASSERT_TRUE(test::IsOk(DropoutBackwardCpu(test::CpuExec(2), backward)));
+    ASSERT_TRUE(test::IsOk(TE_OP(DropoutBackward)(test::TestExec(2), backward)));
     EXPECT_EQ(p.x.Bytes(), dx.Bytes());
   }
 }
 
 TEST(DropoutTest, RefusesWhatDoesNotFitByName) {
-  const test::CpuExec exec;
+  const test::TestExec exec;
   constexpr StatusCode kBad = StatusCode::kInvalidArgument;
   const Problem p(DType::kFloat32, 2, 4);
   const HostTensor out(DType::kFloat32, {2, 4}), wrong(DType::kFloat32, {2, 5}),
@@ -206,28 +207,28 @@ TEST(DropoutTest, RefusesWhatDoesNotFitByName) {
   good.out = out;
   DropoutForwardArgs args = good;
   args.p = 1.5f;
-  EXPECT_TRUE(test::FailsWith(DropoutForwardCpu(exec, args), kBad, "p is 1.5"));
+  EXPECT_TRUE(test::FailsWith(TE_OP(DropoutForward)(exec, args), kBad, "p is 1.5"));
   args.p = std::nanf("");
-  EXPECT_TRUE(test::FailsWith(DropoutForwardCpu(exec, args), kBad, "p is nan"));
+  EXPECT_TRUE(test::FailsWith(TE_OP(DropoutForward)(exec, args), kBad, "p is nan"));
   args = good;
   args.out = wrong;
-  EXPECT_TRUE(test::FailsWith(DropoutForwardCpu(exec, args), kBad, "out is"));
+  EXPECT_TRUE(test::FailsWith(TE_OP(DropoutForward)(exec, args), kBad, "out is"));
   args = good;
   args.x = strided;
-  EXPECT_TRUE(test::FailsWith(DropoutForwardCpu(exec, args), kBad, "expected a dense tensor"));
+  EXPECT_TRUE(test::FailsWith(TE_OP(DropoutForward)(exec, args), kBad, "expected a dense tensor"));
   args = good;
   args.residual = wrong;
-  EXPECT_TRUE(test::FailsWith(DropoutForwardCpu(exec, args), kBad, "residual is"));
+  EXPECT_TRUE(test::FailsWith(TE_OP(DropoutForward)(exec, args), kBad, "residual is"));
   args = good;
   args.bias = wrong;
-  EXPECT_TRUE(test::FailsWith(DropoutForwardCpu(exec, args), kBad, "bias is"));
+  EXPECT_TRUE(test::FailsWith(TE_OP(DropoutForward)(exec, args), kBad, "bias is"));
   DropoutBackwardArgs backward;
   backward.dout = p.x;
   backward.dx = wrong;
-  EXPECT_TRUE(test::FailsWith(DropoutBackwardCpu(exec, backward), kBad, "dx is"));
+  EXPECT_TRUE(test::FailsWith(TE_OP(DropoutBackward)(exec, backward), kBad, "dx is"));
   backward.dx = out;
   backward.p = -0.5f;
-  EXPECT_TRUE(test::FailsWith(DropoutBackwardCpu(exec, backward), kBad, "p is -0.5"));
+  EXPECT_TRUE(test::FailsWith(TE_OP(DropoutBackward)(exec, backward), kBad, "p is -0.5"));
 }
 
 }  // namespace

@@ -29,6 +29,8 @@ struct EmbeddingBackwardArgs {
 Status ValidateEmbeddingForward(const EmbeddingForwardArgs& args);
 Status ValidateEmbeddingBackward(const EmbeddingBackwardArgs& args);
 Status EmbeddingForwardCpu(const Exec& exec, const EmbeddingForwardArgs& args);
+Status EmbeddingForwardCuda(const Exec& exec, const EmbeddingForwardArgs& args);
 Status EmbeddingBackwardCpu(const Exec& exec, const EmbeddingBackwardArgs& args);
+Status EmbeddingBackwardCuda(const Exec& exec, const EmbeddingBackwardArgs& args);
 
 }  // namespace te

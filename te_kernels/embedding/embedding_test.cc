@@ -6,19 +6,19 @@
 
 #include "gtest/gtest.h"
 #include "te_kernels/embedding/embedding_ref.h"
-#include "te_kernels/testing/cpu_exec.h"
 #include "te_kernels/testing/host_tensor.h"
 #include "te_kernels/testing/near.h"
+#include "te_kernels/testing/test_device.h"
 
 namespace te {
 namespace {
 
-using test::CpuExec;
 using test::Disturbed;
 using test::FailsWith;
 using test::HostTensor;
 using test::IsOk;
 using test::Near;
+using test::TestExec;
 using test::UnitRoundoff;
 
 constexpr DType kDtypes[] = {DType::kFloat32, DType::kBFloat16};
@@ -50,9 +50,9 @@ TEST(EmbeddingForwardTest, CopiesTheRowsBitByBit) {
       const HostTensor id_tensor = IdTensor(ids);
       for (const int threads : {1, 2}) {
         const HostTensor out(dtype, {c.tokens, c.hidden});
-        CpuExec exec(threads);
+        TestExec exec(threads);
         ASSERT_TRUE(
-            IsOk(EmbeddingForwardCpu(exec, {.ids = id_tensor, .table = table, .out = out})));
+            IsOk(TE_OP(EmbeddingForward)(exec, {.ids = id_tensor, .table = table, .out = out})));
         EXPECT_EQ(out.ToDoubles(), EmbeddingForwardRef(ids, table.ToDoubles(), c.hidden));
         EXPECT_TRUE(out.GuardsIntact());
       }
@@ -69,8 +69,8 @@ TEST(EmbeddingBackwardTest, SumsTheRowsOfEachId) {
         const HostTensor dtable = HostTensor::Normal(dtype, {c.vocabulary, c.hidden}, 3);
         std::vector<double> before = dtable.ToDoubles();
         if (!accumulate) before.assign(before.size(), 0);
-        CpuExec exec;
-        ASSERT_TRUE(IsOk(EmbeddingBackwardCpu(
+        TestExec exec;
+        ASSERT_TRUE(IsOk(TE_OP(EmbeddingBackward)(
             exec,
             {.ids = IdTensor(ids), .dout = dout, .dtable = dtable, .accumulate = accumulate})));
         const std::vector<double> want =
@@ -106,8 +106,8 @@ TEST(EmbeddingBackwardTest, SumsInFloat32AndRoundsOnce) {
   values[0] = 256;
   const HostTensor dout(DType::kBFloat16, {257, 1}, values);
   const HostTensor dtable(DType::kBFloat16, {1, 1});
-  CpuExec exec;
-  ASSERT_TRUE(IsOk(EmbeddingBackwardCpu(
+  TestExec exec;
+  ASSERT_TRUE(IsOk(TE_OP(EmbeddingBackward)(
       exec, {.ids = IdTensor(std::vector<int32_t>(257, 0)), .dout = dout, .dtable = dtable})));
   EXPECT_EQ(dtable.ToDoubles()[0], 512);
 }
@@ -120,8 +120,9 @@ TEST(EmbeddingBackwardTest, RepeatsBitwiseForAnyNumberOfThreads) {
     std::vector<uint8_t> first;
     for (const int threads : {1, 1, 2, 3}) {
       const HostTensor dtable(dtype, {c.vocabulary, c.hidden});
-      CpuExec exec(threads);
-      ASSERT_TRUE(IsOk(EmbeddingBackwardCpu(exec, {.ids = ids, .dout = dout, .dtable = dtable})));
+      TestExec exec(threads);
+      ASSERT_TRUE(
+          IsOk(TE_OP(EmbeddingBackward)(exec, {.ids = ids, .dout = dout, .dtable = dtable})));
       if (first.empty()) first = dtable.Bytes();
       EXPECT_EQ(dtable.Bytes(), first) << threads;
     }
@@ -134,12 +135,13 @@ TEST(EmbeddingTest, AnIdOutsideTheTableIsNamedAndNothingIsWritten) {
     const HostTensor table = HostTensor::Normal(DType::kFloat32, {3, 2}, 1);
     const HostTensor out = HostTensor::Normal(DType::kFloat32, {4, 2}, 2);
     const auto table_before = table.Bytes(), out_before = out.Bytes();
-    CpuExec exec;
+    TestExec exec;
     const std::string part = "ids[2] is " + std::to_string(bad) + "; expected a value in [0, 3)";
-    EXPECT_TRUE(FailsWith(EmbeddingForwardCpu(exec, {.ids = ids, .table = table, .out = out}),
+    EXPECT_TRUE(FailsWith(TE_OP(EmbeddingForward)(exec, {.ids = ids, .table = table, .out = out}),
                           StatusCode::kInvalidArgument, part.c_str()));
-    EXPECT_TRUE(FailsWith(EmbeddingBackwardCpu(exec, {.ids = ids, .dout = out, .dtable = table}),
-                          StatusCode::kInvalidArgument, part.c_str()));
+    EXPECT_TRUE(
+        FailsWith(TE_OP(EmbeddingBackward)(exec, {.ids = ids, .dout = out, .dtable = table}),
+                  StatusCode::kInvalidArgument, part.c_str()));
     EXPECT_EQ(table.Bytes(), table_before);
     EXPECT_EQ(out.Bytes(), out_before);
   }
@@ -150,9 +152,9 @@ TEST(EmbeddingTest, RefusesWhatTheContractDoesNotTake) {
   const HostTensor table(DType::kFloat32, {3, 4}), out(DType::kFloat32, {2, 4});
   const HostTensor narrow(DType::kBFloat16, {2, 4}), longer(DType::kFloat32, {3, 4});
   const HostTensor half(DType::kFloat16, {3, 4}), strided(DType::kFloat32, {3, 4}, 1);
-  CpuExec exec;
+  TestExec exec;
   const auto forward = [&](const EmbeddingForwardArgs& args, const char* part) {
-    EXPECT_TRUE(FailsWith(EmbeddingForwardCpu(exec, args), StatusCode::kInvalidArgument, part));
+    EXPECT_TRUE(FailsWith(TE_OP(EmbeddingForward)(exec, args), StatusCode::kInvalidArgument, part));
   };
   forward({.ids = wide_ids, .table = table, .out = out}, "ids is int64");
   forward({.ids = ids, .table = half, .out = out}, "table is float16");
@@ -160,7 +162,8 @@ TEST(EmbeddingTest, RefusesWhatTheContractDoesNotTake) {
   forward({.ids = ids, .table = table, .out = narrow}, "out is bfloat16");
   forward({.ids = ids, .table = table, .out = longer}, "expected dense float32 [2, 4]");
   const auto backward = [&](const EmbeddingBackwardArgs& args, const char* part) {
-    EXPECT_TRUE(FailsWith(EmbeddingBackwardCpu(exec, args), StatusCode::kInvalidArgument, part));
+    EXPECT_TRUE(
+        FailsWith(TE_OP(EmbeddingBackward)(exec, args), StatusCode::kInvalidArgument, part));
   };
   backward({.ids = ids, .dout = narrow, .dtable = table}, "dout is bfloat16");
   backward({.ids = ids, .dout = out, .dtable = half}, "dtable is float16");

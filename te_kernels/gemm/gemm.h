@@ -8,8 +8,10 @@
 // stride. dtypes: a, b and d share one of {float32, bfloat16}, except that d may be float32 over
 // bfloat16 operands; accumulation is float32 (its order is the library's: the same call with the
 // same number of threads repeats bit for bit). c has d's dtype and shape and may be d itself (beta
-// == 1 accumulates in place); with beta == 0 it is not read. Empty M, N or K is fine: K == 0 gives
-// beta * c (+ bias). Source: the linear layer's chain rule; names as in Transformer Engine.
+// == 1 accumulates in place); with beta == 0 it is not read. The sum, beta * c included, is rounded
+// to d's dtype once; a bias may be added after a rounding of its own (cuBLASLt does so where
+// addresses are not aligned). Empty M, N or K is fine: K == 0 gives beta * c (+ bias). Source: the
+// linear layer's chain rule; names as in Transformer Engine.
 #pragma once
 
 #include "te_kernels/base/exec.h"
@@ -33,5 +35,6 @@ struct GemmArgs {
 Status ValidateGemm(const GemmArgs& args);
 
 Status GemmCpu(const Exec& exec, const GemmArgs& args);
+Status GemmCuda(const Exec& exec, const GemmArgs& args);
 
 }  // namespace te

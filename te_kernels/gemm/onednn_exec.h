@@ -30,4 +30,6 @@ class OnednnExec {
   Exec exec_;
 };
 
+using TestLibraryExec = OnednnExec;  // as test_device.h calls it
+
 }  // namespace te::test

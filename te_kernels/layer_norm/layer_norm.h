@@ -45,6 +45,8 @@ struct LayerNormBackwardArgs {
 Status ValidateLayerNormForward(const LayerNormForwardArgs& args);
 Status ValidateLayerNormBackward(const LayerNormBackwardArgs& args);
 Status LayerNormForwardCpu(const Exec& exec, const LayerNormForwardArgs& args);
+Status LayerNormForwardCuda(const Exec& exec, const LayerNormForwardArgs& args);
 Status LayerNormBackwardCpu(const Exec& exec, const LayerNormBackwardArgs& args);
+Status LayerNormBackwardCuda(const Exec& exec, const LayerNormBackwardArgs& args);
 
 }  // namespace te

@@ -1,14 +1,15 @@
 #include "te_kernels/layer_norm/layer_norm.h"
 
+#include <algorithm>
 #include <cmath>
 #include <complex>
 #include <vector>
 
 #include "gtest/gtest.h"
 #include "te_kernels/layer_norm/layer_norm_ref.h"
-#include "te_kernels/testing/cpu_exec.h"
 #include "te_kernels/testing/host_tensor.h"
 #include "te_kernels/testing/near.h"
+#include "te_kernels/testing/test_device.h"
 
 namespace te {
 namespace {
@@ -32,8 +33,11 @@ struct Case {
 
 std::vector<Case> Cases() {
   std::vector<Case> out;
-  const int64_t shapes[][2] = {{1, 1},   {3, 7},    {5, 16},   {2, 31},
-                               {37, 33}, {130, 64}, {1, 2048}, {0, 8}};
+  // Behind the empty one: one for each way of the CUDA kernels to hold a row, or not.
+  const int64_t shapes[][2] = {{1, 1},     {3, 7},    {5, 16},   {2, 31},   {37, 33},
+                               {130, 64},  {1, 2048}, {0, 8},    {7, 256},  {6, 512},
+                               {5, 1024},  {3, 4096}, {2, 5120}, {1, 8192}, {1, 20000},
+                               {1, 40000}, {9, 515},  {2, 4097}, {1, 9001}};
   for (const auto& shape : shapes) {
     for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
       out.push_back({shape[0], shape[1], dtype, dtype, false, 0});
@@ -207,11 +211,11 @@ TEST(LayerNormRefTest, BackwardIsTheDerivativeOfForward) {
 }
 
 TEST(LayerNormTest, ForwardAgreesWithTheReference) {
-  const test::CpuExec exec;
+  const test::TestExec exec;
   for (const Case& c : Cases()) {
     Problem p(c);
     const HostTensor y(c.dtype, {c.tokens, c.hidden}, c.pad);
-    ASSERT_TRUE(test::IsOk(LayerNormForwardCpu(exec, p.ForwardArgs(y))));
+    ASSERT_TRUE(test::IsOk(TE_OP(LayerNormForward)(exec, p.ForwardArgs(y))));
     const Doubles want = p.Want(p.xs, p.g, p.betas);
     const Doubles tolerance = p.ForwardTolerance(want);
     EXPECT_TRUE(test::Near(y.ToDoubles(), want, tolerance)) << c.tokens << " x " << c.hidden;
@@ -225,8 +229,10 @@ TEST(LayerNormTest, ForwardAgreesWithTheReference) {
     EXPECT_FALSE(test::Near(
         y.ToDoubles(), p.Want(p.xs, p.g, test::Disturbed(p.betas, c.hidden - 1, 0.1)), tolerance));
     if (c.hidden == 1) continue;  // y is beta
-    EXPECT_FALSE(test::Near(
-        y.ToDoubles(), p.Want(p.xs, test::Disturbed(p.g, c.hidden - 1, 0.2), p.betas), tolerance));
+    const int64_t largest =       // of the first row: its xhat is far from 0
+        std::max_element(p.xs.begin(), p.xs.begin() + c.hidden) - p.xs.begin();
+    EXPECT_FALSE(test::Near(y.ToDoubles(),
+                            p.Want(p.xs, test::Disturbed(p.g, largest, 0.2), p.betas), tolerance));
     EXPECT_FALSE(test::Near(y.ToDoubles(),
                             p.Want(test::Disturbed(p.xs, p.xs.size() - 1, 0.2), p.g, p.betas),
                             tolerance));
@@ -235,14 +241,14 @@ TEST(LayerNormTest, ForwardAgreesWithTheReference) {
 
 // A mean much larger than the deviation: the formula mean(x^2) - mean(x)^2 loses every digit here.
 TEST(LayerNormTest, LargeMeanDoesNotCancel) {
-  const test::CpuExec exec;
+  const test::TestExec exec;
   Problem p({3, 256, DType::kFloat32, DType::kFloat32, false, 0});
   Doubles shifted = p.xs;
   for (double& v : shifted) v = static_cast<float>(v + 4096);
   test::FromDoubles(shifted, p.x);
   p.xs = shifted;
   const HostTensor y(DType::kFloat32, {3, 256});
-  ASSERT_TRUE(test::IsOk(LayerNormForwardCpu(exec, p.ForwardArgs(y))));
+  ASSERT_TRUE(test::IsOk(TE_OP(LayerNormForward)(exec, p.ForwardArgs(y))));
   const Doubles want = p.Want(p.xs, p.g, p.betas);
   // The mean rounds to 2^-12 at this size; the sum of 256 in 32 partial sums adds a few of them.
   EXPECT_TRUE(test::Near(y.ToDoubles(), want, 16 * 0x1p-12));
@@ -250,7 +256,7 @@ TEST(LayerNormTest, LargeMeanDoesNotCancel) {
 }
 
 TEST(LayerNormTest, BackwardAgreesWithTheReference) {
-  const test::CpuExec exec;
+  const test::TestExec exec;
   for (const Case& c : Cases()) {
     for (const bool with_add : {false, true}) {
       Problem p(c);
@@ -259,7 +265,7 @@ TEST(LayerNormTest, BackwardAgreesWithTheReference) {
       LayerNormBackwardArgs args = p.BackwardArgs(dx, dgamma);
       args.dbeta = dbeta;
       if (with_add) args.add = p.add;
-      ASSERT_TRUE(test::IsOk(LayerNormBackwardCpu(exec, args)));
+      ASSERT_TRUE(test::IsOk(TE_OP(LayerNormBackward)(exec, args)));
       const auto want = p.WantGradients(p.dys, with_add);
       EXPECT_TRUE(test::Near(dx.ToDoubles(), want.dx, want.dx_tolerance));
       EXPECT_TRUE(test::Near(dgamma.ToDoubles(), want.dgamma, want.dgamma_tolerance));
@@ -274,26 +280,70 @@ TEST(LayerNormTest, BackwardAgreesWithTheReference) {
   }
 }
 
+TEST(LayerNormTest, ParametersMayDifferInDType) {
+  const test::TestExec exec;
+  Problem p({6, 40, DType::kBFloat16, DType::kBFloat16, false, 0});
+  const Shape shape = {6, 40};
+  const HostTensor want(p.c.dtype, shape), got(p.c.dtype, shape), gamma(DType::kFloat32, {40}, p.g),
+      beta(DType::kFloat32, {40}, p.betas);
+  ASSERT_TRUE(test::IsOk(TE_OP(LayerNormForward)(exec, p.ForwardArgs(want))));
+  LayerNormForwardArgs args = p.ForwardArgs(got);
+  args.gamma = gamma;
+  ASSERT_TRUE(test::IsOk(TE_OP(LayerNormForward)(exec, args)));
+  EXPECT_EQ(got.Bytes(), want.Bytes());
+  args.gamma = p.gamma;
+  args.beta = beta;
+  ASSERT_TRUE(test::IsOk(TE_OP(LayerNormForward)(exec, args)));
+  EXPECT_EQ(got.Bytes(), want.Bytes());
+}
+
+// More rows than a grid's second dimension, and than its blocks: each block sums many.
+TEST(LayerNormTest, ManyRows) {
+  const test::TestExec exec;
+  Problem p({70'003, 8, DType::kBFloat16, DType::kFloat32, false, 0});
+  const HostTensor y(p.c.dtype, {p.c.tokens, 8}), dx(p.c.dtype, {p.c.tokens, 8}),
+      dgamma(DType::kFloat32, {8}), dbeta(DType::kFloat32, {8});
+  ASSERT_TRUE(test::IsOk(TE_OP(LayerNormForward)(exec, p.ForwardArgs(y))));
+  const Doubles want_y = p.Want(p.xs, p.g, p.betas), tolerance = p.ForwardTolerance(want_y);
+  EXPECT_TRUE(test::Near(y.ToDoubles(), want_y, tolerance));
+  EXPECT_FALSE(test::Near(y.ToDoubles(), test::Disturbed(want_y, 70'002 * 8, 0.5), tolerance));
+  LayerNormBackwardArgs args = p.BackwardArgs(dx, dgamma);
+  args.dbeta = dbeta;
+  ASSERT_TRUE(test::IsOk(TE_OP(LayerNormBackward)(exec, args)));
+  auto want = p.WantGradients(p.dys, false);
+  EXPECT_TRUE(test::Near(dx.ToDoubles(), want.dx, want.dx_tolerance));
+  EXPECT_FALSE(test::Near(dx.ToDoubles(), test::Disturbed(want.dx, 9, 2), want.dx_tolerance));
+  // Sums in pieces err far less than the bound for one after the other: by the pieces' lengths.
+  for (double& v : want.dgamma_tolerance) v *= 2048 / 70'003.0;
+  for (double& v : want.dbeta_tolerance) v *= 2048 / 70'003.0;
+  EXPECT_TRUE(test::Near(dgamma.ToDoubles(), want.dgamma, want.dgamma_tolerance));
+  EXPECT_TRUE(test::Near(dbeta.ToDoubles(), want.dbeta, want.dbeta_tolerance));
+  EXPECT_FALSE(
+      test::Near(dgamma.ToDoubles(), test::Disturbed(want.dgamma, 3, 40), want.dgamma_tolerance));
+  EXPECT_FALSE(
+      test::Near(dbeta.ToDoubles(), test::Disturbed(want.dbeta, 3, 40), want.dbeta_tolerance));
+}
+
 TEST(LayerNormTest, EitherParameterGradientAloneIsTheSame) {
-  const test::CpuExec exec;
+  const test::TestExec exec;
   Problem p({40, 19, DType::kFloat32, DType::kFloat32, false, 0});
   const HostTensor dx(DType::kFloat32, {40, 19}), dgamma(DType::kFloat32, {19}),
       dbeta(DType::kFloat32, {19}), alone(DType::kFloat32, {19});
   LayerNormBackwardArgs args = p.BackwardArgs(dx, dgamma);
   args.dbeta = dbeta;
-  ASSERT_TRUE(test::IsOk(LayerNormBackwardCpu(exec, args)));
+  ASSERT_TRUE(test::IsOk(TE_OP(LayerNormBackward)(exec, args)));
   args.dbeta = TensorView();
   args.dgamma = alone;
-  ASSERT_TRUE(test::IsOk(LayerNormBackwardCpu(exec, args)));
+  ASSERT_TRUE(test::IsOk(TE_OP(LayerNormBackward)(exec, args)));
   EXPECT_EQ(alone.Bytes(), dgamma.Bytes());
   args.dgamma = TensorView();
   args.dbeta = alone;
-  ASSERT_TRUE(test::IsOk(LayerNormBackwardCpu(exec, args)));
+  ASSERT_TRUE(test::IsOk(TE_OP(LayerNormBackward)(exec, args)));
   EXPECT_EQ(alone.Bytes(), dbeta.Bytes());
 }
 
 TEST(LayerNormTest, ParameterGradientsAccumulate) {
-  const test::CpuExec exec;
+  const test::TestExec exec;
   for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
     Problem p({20, 33, dtype, dtype, false, 0});
     const HostTensor dx(dtype, {20, 33});
@@ -302,7 +352,7 @@ TEST(LayerNormTest, ParameterGradientsAccumulate) {
     args.accumulate_parameter_gradients = true;
     const HostTensor dbeta(dtype, {33}, Doubles(33, 50.0));
     args.dbeta = dbeta;
-    ASSERT_TRUE(test::IsOk(LayerNormBackwardCpu(exec, args)));
+    ASSERT_TRUE(test::IsOk(TE_OP(LayerNormBackward)(exec, args)));
     auto want = p.WantGradients(p.dys, false);
     for (double& v : want.dgamma) v += 100;
     for (double& v : want.dbeta) v += 50;
@@ -318,13 +368,13 @@ TEST(LayerNormTest, ThreadsRepetitionAndAliasesDoNotChangeABit) {
   for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
     Problem p({200, 515, dtype, dtype, false, 0});
     const Shape shape = {200, 515};
-    const test::CpuExec one(1), two(2);
+    const test::TestExec one(1), two(2);
     const HostTensor y(dtype, shape), dx(dtype, shape), dgamma(dtype, {515});
-    ASSERT_TRUE(test::IsOk(LayerNormForwardCpu(one, p.ForwardArgs(y))));
+    ASSERT_TRUE(test::IsOk(TE_OP(LayerNormForward)(one, p.ForwardArgs(y))));
     const auto rstd = p.rstd.Bytes();
     LayerNormBackwardArgs backward = p.BackwardArgs(dx, dgamma);
     backward.add = p.add;
-    ASSERT_TRUE(test::IsOk(LayerNormBackwardCpu(one, backward)));
+    ASSERT_TRUE(test::IsOk(TE_OP(LayerNormBackward)(one, backward)));
     for (int repeat = 0; repeat < 2; ++repeat) {
       Problem q({200, 515, dtype, dtype, false, 0});
       LayerNormForwardArgs args = q.ForwardArgs(q.x);  // in place
@@ -332,8 +382,8 @@ TEST(LayerNormTest, ThreadsRepetitionAndAliasesDoNotChangeABit) {
       LayerNormBackwardArgs backward2 = p.BackwardArgs(repeat == 0 ? q.add : q.dy, dgamma2);
       backward2.add = q.add;
       backward2.dy = q.dy;
-      ASSERT_TRUE(test::IsOk(LayerNormForwardCpu(two, args)));
-      ASSERT_TRUE(test::IsOk(LayerNormBackwardCpu(two, backward2)));
+      ASSERT_TRUE(test::IsOk(TE_OP(LayerNormForward)(two, args)));
+      ASSERT_TRUE(test::IsOk(TE_OP(LayerNormBackward)(two, backward2)));
       EXPECT_EQ(q.x.Bytes(), y.Bytes());
       EXPECT_EQ(q.rstd.Bytes(), rstd);
       EXPECT_EQ((repeat == 0 ? q.add : q.dy).Bytes(), dx.Bytes());
@@ -343,34 +393,34 @@ TEST(LayerNormTest, ThreadsRepetitionAndAliasesDoNotChangeABit) {
 }
 
 TEST(LayerNormTest, FrozenParametersAndMomentsAreOptional) {
-  const test::CpuExec exec;
+  const test::TestExec exec;
   Problem p({4, 9, DType::kFloat32, DType::kFloat32, false, 0});
   const HostTensor y(DType::kFloat32, {4, 9}), dx(DType::kFloat32, {4, 9}),
       dx2(DType::kFloat32, {4, 9}), dgamma(DType::kFloat32, {9});
   LayerNormForwardArgs args = p.ForwardArgs(y);
   args.mean = TensorView();
   args.rstd = TensorView();
-  EXPECT_TRUE(test::IsOk(LayerNormForwardCpu(exec, args)));
+  EXPECT_TRUE(test::IsOk(TE_OP(LayerNormForward)(exec, args)));
   LayerNormBackwardArgs backward = p.BackwardArgs(dx, dgamma);
-  EXPECT_TRUE(test::IsOk(LayerNormBackwardCpu(exec, backward)));
+  EXPECT_TRUE(test::IsOk(TE_OP(LayerNormBackward)(exec, backward)));
   backward.dgamma = TensorView();
   backward.dx = Sink(dx2);
-  EXPECT_TRUE(test::IsOk(LayerNormBackwardCpu(exec, backward)));
+  EXPECT_TRUE(test::IsOk(TE_OP(LayerNormBackward)(exec, backward)));
   EXPECT_EQ(dx.Bytes(), dx2.Bytes());
 }
 
 TEST(LayerNormTest, NanInARowStaysInThatRow) {
-  const test::CpuExec exec;
+  const test::TestExec exec;
   Problem p({2, 20, DType::kBFloat16, DType::kBFloat16, false, 0});
   p.x.view().as<bfloat16>()[3] = bfloat16(std::nanf(""));
   const HostTensor y(DType::kBFloat16, {2, 20});
-  ASSERT_TRUE(test::IsOk(LayerNormForwardCpu(exec, p.ForwardArgs(y))));
+  ASSERT_TRUE(test::IsOk(TE_OP(LayerNormForward)(exec, p.ForwardArgs(y))));
   const Doubles got = y.ToDoubles();
   for (int64_t i = 0; i < 40; ++i) EXPECT_EQ(std::isnan(got[i]), i < 20) << i;
 }
 
 TEST(LayerNormTest, RefusesWhatDoesNotFitByName) {
-  const test::CpuExec exec;
+  const test::TestExec exec;
   Problem p({2, 4, DType::kFloat32, DType::kFloat32, false, 0});
   const HostTensor y(DType::kFloat32, {2, 4}), wrong(DType::kFloat32, {2, 5}),
       dgamma(DType::kFloat32, {4}), half(DType::kFloat16, {2, 4});
@@ -378,36 +428,36 @@ TEST(LayerNormTest, RefusesWhatDoesNotFitByName) {
   const LayerNormForwardArgs good = p.ForwardArgs(y);
   LayerNormForwardArgs args = good;
   args.y = Sink(wrong);
-  EXPECT_TRUE(test::FailsWith(LayerNormForwardCpu(exec, args), kBad, "y is float32 [2, 5]"));
+  EXPECT_TRUE(test::FailsWith(TE_OP(LayerNormForward)(exec, args), kBad, "y is float32 [2, 5]"));
   args = good;
   args.x = half;
-  EXPECT_TRUE(test::FailsWith(LayerNormForwardCpu(exec, args), kBad, "x is float16 [2, 4]"));
+  EXPECT_TRUE(test::FailsWith(TE_OP(LayerNormForward)(exec, args), kBad, "x is float16 [2, 4]"));
   args = good;
   args.gamma = wrong;
-  EXPECT_TRUE(test::FailsWith(LayerNormForwardCpu(exec, args), kBad, "gamma is"));
+  EXPECT_TRUE(test::FailsWith(TE_OP(LayerNormForward)(exec, args), kBad, "gamma is"));
   args = good;
   args.rstd = wrong;
-  EXPECT_TRUE(test::FailsWith(LayerNormForwardCpu(exec, args), kBad, "rstd is"));
+  EXPECT_TRUE(test::FailsWith(TE_OP(LayerNormForward)(exec, args), kBad, "rstd is"));
   args = good;
   args.epsilon = -1;
-  EXPECT_TRUE(test::FailsWith(LayerNormForwardCpu(exec, args), kBad, "epsilon is -1"));
+  EXPECT_TRUE(test::FailsWith(TE_OP(LayerNormForward)(exec, args), kBad, "epsilon is -1"));
   args = good;
   args.y.quant.format = QuantFormat::kFloat8E4M3;
-  EXPECT_TRUE(test::FailsWith(LayerNormForwardCpu(exec, args), StatusCode::kUnsupported,
+  EXPECT_TRUE(test::FailsWith(TE_OP(LayerNormForward)(exec, args), StatusCode::kUnsupported,
                               "y is a quantized"));
   const LayerNormBackwardArgs good_backward = p.BackwardArgs(y, dgamma);
   LayerNormBackwardArgs backward = good_backward;
   backward.dy = wrong;
-  EXPECT_TRUE(test::FailsWith(LayerNormBackwardCpu(exec, backward), kBad, "dy is"));
+  EXPECT_TRUE(test::FailsWith(TE_OP(LayerNormBackward)(exec, backward), kBad, "dy is"));
   backward = good_backward;
   backward.rstd = ConstTensorView();
-  EXPECT_TRUE(test::FailsWith(LayerNormBackwardCpu(exec, backward), kBad, "rstd is nothing"));
+  EXPECT_TRUE(test::FailsWith(TE_OP(LayerNormBackward)(exec, backward), kBad, "rstd is nothing"));
   backward = good_backward;
   backward.add = wrong;
-  EXPECT_TRUE(test::FailsWith(LayerNormBackwardCpu(exec, backward), kBad, "add is"));
+  EXPECT_TRUE(test::FailsWith(TE_OP(LayerNormBackward)(exec, backward), kBad, "add is"));
   backward = good_backward;
   backward.dgamma = wrong;
-  EXPECT_TRUE(test::FailsWith(LayerNormBackwardCpu(exec, backward), kBad, "dgamma is"));
+  EXPECT_TRUE(test::FailsWith(TE_OP(LayerNormBackward)(exec, backward), kBad, "dgamma is"));
 }
 
 }  // namespace

@@ -16,5 +16,6 @@ struct MultiplyArgs {
 
 Status ValidateMultiply(const MultiplyArgs& args);
 Status MultiplyCpu(const Exec& exec, const MultiplyArgs& args);
+Status MultiplyCuda(const Exec& exec, const MultiplyArgs& args);
 
 }  // namespace te

@@ -23,5 +23,6 @@ struct RandomFillArgs {
 
 Status ValidateRandomFill(const RandomFillArgs& args);
 Status RandomFillCpu(const Exec& exec, const RandomFillArgs& args);
+Status RandomFillCuda(const Exec& exec, const RandomFillArgs& args);
 
 }  // namespace te

@@ -7,19 +7,19 @@
 
 #include "gtest/gtest.h"
 #include "te_kernels/random_fill/random_fill_ref.h"
-#include "te_kernels/testing/cpu_exec.h"
 #include "te_kernels/testing/host_tensor.h"
 #include "te_kernels/testing/near.h"
+#include "te_kernels/testing/test_device.h"
 
 namespace te {
 namespace {
 
-using test::CpuExec;
 using test::Disturbed;
 using test::FailsWith;
 using test::HostTensor;
 using test::IsOk;
 using test::Near;
+using test::TestExec;
 using test::UnitRoundoff;
 
 constexpr DType kDtypes[] = {DType::kFloat32, DType::kBFloat16};
@@ -29,8 +29,9 @@ TEST(RandomFillTest, NormalEqualsBoxAndMullerElementByElement) {
   for (const DType dtype : kDtypes) {
     for (const int64_t n : {0, 1, 2, 7, 1023, 1025, 5000}) {
       const HostTensor out(dtype, {n});
-      CpuExec exec;
-      ASSERT_TRUE(IsOk(RandomFillCpu(exec, {.a = 0.5f, .b = 0.02f, .random = kState, .out = out})));
+      TestExec exec;
+      ASSERT_TRUE(
+          IsOk(TE_OP(RandomFill)(exec, {.a = 0.5f, .b = 0.02f, .random = kState, .out = out})));
       std::vector<double> want(n), tolerance(n);
       for (int64_t i = 0; i < n; ++i) {
         want[i] = RandomNormalRef(kState, i, 0.5f, 0.02f);
@@ -53,12 +54,12 @@ TEST(RandomFillTest, UniformEqualsTheReferenceAndStaysBelowHigh) {
           std::pair(-1.0f, 0.0f), std::pair(2.0f, 2.0f)}) {
       constexpr int64_t n = 20'000;
       const HostTensor out(dtype, {n});
-      CpuExec exec;
-      ASSERT_TRUE(IsOk(RandomFillCpu(exec, {.distribution = RandomDistribution::kUniform,
-                                            .a = low,
-                                            .b = high,
-                                            .random = kState,
-                                            .out = out})));
+      TestExec exec;
+      ASSERT_TRUE(IsOk(TE_OP(RandomFill)(exec, {.distribution = RandomDistribution::kUniform,
+                                                .a = low,
+                                                .b = high,
+                                                .random = kState,
+                                                .out = out})));
       std::vector<double> want(n), tolerance(n);
       for (int64_t i = 0; i < n; ++i) {
         want[i] = RandomUniformRef(kState, i, low, high);
@@ -80,8 +81,8 @@ TEST(RandomFillTest, UniformEqualsTheReferenceAndStaysBelowHigh) {
 TEST(RandomFillTest, NormalHasMeanVarianceSkewAndTailsOfANormal) {
   constexpr int64_t n = 200'000;
   const HostTensor out(DType::kFloat32, {n});
-  CpuExec exec(2);
-  ASSERT_TRUE(IsOk(RandomFillCpu(exec, {.random = kState, .out = out})));
+  TestExec exec(2);
+  ASSERT_TRUE(IsOk(TE_OP(RandomFill)(exec, {.random = kState, .out = out})));
   double sum = 0, square = 0, cube = 0, product = 0;
   int64_t beyond = 0;
   const std::vector<double> x = out.ToDoubles();
@@ -102,14 +103,14 @@ TEST(RandomFillTest, NormalHasMeanVarianceSkewAndTailsOfANormal) {
 
 TEST(RandomFillTest, AnElementDependsOnItsIndexAndItsNameAlone) {
   const HostTensor longer(DType::kFloat32, {5003}), shorter(DType::kFloat32, {17});
-  CpuExec one(1), two(2);
-  ASSERT_TRUE(IsOk(RandomFillCpu(two, {.random = kState, .out = longer})));
-  ASSERT_TRUE(IsOk(RandomFillCpu(one, {.random = kState, .out = shorter})));
+  TestExec one(1), two(2);
+  ASSERT_TRUE(IsOk(TE_OP(RandomFill)(two, {.random = kState, .out = longer})));
+  ASSERT_TRUE(IsOk(TE_OP(RandomFill)(one, {.random = kState, .out = shorter})));
   EXPECT_EQ(test::ToDoubles(longer.view().Slice(0, 0, 17)), shorter.ToDoubles());
   RandomState next = kState;
   next.stream += 1;
   const HostTensor other(DType::kFloat32, {17});
-  ASSERT_TRUE(IsOk(RandomFillCpu(one, {.random = next, .out = other})));
+  ASSERT_TRUE(IsOk(TE_OP(RandomFill)(one, {.random = next, .out = other})));
   EXPECT_NE(other.ToDoubles(), shorter.ToDoubles());
 }
 
@@ -120,9 +121,9 @@ TEST(RandomFillTest, RepeatsBitwiseForAnyNumberOfThreads) {
       std::vector<uint8_t> first;
       for (const int threads : {1, 1, 2, 3}) {
         const HostTensor out(dtype, {50'003});
-        CpuExec exec(threads);
+        TestExec exec(threads);
         ASSERT_TRUE(IsOk(
-            RandomFillCpu(exec, {.distribution = distribution, .random = kState, .out = out})));
+            TE_OP(RandomFill)(exec, {.distribution = distribution, .random = kState, .out = out})));
         if (first.empty()) first = out.Bytes();
         EXPECT_EQ(out.Bytes(), first);
       }
@@ -133,9 +134,9 @@ TEST(RandomFillTest, RepeatsBitwiseForAnyNumberOfThreads) {
 TEST(RandomFillTest, RefusesWhatTheContractDoesNotTake) {
   const HostTensor out(DType::kFloat32, {4, 4}), half(DType::kFloat16, {4}),
       strided(DType::kFloat32, {4, 4}, 1);
-  CpuExec exec;
+  TestExec exec;
   const auto check = [&](const RandomFillArgs& args, const char* part) {
-    EXPECT_TRUE(FailsWith(RandomFillCpu(exec, args), StatusCode::kInvalidArgument, part));
+    EXPECT_TRUE(FailsWith(TE_OP(RandomFill)(exec, args), StatusCode::kInvalidArgument, part));
   };
   constexpr RandomDistribution kUniform = RandomDistribution::kUniform;
   check({.out = half}, "out is float16");

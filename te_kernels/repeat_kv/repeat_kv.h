@@ -23,6 +23,8 @@ struct RepeatKvBackwardArgs {
 Status ValidateRepeatKvForward(const RepeatKvForwardArgs& args);
 Status ValidateRepeatKvBackward(const RepeatKvBackwardArgs& args);
 Status RepeatKvForwardCpu(const Exec& exec, const RepeatKvForwardArgs& args);
+Status RepeatKvForwardCuda(const Exec& exec, const RepeatKvForwardArgs& args);
 Status RepeatKvBackwardCpu(const Exec& exec, const RepeatKvBackwardArgs& args);
+Status RepeatKvBackwardCuda(const Exec& exec, const RepeatKvBackwardArgs& args);
 
 }  // namespace te

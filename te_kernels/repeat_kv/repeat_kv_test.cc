@@ -4,9 +4,9 @@
 
 #include "gtest/gtest.h"
 #include "te_kernels/repeat_kv/repeat_kv_ref.h"
-#include "te_kernels/testing/cpu_exec.h"
 #include "te_kernels/testing/host_tensor.h"
 #include "te_kernels/testing/near.h"
+#include "te_kernels/testing/test_device.h"
 
 namespace te {
 namespace {
@@ -19,13 +19,13 @@ constexpr int64_t kShapes[][5] = {  // B, g, n, S, d
     {2, 1, 8, 2, 33}, {1, 2, 4, 0, 8}, {3, 4, 8, 17, 64}};
 
 TEST(RepeatKvTest, ForwardCopiesTheReferencesElements) {
-  const test::CpuExec exec;
+  const test::TestExec exec;
   for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
     for (const auto& s : kShapes) {
       for (const int64_t pad : {0, 3}) {
         const HostTensor x = HostTensor::Normal(dtype, {s[0], s[1], s[3], s[4]}, 1, 1, pad);
         const HostTensor y(dtype, {s[0], s[2], s[3], s[4]}, pad);
-        ASSERT_TRUE(test::IsOk(RepeatKvForwardCpu(exec, {x, y})));
+        ASSERT_TRUE(test::IsOk(TE_OP(RepeatKvForward)(exec, {x, y})));
         const Doubles want = ref::RepeatKv(x.ToDoubles(), s[0], s[1], s[2], s[3] * s[4]);
         EXPECT_TRUE(test::Near(y.ToDoubles(), want, 0));
         EXPECT_TRUE(y.GuardsIntact());
@@ -37,13 +37,13 @@ TEST(RepeatKvTest, ForwardCopiesTheReferencesElements) {
 }
 
 TEST(RepeatKvTest, BackwardSumsTheHeadsOfAGroup) {
-  const test::CpuExec exec;
+  const test::TestExec exec;
   for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
     for (const auto& s : kShapes) {
       for (const int64_t pad : {0, 3}) {
         const HostTensor dy = HostTensor::Normal(dtype, {s[0], s[2], s[3], s[4]}, 1, 1, pad);
         const HostTensor dx(dtype, {s[0], s[1], s[3], s[4]}, pad);
-        ASSERT_TRUE(test::IsOk(RepeatKvBackwardCpu(exec, {dy, dx})));
+        ASSERT_TRUE(test::IsOk(TE_OP(RepeatKvBackward)(exec, {dy, dx})));
         const Doubles dys = dy.ToDoubles();
         const Doubles want = ref::RepeatKvBackward(dys, s[0], s[1], s[2], s[3] * s[4]);
         // A float32 sum of n / g terms, then one rounding.
@@ -63,14 +63,14 @@ TEST(RepeatKvTest, BackwardSumsTheHeadsOfAGroup) {
 
 // <repeat(x), z> = <x, backward(z)>: exact in small integers.
 TEST(RepeatKvTest, BackwardIsTheTransposeOfForward) {
-  const test::CpuExec exec;
+  const test::TestExec exec;
   Doubles xs, zs;
   for (int i = 0; i < 2 * 2 * 3 * 5; ++i) xs.push_back(i % 7 - 3);
   for (int i = 0; i < 2 * 6 * 3 * 5; ++i) zs.push_back(i % 11 - 5);
   const HostTensor x(DType::kFloat32, {2, 2, 3, 5}, xs), z(DType::kFloat32, {2, 6, 3, 5}, zs);
   const HostTensor y(DType::kFloat32, {2, 6, 3, 5}), dx(DType::kFloat32, {2, 2, 3, 5});
-  ASSERT_TRUE(test::IsOk(RepeatKvForwardCpu(exec, {x, y})));
-  ASSERT_TRUE(test::IsOk(RepeatKvBackwardCpu(exec, {z, dx})));
+  ASSERT_TRUE(test::IsOk(TE_OP(RepeatKvForward)(exec, {x, y})));
+  ASSERT_TRUE(test::IsOk(TE_OP(RepeatKvBackward)(exec, {z, dx})));
   double left = 0, right = 0;
   const Doubles ys = y.ToDoubles(), ds = dx.ToDoubles();
   for (size_t i = 0; i < zs.size(); ++i) left += ys[i] * zs[i];
@@ -85,10 +85,11 @@ TEST(RepeatKvTest, WorksOnTransposedMemoryAndAnyThreads) {
     const HostTensor y(dtype, {2, 12, 33, 64}), y2(dtype, {2, 12, 33, 64}),
         dx(dtype, {2, 3, 33, 64}), dx2(dtype, {2, 33, 3, 64});
     const TensorView bgsd = x.view().Transpose(1, 2);
-    ASSERT_TRUE(test::IsOk(RepeatKvForwardCpu(test::CpuExec(1), {bgsd, y})));
-    ASSERT_TRUE(test::IsOk(RepeatKvBackwardCpu(test::CpuExec(1), {y, dx})));
-    ASSERT_TRUE(test::IsOk(RepeatKvForwardCpu(test::CpuExec(2), {bgsd, y2})));
-    ASSERT_TRUE(test::IsOk(RepeatKvBackwardCpu(test::CpuExec(2), {y, dx2.view().Transpose(1, 2)})));
+    ASSERT_TRUE(test::IsOk(TE_OP(RepeatKvForward)(test::TestExec(1), {bgsd, y})));
+    ASSERT_TRUE(test::IsOk(TE_OP(RepeatKvBackward)(test::TestExec(1), {y, dx})));
+    ASSERT_TRUE(test::IsOk(TE_OP(RepeatKvForward)(test::TestExec(2), {bgsd, y2})));
+    ASSERT_TRUE(
+        test::IsOk(TE_OP(RepeatKvBackward)(test::TestExec(2), {y, dx2.view().Transpose(1, 2)})));
     EXPECT_TRUE(
         test::Near(y.ToDoubles(), ref::RepeatKv(test::ToDoubles(bgsd), 2, 3, 12, 33 * 64), 0));
     EXPECT_EQ(y2.Bytes(), y.Bytes());
@@ -97,16 +98,16 @@ TEST(RepeatKvTest, WorksOnTransposedMemoryAndAnyThreads) {
 }
 
 TEST(RepeatKvTest, RefusesWhatDoesNotFitByName) {
-  const test::CpuExec exec;
+  const test::TestExec exec;
   constexpr StatusCode kBad = StatusCode::kInvalidArgument;
   const HostTensor x(DType::kFloat32, {1, 2, 3, 4}), odd(DType::kFloat32, {1, 5, 3, 4}),
       other(DType::kFloat32, {1, 4, 3, 5}), half(DType::kBFloat16, {1, 4, 3, 4});
-  EXPECT_TRUE(test::FailsWith(RepeatKvForwardCpu(exec, {x, odd}), kBad,
+  EXPECT_TRUE(test::FailsWith(TE_OP(RepeatKvForward)(exec, {x, odd}), kBad,
                               "y has 5 heads; expected a multiple of x's 2"));
   EXPECT_TRUE(
-      test::FailsWith(RepeatKvForwardCpu(exec, {x, other}), kBad, "y is float32 [1, 4, 3, 5]"));
-  EXPECT_TRUE(test::FailsWith(RepeatKvForwardCpu(exec, {x, half}), kBad, "y is bfloat16"));
-  EXPECT_TRUE(test::FailsWith(RepeatKvBackwardCpu(exec, {odd, x}), kBad, "dy has 5 heads"));
+      test::FailsWith(TE_OP(RepeatKvForward)(exec, {x, other}), kBad, "y is float32 [1, 4, 3, 5]"));
+  EXPECT_TRUE(test::FailsWith(TE_OP(RepeatKvForward)(exec, {x, half}), kBad, "y is bfloat16"));
+  EXPECT_TRUE(test::FailsWith(TE_OP(RepeatKvBackward)(exec, {odd, x}), kBad, "dy has 5 heads"));
 }
 
 }  // namespace

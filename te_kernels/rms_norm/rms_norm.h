@@ -42,6 +42,8 @@ struct RmsNormBackwardArgs {
 Status ValidateRmsNormForward(const RmsNormForwardArgs& args);
 Status ValidateRmsNormBackward(const RmsNormBackwardArgs& args);
 Status RmsNormForwardCpu(const Exec& exec, const RmsNormForwardArgs& args);
+Status RmsNormForwardCuda(const Exec& exec, const RmsNormForwardArgs& args);
 Status RmsNormBackwardCpu(const Exec& exec, const RmsNormBackwardArgs& args);
+Status RmsNormBackwardCuda(const Exec& exec, const RmsNormBackwardArgs& args);
 
 }  // namespace te

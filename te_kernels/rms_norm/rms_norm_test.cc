@@ -6,9 +6,9 @@
 
 #include "gtest/gtest.h"
 #include "te_kernels/rms_norm/rms_norm_ref.h"
-#include "te_kernels/testing/cpu_exec.h"
 #include "te_kernels/testing/host_tensor.h"
 #include "te_kernels/testing/near.h"
+#include "te_kernels/testing/test_device.h"
 
 namespace te {
 namespace {
@@ -32,8 +32,11 @@ struct Case {
 
 std::vector<Case> Cases() {
   std::vector<Case> out;
-  const int64_t shapes[][2] = {{1, 1},   {3, 7},    {5, 16},   {2, 31},
-                               {37, 33}, {130, 64}, {1, 2048}, {0, 8}};
+  // Behind the empty one: one for each way of the CUDA kernels to hold a row, or not.
+  const int64_t shapes[][2] = {{1, 1},     {3, 7},    {5, 16},   {2, 31},   {37, 33},
+                               {130, 64},  {1, 2048}, {0, 8},    {7, 256},  {6, 512},
+                               {5, 1024},  {3, 4096}, {2, 5120}, {1, 8192}, {1, 20000},
+                               {1, 40000}, {9, 515},  {2, 4097}, {1, 9001}};
   for (const auto& shape : shapes) {
     for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
       out.push_back({shape[0], shape[1], dtype, dtype, false, 0});
@@ -166,11 +169,11 @@ TEST(RmsNormRefTest, BackwardIsTheDerivativeOfForward) {
 }
 
 TEST(RmsNormTest, ForwardAgreesWithTheReference) {
-  const test::CpuExec exec;
+  const test::TestExec exec;
   for (const Case& c : Cases()) {
     Problem p(c);
     const HostTensor y(c.dtype, {c.tokens, c.hidden}, c.pad);
-    ASSERT_TRUE(test::IsOk(RmsNormForwardCpu(exec, p.ForwardArgs(y))));
+    ASSERT_TRUE(test::IsOk(TE_OP(RmsNormForward)(exec, p.ForwardArgs(y))));
     const Doubles want = p.Want(p.xs, p.g);
     Doubles tolerance;
     for (double v : want) {
@@ -190,14 +193,14 @@ TEST(RmsNormTest, ForwardAgreesWithTheReference) {
 }
 
 TEST(RmsNormTest, BackwardAgreesWithTheReference) {
-  const test::CpuExec exec;
+  const test::TestExec exec;
   for (const Case& c : Cases()) {
     for (const bool with_add : {false, true}) {
       Problem p(c);
       const HostTensor dx(c.dtype, {c.tokens, c.hidden}, c.pad), dgamma(c.parameter, {c.hidden});
       RmsNormBackwardArgs args = p.BackwardArgs(dx, dgamma);
       if (with_add) args.add = p.add;
-      ASSERT_TRUE(test::IsOk(RmsNormBackwardCpu(exec, args)));
+      ASSERT_TRUE(test::IsOk(TE_OP(RmsNormBackward)(exec, args)));
       const auto want = p.WantGradients(p.dys, with_add);
       EXPECT_TRUE(test::Near(dx.ToDoubles(), want.dx, want.dx_tolerance));
       EXPECT_TRUE(test::Near(dgamma.ToDoubles(), want.dgamma, want.dgamma_tolerance));
@@ -210,15 +213,68 @@ TEST(RmsNormTest, BackwardAgreesWithTheReference) {
   }
 }
 
+// More rows than a grid's second dimension, and than its blocks: each block sums many.
+TEST(RmsNormTest, ManyRows) {
+  const test::TestExec exec;
+  Problem p({70'003, 8, DType::kBFloat16, DType::kFloat32, false, 0});
+  const HostTensor y(p.c.dtype, {p.c.tokens, 8}), dx(p.c.dtype, {p.c.tokens, 8}),
+      dgamma(DType::kFloat32, {8});
+  ASSERT_TRUE(test::IsOk(TE_OP(RmsNormForward)(exec, p.ForwardArgs(y))));
+  const Doubles want_y = p.Want(p.xs, p.g);
+  Doubles tolerance;
+  for (double v : want_y) {
+    tolerance.push_back(std::abs(v) * (test::UnitRoundoff(p.c.dtype) + p.RstdError() + 3 * kFloat));
+  }
+  EXPECT_TRUE(test::Near(y.ToDoubles(), want_y, tolerance));
+  EXPECT_FALSE(test::Near(y.ToDoubles(), test::Disturbed(want_y, 70'002 * 8, 0.5), tolerance));
+  ASSERT_TRUE(test::IsOk(TE_OP(RmsNormBackward)(exec, p.BackwardArgs(dx, dgamma))));
+  const auto want = p.WantGradients(p.dys, false);
+  EXPECT_TRUE(test::Near(dx.ToDoubles(), want.dx, want.dx_tolerance));
+  EXPECT_FALSE(test::Near(dx.ToDoubles(), test::Disturbed(want.dx, 9, 1), want.dx_tolerance));
+  // Sums in pieces err far less than the bound for one after the other: by the pieces' lengths.
+  Doubles pieces = want.dgamma_tolerance;
+  for (double& v : pieces) v *= 2048 / 70'003.0;
+  EXPECT_TRUE(test::Near(dgamma.ToDoubles(), want.dgamma, pieces));
+  EXPECT_FALSE(test::Near(dgamma.ToDoubles(), test::Disturbed(want.dgamma, 3, 20), pieces));
+}
+
+// Rows whose strides allow vectors and whose addresses do not.
+TEST(RmsNormTest, MisalignedAddressesAreTheSame) {
+  const test::TestExec exec;
+  Problem p({5, 64, DType::kBFloat16, DType::kBFloat16, false, 0});
+  const HostTensor y(DType::kBFloat16, {5, 64}), x(DType::kBFloat16, {5, 72}),
+      dx(DType::kBFloat16, {5, 64}), dgamma(DType::kBFloat16, {64});
+  const TensorView shifted = x.view().Slice(1, 3, 67);
+  test::FromDoubles(p.xs, shifted);
+  const auto want = p.Want(p.xs, p.g);
+  RmsNormForwardArgs args = p.ForwardArgs(y);
+  args.x = shifted;
+  ASSERT_TRUE(test::IsOk(TE_OP(RmsNormForward)(exec, args)));
+  Doubles tolerance;
+  for (double v : want) {
+    tolerance.push_back(std::abs(v) * (test::UnitRoundoff(p.c.dtype) + p.RstdError() + 3 * kFloat));
+  }
+  EXPECT_TRUE(test::Near(y.ToDoubles(), want, tolerance));
+  EXPECT_FALSE(test::Near(y.ToDoubles(), test::Disturbed(want, 77, 0.5), tolerance));
+  RmsNormBackwardArgs backward = p.BackwardArgs(dx, dgamma);
+  backward.x = shifted;
+  ASSERT_TRUE(test::IsOk(TE_OP(RmsNormBackward)(exec, backward)));
+  const auto gradients = p.WantGradients(p.dys, false);
+  EXPECT_TRUE(test::Near(dx.ToDoubles(), gradients.dx, gradients.dx_tolerance));
+  EXPECT_TRUE(test::Near(dgamma.ToDoubles(), gradients.dgamma, gradients.dgamma_tolerance));
+  EXPECT_FALSE(
+      test::Near(dx.ToDoubles(), test::Disturbed(gradients.dx, 77, 1), gradients.dx_tolerance));
+}
+
 TEST(RmsNormTest, GammaGradientAccumulates) {
-  const test::CpuExec exec;
+  const test::TestExec exec;
   for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
     Problem p({20, 33, dtype, dtype, false, 0});
     const HostTensor dx(dtype, {20, 33});
     const HostTensor dgamma(dtype, {33}, Doubles(33, 100.0));
     RmsNormBackwardArgs args = p.BackwardArgs(dx, dgamma);
     args.accumulate_dgamma = true;
-    ASSERT_TRUE(test::IsOk(RmsNormBackwardCpu(exec, args)));
+    ASSERT_TRUE(test::IsOk(TE_OP(RmsNormBackward)(exec, args)));
     auto want = p.WantGradients(p.dys, false);
     for (double& v : want.dgamma) v += 100;
     const double tolerance = 200 * test::UnitRoundoff(dtype) + 1e-4;
@@ -231,13 +287,13 @@ TEST(RmsNormTest, ThreadsRepetitionAndAliasesDoNotChangeABit) {
   for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
     Problem p({200, 515, dtype, dtype, false, 0});
     const Shape shape = {200, 515};
-    const test::CpuExec one(1), two(2);
+    const test::TestExec one(1), two(2);
     const HostTensor y(dtype, shape), dx(dtype, shape), dgamma(dtype, {515});
-    ASSERT_TRUE(test::IsOk(RmsNormForwardCpu(one, p.ForwardArgs(y))));
+    ASSERT_TRUE(test::IsOk(TE_OP(RmsNormForward)(one, p.ForwardArgs(y))));
     const auto rstd = p.rstd.Bytes();
     RmsNormBackwardArgs backward = p.BackwardArgs(dx, dgamma);
     backward.add = p.add;
-    ASSERT_TRUE(test::IsOk(RmsNormBackwardCpu(one, backward)));
+    ASSERT_TRUE(test::IsOk(TE_OP(RmsNormBackward)(one, backward)));
     for (int repeat = 0; repeat < 2; ++repeat) {
       Problem q({200, 515, dtype, dtype, false, 0});
       RmsNormForwardArgs args = q.ForwardArgs(q.x);  // in place
@@ -245,8 +301,8 @@ TEST(RmsNormTest, ThreadsRepetitionAndAliasesDoNotChangeABit) {
       RmsNormBackwardArgs backward2 = p.BackwardArgs(repeat == 0 ? q.add : q.dy, dgamma2);
       backward2.add = q.add;
       backward2.dy = q.dy;
-      ASSERT_TRUE(test::IsOk(RmsNormForwardCpu(two, args)));
-      ASSERT_TRUE(test::IsOk(RmsNormBackwardCpu(two, backward2)));
+      ASSERT_TRUE(test::IsOk(TE_OP(RmsNormForward)(two, args)));
+      ASSERT_TRUE(test::IsOk(TE_OP(RmsNormBackward)(two, backward2)));
       EXPECT_EQ(q.x.Bytes(), y.Bytes());
       EXPECT_EQ(q.rstd.Bytes(), rstd);
       EXPECT_EQ((repeat == 0 ? q.add : q.dy).Bytes(), dx.Bytes());
@@ -256,33 +312,33 @@ TEST(RmsNormTest, ThreadsRepetitionAndAliasesDoNotChangeABit) {
 }
 
 TEST(RmsNormTest, FrozenGammaAndNoRstdAreOptional) {
-  const test::CpuExec exec;
+  const test::TestExec exec;
   Problem p({4, 9, DType::kFloat32, DType::kFloat32, false, 0});
   const HostTensor y(DType::kFloat32, {4, 9}), dx(DType::kFloat32, {4, 9}),
       dx2(DType::kFloat32, {4, 9}), dgamma(DType::kFloat32, {9});
   RmsNormForwardArgs args = p.ForwardArgs(y);
   args.rstd = TensorView();
-  EXPECT_TRUE(test::IsOk(RmsNormForwardCpu(exec, args)));
+  EXPECT_TRUE(test::IsOk(TE_OP(RmsNormForward)(exec, args)));
   RmsNormBackwardArgs backward = p.BackwardArgs(dx, dgamma);
-  EXPECT_TRUE(test::IsOk(RmsNormBackwardCpu(exec, backward)));
+  EXPECT_TRUE(test::IsOk(TE_OP(RmsNormBackward)(exec, backward)));
   backward.dgamma = TensorView();
   backward.dx = Sink(dx2);
-  EXPECT_TRUE(test::IsOk(RmsNormBackwardCpu(exec, backward)));
+  EXPECT_TRUE(test::IsOk(TE_OP(RmsNormBackward)(exec, backward)));
   EXPECT_EQ(dx.Bytes(), dx2.Bytes());
 }
 
 TEST(RmsNormTest, NanInARowStaysInThatRow) {
-  const test::CpuExec exec;
+  const test::TestExec exec;
   Problem p({2, 20, DType::kBFloat16, DType::kBFloat16, false, 0});
   p.x.view().as<bfloat16>()[3] = bfloat16(std::nanf(""));
   const HostTensor y(DType::kBFloat16, {2, 20});
-  ASSERT_TRUE(test::IsOk(RmsNormForwardCpu(exec, p.ForwardArgs(y))));
+  ASSERT_TRUE(test::IsOk(TE_OP(RmsNormForward)(exec, p.ForwardArgs(y))));
   const Doubles got = y.ToDoubles();
   for (int64_t i = 0; i < 40; ++i) EXPECT_EQ(std::isnan(got[i]), i < 20) << i;
 }
 
 TEST(RmsNormTest, RefusesWhatDoesNotFitByName) {
-  const test::CpuExec exec;
+  const test::TestExec exec;
   Problem p({2, 4, DType::kFloat32, DType::kFloat32, false, 0});
   const HostTensor y(DType::kFloat32, {2, 4}), wrong(DType::kFloat32, {2, 5}),
       dgamma(DType::kFloat32, {4}), half(DType::kFloat16, {2, 4});
@@ -290,36 +346,36 @@ TEST(RmsNormTest, RefusesWhatDoesNotFitByName) {
   const RmsNormForwardArgs good = p.ForwardArgs(y);
   RmsNormForwardArgs args = good;
   args.y = Sink(wrong);
-  EXPECT_TRUE(test::FailsWith(RmsNormForwardCpu(exec, args), kBad, "y is float32 [2, 5]"));
+  EXPECT_TRUE(test::FailsWith(TE_OP(RmsNormForward)(exec, args), kBad, "y is float32 [2, 5]"));
   args = good;
   args.x = half;
-  EXPECT_TRUE(test::FailsWith(RmsNormForwardCpu(exec, args), kBad, "x is float16 [2, 4]"));
+  EXPECT_TRUE(test::FailsWith(TE_OP(RmsNormForward)(exec, args), kBad, "x is float16 [2, 4]"));
   args = good;
   args.gamma = wrong;
-  EXPECT_TRUE(test::FailsWith(RmsNormForwardCpu(exec, args), kBad, "gamma is"));
+  EXPECT_TRUE(test::FailsWith(TE_OP(RmsNormForward)(exec, args), kBad, "gamma is"));
   args = good;
   args.rstd = wrong;
-  EXPECT_TRUE(test::FailsWith(RmsNormForwardCpu(exec, args), kBad, "rstd is"));
+  EXPECT_TRUE(test::FailsWith(TE_OP(RmsNormForward)(exec, args), kBad, "rstd is"));
   args = good;
   args.epsilon = -1;
-  EXPECT_TRUE(test::FailsWith(RmsNormForwardCpu(exec, args), kBad, "epsilon is -1"));
+  EXPECT_TRUE(test::FailsWith(TE_OP(RmsNormForward)(exec, args), kBad, "epsilon is -1"));
   args = good;
   args.y.quant.format = QuantFormat::kFloat8E4M3;
-  EXPECT_TRUE(
-      test::FailsWith(RmsNormForwardCpu(exec, args), StatusCode::kUnsupported, "y is a quantized"));
+  EXPECT_TRUE(test::FailsWith(TE_OP(RmsNormForward)(exec, args), StatusCode::kUnsupported,
+                              "y is a quantized"));
   const RmsNormBackwardArgs good_backward = p.BackwardArgs(y, dgamma);
   RmsNormBackwardArgs backward = good_backward;
   backward.dy = wrong;
-  EXPECT_TRUE(test::FailsWith(RmsNormBackwardCpu(exec, backward), kBad, "dy is"));
+  EXPECT_TRUE(test::FailsWith(TE_OP(RmsNormBackward)(exec, backward), kBad, "dy is"));
   backward = good_backward;
   backward.rstd = ConstTensorView();
-  EXPECT_TRUE(test::FailsWith(RmsNormBackwardCpu(exec, backward), kBad, "rstd is nothing"));
+  EXPECT_TRUE(test::FailsWith(TE_OP(RmsNormBackward)(exec, backward), kBad, "rstd is nothing"));
   backward = good_backward;
   backward.add = wrong;
-  EXPECT_TRUE(test::FailsWith(RmsNormBackwardCpu(exec, backward), kBad, "add is"));
+  EXPECT_TRUE(test::FailsWith(TE_OP(RmsNormBackward)(exec, backward), kBad, "add is"));
   backward = good_backward;
   backward.dgamma = wrong;
-  EXPECT_TRUE(test::FailsWith(RmsNormBackwardCpu(exec, backward), kBad, "dgamma is"));
+  EXPECT_TRUE(test::FailsWith(TE_OP(RmsNormBackward)(exec, backward), kBad, "dgamma is"));
 }
 
 }  // namespace

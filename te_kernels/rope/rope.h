@@ -33,5 +33,6 @@ struct RopeArgs {
 // before).
 Status ValidateRope(const RopeArgs& args);
 Status RopeCpu(const Exec& exec, const RopeArgs& args);
+Status RopeCuda(const Exec& exec, const RopeArgs& args);
 
 }  // namespace te

@@ -5,9 +5,9 @@
 
 #include "gtest/gtest.h"
 #include "te_kernels/rope/rope_ref.h"
-#include "te_kernels/testing/cpu_exec.h"
 #include "te_kernels/testing/host_tensor.h"
 #include "te_kernels/testing/near.h"
+#include "te_kernels/testing/test_device.h"
 
 namespace te {
 namespace {
@@ -99,7 +99,7 @@ struct Problem {
 };
 
 TEST(RopeTest, AgreesWithTheReferenceBothWays) {
-  const test::CpuExec exec;
+  const test::TestExec exec;
   for (const Case& c : Cases()) {
     const Problem p(c);
     const Doubles xs = p.x.ToDoubles();
@@ -108,7 +108,7 @@ TEST(RopeTest, AgreesWithTheReferenceBothWays) {
       RopeArgs args = p.Args(y);
       args.inverse = inverse;
       args.start_position = 4;
-      ASSERT_TRUE(test::IsOk(RopeCpu(exec, args)));
+      ASSERT_TRUE(test::IsOk(TE_OP(Rope)(exec, args)));
       const auto positions = p.Consecutive(4);
       EXPECT_TRUE(test::Near(y.ToDoubles(), p.Want(xs, positions, inverse), p.Tolerance()));
       EXPECT_TRUE(y.GuardsIntact());
@@ -126,18 +126,18 @@ TEST(RopeTest, AgreesWithTheReferenceBothWays) {
 
 // The gradient of a linear map is its transpose: <R x, z> = <x, R' z>, for scaled tables too.
 TEST(RopeTest, InverseIsTheGradient) {
-  const test::CpuExec exec;
+  const test::TestExec exec;
   for (const bool interleaved : {false, true}) {
     const Problem p({2, 3, 2, 40, 17, DType::kFloat32, interleaved, 0});
     const Shape shape = {2, 3, 2, 40};
     const HostTensor z = HostTensor::Normal(DType::kFloat32, shape, 9),
                      forward(DType::kFloat32, shape), backward(DType::kFloat32, shape);
     RopeArgs args = p.Args(forward);
-    ASSERT_TRUE(test::IsOk(RopeCpu(exec, args)));
+    ASSERT_TRUE(test::IsOk(TE_OP(Rope)(exec, args)));
     args.x = z;
     args.inverse = true;
     args.y = Sink(backward);
-    ASSERT_TRUE(test::IsOk(RopeCpu(exec, args)));
+    ASSERT_TRUE(test::IsOk(TE_OP(Rope)(exec, args)));
     const Doubles xs = p.x.ToDoubles(), zs = z.ToDoubles(), f = forward.ToDoubles(),
                   b = backward.ToDoubles();
     double left = 0, right = 0, size = 0;
@@ -153,14 +153,14 @@ TEST(RopeTest, InverseIsTheGradient) {
 }
 
 TEST(RopeTest, PositionsChooseTheRowsOfTheTables) {
-  const test::CpuExec exec;
+  const test::TestExec exec;
   const Problem p({2, 3, 2, 8, 4, DType::kFloat32, false, 0});
   const std::vector<int64_t> positions = {0, 5, 11, 2, 2, 1};
   const HostTensor index(DType::kInt32, {2, 3}, Doubles(positions.begin(), positions.end()), 1);
   const HostTensor y(DType::kFloat32, {2, 3, 2, 8});
   RopeArgs args = p.Args(y);
   args.positions = index;
-  ASSERT_TRUE(test::IsOk(RopeCpu(exec, args)));
+  ASSERT_TRUE(test::IsOk(TE_OP(Rope)(exec, args)));
   EXPECT_TRUE(test::Near(y.ToDoubles(), p.Want(p.x.ToDoubles(), positions, false), p.Tolerance()));
   auto other = positions;
   other[1] = 6;
@@ -169,19 +169,19 @@ TEST(RopeTest, PositionsChooseTheRowsOfTheTables) {
 
 // sbhd memory seen as bshd, and a slice of packed Q, K, V.
 TEST(RopeTest, WorksInPlaceOnAnyStrides) {
-  const test::CpuExec exec;
+  const test::TestExec exec;
   for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
     for (const bool interleaved : {false, true}) {
       const Problem p({2, 3, 2, 80, 40, dtype, interleaved, 0});
       const HostTensor want(dtype, {2, 3, 2, 80});
-      ASSERT_TRUE(test::IsOk(RopeCpu(exec, p.Args(want))));
+      ASSERT_TRUE(test::IsOk(TE_OP(Rope)(exec, p.Args(want))));
       // [S, B, (q: 2, k: 2, v: 2 heads), d]
       const HostTensor packed(dtype, {3, 2, 6, 80}, Doubles(3 * 2 * 6 * 80, 7.0));
       const TensorView k = packed.view().Slice(2, 2, 4).Transpose(0, 1);
       test::FromDoubles(p.x.ToDoubles(), k);
       RopeArgs args = p.Args(k);
       args.x = k;
-      ASSERT_TRUE(test::IsOk(RopeCpu(exec, args)));
+      ASSERT_TRUE(test::IsOk(TE_OP(Rope)(exec, args)));
       EXPECT_EQ(test::BytesOf(k), want.Bytes());
       for (const int64_t head : {0, 4}) {
         EXPECT_TRUE(test::Near(test::ToDoubles(packed.view().Slice(2, head, head + 2)),
@@ -196,39 +196,39 @@ TEST(RopeTest, ThreadsAndRepetitionDoNotChangeABit) {
     const Problem p({9, 11, 8, 64, 32, dtype, false, 0});
     const Shape shape = {9, 11, 8, 64};
     const HostTensor y(dtype, shape);
-    ASSERT_TRUE(test::IsOk(RopeCpu(test::CpuExec(1), p.Args(y))));
+    ASSERT_TRUE(test::IsOk(TE_OP(Rope)(test::TestExec(1), p.Args(y))));
     for (int repeat = 0; repeat < 2; ++repeat) {
       const HostTensor again(dtype, shape);
-      ASSERT_TRUE(test::IsOk(RopeCpu(test::CpuExec(2), p.Args(again))));
+      ASSERT_TRUE(test::IsOk(TE_OP(Rope)(test::TestExec(2), p.Args(again))));
       EXPECT_EQ(again.Bytes(), y.Bytes());
     }
   }
 }
 
 TEST(RopeTest, RefusesPositionsOutsideTheTableAndTouchesNothing) {
-  const test::CpuExec exec;
+  const test::TestExec exec;
   constexpr StatusCode kBad = StatusCode::kInvalidArgument;
   const Problem p({1, 3, 1, 8, 4, DType::kFloat32, false, 0});
   const HostTensor y(DType::kFloat32, {1, 3, 1, 8});
   const auto before = y.Bytes();
   RopeArgs args = p.Args(y);
   args.start_position = kRows - 2;
-  EXPECT_TRUE(test::FailsWith(RopeCpu(exec, args), kBad, "start_position 10;"));
+  EXPECT_TRUE(test::FailsWith(TE_OP(Rope)(exec, args), kBad, "start_position 10;"));
   args.start_position = -1;
-  EXPECT_TRUE(test::FailsWith(RopeCpu(exec, args), kBad, "start_position -1;"));
+  EXPECT_TRUE(test::FailsWith(TE_OP(Rope)(exec, args), kBad, "start_position -1;"));
   args.start_position = INT64_MAX;
-  EXPECT_TRUE(test::FailsWith(RopeCpu(exec, args), kBad, "3 positions"));
+  EXPECT_TRUE(test::FailsWith(TE_OP(Rope)(exec, args), kBad, "3 positions"));
   const HostTensor high(DType::kInt32, {1, 3}, {0, 12, 1}), low(DType::kInt32, {1, 3}, {0, 1, -1});
   args = p.Args(y);
   args.positions = high;
-  EXPECT_TRUE(test::FailsWith(RopeCpu(exec, args), kBad, "positions[0, 1] is 12"));
+  EXPECT_TRUE(test::FailsWith(TE_OP(Rope)(exec, args), kBad, "positions[0, 1] is 12"));
   args.positions = low;
-  EXPECT_TRUE(test::FailsWith(RopeCpu(exec, args), kBad, "positions[0, 2] is -1"));
+  EXPECT_TRUE(test::FailsWith(TE_OP(Rope)(exec, args), kBad, "positions[0, 2] is -1"));
   EXPECT_EQ(y.Bytes(), before);
 }
 
 TEST(RopeTest, RefusesWhatDoesNotFitByName) {
-  const test::CpuExec exec;
+  const test::TestExec exec;
   constexpr StatusCode kBad = StatusCode::kInvalidArgument;
   const Problem p({1, 3, 1, 8, 4, DType::kFloat32, false, 0});
   const HostTensor y(DType::kFloat32, {1, 3, 1, 8}), wide(DType::kFloat32, {kRows, 5}),
@@ -236,21 +236,22 @@ TEST(RopeTest, RefusesWhatDoesNotFitByName) {
   RopeArgs args = p.Args(y);
   args.cos = wide;
   args.sin = wide;
-  EXPECT_TRUE(test::FailsWith(RopeCpu(exec, args), kBad, "rotates 10 elements"));
+  EXPECT_TRUE(test::FailsWith(TE_OP(Rope)(exec, args), kBad, "rotates 10 elements"));
   args = p.Args(y);
   args.sin = wide;
-  EXPECT_TRUE(test::FailsWith(RopeCpu(exec, args), kBad, "sin is"));
+  EXPECT_TRUE(test::FailsWith(TE_OP(Rope)(exec, args), kBad, "sin is"));
   args = p.Args(y);
   args.cos = half;
-  EXPECT_TRUE(test::FailsWith(RopeCpu(exec, args), kBad, "cos is bfloat16"));
+  EXPECT_TRUE(test::FailsWith(TE_OP(Rope)(exec, args), kBad, "cos is bfloat16"));
   args = p.Args(y);
   args.positions = index;
-  EXPECT_TRUE(test::FailsWith(RopeCpu(exec, args), kBad, "positions is int32 [3, 1]"));
+  EXPECT_TRUE(test::FailsWith(TE_OP(Rope)(exec, args), kBad, "positions is int32 [3, 1]"));
   args = p.Args(wide);
-  EXPECT_TRUE(test::FailsWith(RopeCpu(exec, args), kBad, "y is"));
+  EXPECT_TRUE(test::FailsWith(TE_OP(Rope)(exec, args), kBad, "y is"));
   args = p.Args(y);
   args.y.quant.format = QuantFormat::kFloat8E4M3;
-  EXPECT_TRUE(test::FailsWith(RopeCpu(exec, args), StatusCode::kUnsupported, "y is a quantized"));
+  EXPECT_TRUE(
+      test::FailsWith(TE_OP(Rope)(exec, args), StatusCode::kUnsupported, "y is a quantized"));
 }
 
 }  // namespace

@@ -30,6 +30,8 @@ struct SoftmaxBackwardArgs {
 Status ValidateSoftmaxForward(const SoftmaxForwardArgs& args);
 Status ValidateSoftmaxBackward(const SoftmaxBackwardArgs& args);
 Status SoftmaxForwardCpu(const Exec& exec, const SoftmaxForwardArgs& args);
+Status SoftmaxForwardCuda(const Exec& exec, const SoftmaxForwardArgs& args);
 Status SoftmaxBackwardCpu(const Exec& exec, const SoftmaxBackwardArgs& args);
+Status SoftmaxBackwardCuda(const Exec& exec, const SoftmaxBackwardArgs& args);
 
 }  // namespace te

@@ -6,9 +6,9 @@
 
 #include "gtest/gtest.h"
 #include "te_kernels/attention/attention_ref.h"
-#include "te_kernels/testing/cpu_exec.h"
 #include "te_kernels/testing/host_tensor.h"
 #include "te_kernels/testing/near.h"
+#include "te_kernels/testing/test_device.h"
 
 namespace te {
 namespace {
@@ -97,11 +97,11 @@ TEST(Softmax, ForwardAndBackwardAgreeForEveryMask) {
     HostTensor y(c.dtype, c.shape), dx(c.dtype, c.shape);
     std::vector<uint8_t> first_y, first_dx;
     for (int threads : {1, 2, 2}) {
-      test::CpuExec exec(threads);
+      test::TestExec exec(threads);
       ASSERT_TRUE(
-          test::IsOk(SoftmaxForwardCpu(exec, {.x = x, .mask = mask, .scale = kScale, .y = y})));
+          test::IsOk(TE_OP(SoftmaxForward)(exec, {.x = x, .mask = mask, .scale = kScale, .y = y})));
       ASSERT_TRUE(
-          test::IsOk(SoftmaxBackwardCpu(exec, {.y = y, .dy = dy, .scale = kScale, .dx = dx})));
+          test::IsOk(TE_OP(SoftmaxBackward)(exec, {.y = y, .dy = dy, .scale = kScale, .dx = dx})));
       if (threads == 1) first_y = y.Bytes(), first_dx = dx.Bytes();
       EXPECT_EQ(y.Bytes(), first_y);
       EXPECT_EQ(dx.Bytes(), first_dx);
@@ -132,11 +132,11 @@ TEST(Softmax, ForwardAndBackwardAgreeForEveryMask) {
 }
 
 TEST(Softmax, BadArgumentsAreNamed) {
-  test::CpuExec exec;
+  test::TestExec exec;
   const HostTensor x(DType::kFloat32, {1, 1, 2, 3}), small(DType::kFloat32, {1, 1, 2, 2});
-  EXPECT_TRUE(test::FailsWith(SoftmaxForwardCpu(exec, {.x = x, .y = small}),
+  EXPECT_TRUE(test::FailsWith(TE_OP(SoftmaxForward)(exec, {.x = x, .y = small}),
                               StatusCode::kInvalidArgument, "softmax_forward: y is"));
-  EXPECT_TRUE(test::FailsWith(SoftmaxForwardCpu(exec, {.x = x, .scale = -1, .y = x}),
+  EXPECT_TRUE(test::FailsWith(TE_OP(SoftmaxForward)(exec, {.x = x, .scale = -1, .y = x}),
                               StatusCode::kInvalidArgument, "scale is -1"));
 }
 

@@ -17,14 +17,22 @@
 
 namespace te {
 
+enum class StepUpdatePart : int32_t {
+  kAll = 0,
+  kScale = 1,    // all but rng_offset: before the backward pass, when updates happen inside it
+  kAdvance = 2,  // rng_offset alone (unless skip != 0): after it
+};
+
 struct StepUpdateArgs {
   StepScalars* scalars = nullptr;  // device memory
-  float max_grad_norm = 0;         // 0: no clipping; else grad_square_sum must be there
-  uint64_t rng_advance = 0;        // more than any offset that the step has used
+  StepUpdatePart part = StepUpdatePart::kAll;
+  float max_grad_norm = 0;   // 0: no clipping; else grad_square_sum must be there
+  uint64_t rng_advance = 0;  // more than any offset that the step has used
 };
 
 Status ValidateStepUpdate(const StepUpdateArgs& args);
 Status StepUpdateCpu(const Exec& exec, const StepUpdateArgs& args);
+Status StepUpdateCuda(const Exec& exec, const StepUpdateArgs& args);
 
 // 2-norm of the mean gradient before clipping, for a host copy of scalars whose grad_square_sum is
 // there; 0 without tokens.

@@ -5,6 +5,10 @@ namespace te {
 Status StepUpdateCpu(const Exec&, const StepUpdateArgs& args) {
   TE_RETURN_IF_ERROR(ValidateStepUpdate(args));
   StepScalars& scalars = *args.scalars;
+  if (args.part == StepUpdatePart::kAdvance) {
+    if (scalars.skip == 0) scalars.rng_offset += args.rng_advance;
+    return OkStatus();
+  }
   scalars.skip = scalars.token_count == 0 ? 1 : 0;
   if (scalars.skip != 0) return OkStatus();
   const double n = static_cast<double>(scalars.token_count) * scalars.loss_scale;
@@ -15,7 +19,7 @@ Status StepUpdateCpu(const Exec&, const StepUpdateArgs& args) {
   }
   scalars.grad_scale = static_cast<float>(clip / n);
   scalars.step += 1;
-  scalars.rng_offset += args.rng_advance;
+  if (args.part == StepUpdatePart::kAll) scalars.rng_offset += args.rng_advance;
   return OkStatus();
 }
 

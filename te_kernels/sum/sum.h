@@ -17,5 +17,6 @@ struct SumArgs {
 
 Status ValidateSum(const SumArgs& args);
 Status SumCpu(const Exec& exec, const SumArgs& args);
+Status SumCuda(const Exec& exec, const SumArgs& args);
 
 }  // namespace te

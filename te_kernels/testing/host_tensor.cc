@@ -7,6 +7,8 @@
 #include <cstring>
 #include <random>
 
+#include "te_kernels/testing/test_memory.h"
+
 namespace te::test {
 namespace {
 
@@ -147,10 +149,12 @@ HostTensor::HostTensor(DType dtype, const Shape& shape, int64_t pad) {
   }
   const size_t bytes = static_cast<size_t>(extent) * SizeOf(dtype);
   // Room to align the first element as an arena would.
-  storage_.assign(bytes + 3 * kGuardBytes, kGuard);
-  const size_t address = reinterpret_cast<size_t>(storage_.data());
+  storage_bytes_ = bytes + 3 * kGuardBytes;
+  storage_ = AllocateTestBytes(storage_bytes_);
+  std::memset(storage_.get(), kGuard, storage_bytes_);
+  const size_t address = reinterpret_cast<size_t>(storage_.get());
   const size_t start = kGuardBytes + (kGuardBytes - address % kGuardBytes) % kGuardBytes;
-  view_ = TensorView(storage_.data() + start, dtype, shape, strides);
+  view_ = TensorView(storage_.get() + start, dtype, shape, strides);
   ForEachOffset(shape, strides, [&](int64_t i) { Write(view_.data(), dtype, i, 0); });
 }
 
@@ -196,14 +200,14 @@ std::vector<uint8_t> BytesOf(const ConstTensorView& view) {
 std::vector<uint8_t> HostTensor::Bytes() const { return BytesOf(view_); }
 
 bool HostTensor::GuardsIntact() const {
-  std::vector<bool> used(storage_.size(), false);
-  const int64_t start = static_cast<const uint8_t*>(view_.data()) - storage_.data();
+  std::vector<bool> used(storage_bytes_, false);
+  const int64_t start = static_cast<const uint8_t*>(view_.data()) - storage_.get();
   const auto size = static_cast<int64_t>(SizeOf(view_.dtype()));
   ForEachOffset(view_.shape(), view_.strides(), [&](int64_t i) {
     for (int64_t byte = 0; byte < size; ++byte) used[start + i * size + byte] = true;
   });
-  for (size_t i = 0; i < storage_.size(); ++i) {
-    if (!used[i] && storage_[i] != kGuard) return false;
+  for (size_t i = 0; i < storage_bytes_; ++i) {
+    if (!used[i] && storage_[static_cast<ptrdiff_t>(i)] != kGuard) return false;
   }
   return true;
 }

@@ -43,7 +43,8 @@ class HostTensor {
   bool GuardsIntact() const;
 
  private:
-  std::vector<uint8_t> storage_;
+  std::shared_ptr<uint8_t[]> storage_;
+  size_t storage_bytes_ = 0;
   TensorView view_;
 
  public:

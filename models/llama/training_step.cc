@@ -1,0 +1,146 @@
+#include "models/llama/training_step.h"
+
+#include <cstring>
+
+namespace te {
+namespace {
+
+// Lengths are padded to multiples of 16: a run sees some tens of shapes.
+constexpr size_t kMaxRecordings = 64;
+
+}  // namespace
+
+LlamaTrainingStep::LlamaTrainingStep(LlamaModel* model, AdamWOptimizer* optimizer,
+                                     const LlamaTrainingStepOptions& options)
+    : model_(model), optimizer_(optimizer), options_(options) {
+  update_now_ = [optimizer](Parameter& parameter) { return optimizer->UpdateNow(parameter); };
+}
+
+StatusOr<std::unique_ptr<LlamaTrainingStep>> LlamaTrainingStep::Create(
+    LlamaModel* model, AdamWOptimizer* optimizer, const LlamaTrainingStepOptions& options) {
+  if (options.update_in_backward && (options.max_grad_norm > 0 || options.want_grad_norm)) {
+    return InvalidArgument(
+        "update_in_backward with {}: the norm needs every gradient before the first update",
+        options.max_grad_norm > 0 ? "max_grad_norm" : "want_grad_norm");
+  }
+  std::unique_ptr<LlamaTrainingStep> step(new LlamaTrainingStep(model, optimizer, options));
+  if (options.update_in_backward) TE_RETURN_IF_ERROR(model->ShareGradients());
+  Device& device = model->context()->device();
+  step->options_.record = options.record && device.can_record();
+  for (std::unique_ptr<HostMirror>& mirror : step->results_) {
+    TE_ASSIGN_OR_RETURN(mirror, device.NewHostMirror(sizeof(StepScalars)));
+  }
+  return step;
+}
+
+Status LlamaTrainingStep::Run(std::span<const LlamaBatch> micro_batches, float learning_rate) {
+  if (micro_batches.empty() || micro_batches.size() >= AdamWOptimizer::kRngAdvance) {
+    return InvalidArgument("{} micro-batches; expected 1 to {}", micro_batches.size(),
+                           AdamWOptimizer::kRngAdvance - 1);
+  }
+  if (options_.update_in_backward && micro_batches.size() != 1) {
+    return InvalidArgument("update_in_backward with {} micro-batches; expected 1",
+                           micro_batches.size());
+  }
+  TE_RETURN_IF_ERROR(PrepareGradients(micro_batches.size()));
+  Context* context = model_->context();
+  TE_RETURN_IF_ERROR(optimizer_->SetLearningRate(learning_rate));
+  for (size_t i = 0; i < micro_batches.size(); ++i) {
+    if (micro_batches[i].labels.empty())
+      return InvalidArgument("labels are missing; expected one for each token of input_ids");
+    context->set_micro_batch(static_cast<uint32_t>(i));
+    TE_ASSIGN_OR_RETURN(LlamaModel::Pass pass, model_->Prepare(micro_batches[i]));
+    TE_RETURN_IF_ERROR(RunOrLaunch(&pass, i, i + 1 == micro_batches.size()));
+  }
+  return results_[++steps_ % 2]->Fetch(context->exec(), context->scalars());
+}
+
+StatusOr<StepScalars> LlamaTrainingStep::Result(int steps_ago) {
+  if (steps_ago < 0 || steps_ago > 1 || steps_ - steps_ago < 1) {
+    return FailedPrecondition("the result of {} steps ago; expected 0 or 1, and that many steps",
+                              steps_ago);
+  }
+  TE_ASSIGN_OR_RETURN(const void* bytes, results_[(steps_ - steps_ago) % 2]->Wait());
+  StepScalars scalars;
+  std::memcpy(&scalars, bytes, sizeof(scalars));
+  return scalars;
+}
+
+Status LlamaTrainingStep::PrepareGradients(size_t micro_batches) {
+  if (options_.update_in_backward) return OkStatus();
+  lending_ = options_.lend_gradients && micro_batches == 1;
+  if (lending_) {
+    for (Parameter* parameter : model_->parameters())
+      if (parameter->grad.owned()) parameter->grad = Tensor();
+    return OkStatus();
+  }
+  for (Parameter* parameter : model_->parameters())
+    if (!parameter->grad.owned()) parameter->grad = Tensor();
+  return model_->EnsureGradients();
+}
+
+Status LlamaTrainingStep::RunMicroBatch(LlamaModel::Pass* pass, bool first, bool last) {
+  if (first) TE_RETURN_IF_ERROR(optimizer_->BeginStep());
+  Context* context = model_->context();
+  LlamaBackwardOptions backward = {.accumulate_gradients = !first, .lend_gradients = lending_};
+  if (options_.update_in_backward) {
+    TE_RETURN_IF_ERROR(model_->CountLabels(pass));
+    TE_RETURN_IF_ERROR(optimizer_->BeginUpdates());
+    // The backward pass counts again.
+    StepScalars* scalars = context->scalars();
+    TE_RETURN_IF_ERROR(context->device().Zero(context->exec(), &scalars->token_count,
+                                              sizeof(scalars->token_count)));
+    backward.gradient_ready = &update_now_;
+  }
+  TE_RETURN_IF_ERROR(model_->RunForward(pass));
+  TE_RETURN_IF_ERROR(model_->Backward(pass, backward));
+  if (options_.update_in_backward) return optimizer_->EndUpdates();
+  if (!last) return OkStatus();
+  return optimizer_->RunStep(options_.max_grad_norm, options_.want_grad_norm);
+}
+
+LlamaTrainingStep::Recording* LlamaTrainingStep::Find(const std::string& key) {
+  for (auto it = recordings_.begin(); it != recordings_.end(); ++it) {
+    if (it->key != key) continue;
+    recordings_.splice(recordings_.begin(), recordings_, it);
+    return &recordings_.front();
+  }
+  recordings_.push_front({.key = key});
+  if (recordings_.size() > kMaxRecordings) recordings_.pop_back();
+  return &recordings_.front();
+}
+
+Status LlamaTrainingStep::RunOrLaunch(LlamaModel::Pass* pass, size_t index, bool last) {
+  if (!options_.record) return RunMicroBatch(pass, index == 0, last);
+  Context* context = model_->context();
+  // Addresses are those of the recording as long as nothing has been allocated since.
+  const auto generation = [context] { return context->memory_statistics().allocations; };
+  Recording* recording = Find(fmt::format("{} micro-batch {}{}{}", model_->KeyOf(*pass), index,
+                                          last ? " last" : "", lending_ ? " lending" : ""));
+  const int64_t before = generation();
+  if (recording->generation != before) {
+    // Not seen since the last allocation: run it once as it is, which sizes the arenas and chooses
+    // algorithms.
+    recording->work.reset();
+    TE_RETURN_IF_ERROR(RunMicroBatch(pass, index == 0, last));
+    recording->generation = generation();
+    return OkStatus();
+  }
+  Device& device = context->device();
+  if (recording->work == nullptr) {
+    TE_RETURN_IF_ERROR(device.BeginRecording(context->exec()));
+    const Status status = RunMicroBatch(pass, index == 0, last);
+    StatusOr<std::unique_ptr<RecordedWork>> work = device.EndRecording(context->exec());
+    TE_RETURN_IF_ERROR(status);
+    TE_RETURN_IF_ERROR(work.status());
+    if (generation() != before)
+      return Internal("recording a step allocated memory: its addresses would not last");
+    recording->work = std::move(work).value();
+  } else if (last) {
+    optimizer_->CountLaunch();
+  }
+  ++launches_;
+  return recording->work->Launch(context->exec());
+}
+
+}  // namespace te

@@ -1,0 +1,187 @@
+// On the device that TE_TEST_DEVICE names ("cpu" without it).
+#include "models/llama/training_step.h"
+
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <random>
+#include <vector>
+
+namespace te {
+namespace {
+
+template <typename T>
+T Value(StatusOr<T> value) {
+  if (!value.ok()) {
+    ADD_FAILURE() << value.status().message();
+    std::abort();
+  }
+  return std::move(value).value();
+}
+
+void Ok(const Status& status) { ASSERT_TRUE(status.ok()) << status.message(); }
+
+const char* TestDevice() {
+  const char* device = std::getenv("TE_TEST_DEVICE");
+  return device != nullptr ? device : "cpu";
+}
+
+struct Settings {
+  DType dtype = DType::kBFloat16;
+  LlamaPath path = LlamaPath::kTe;
+  int64_t head_dim = 10;
+  float attention_dropout = 0;
+  bool tied = false;
+  Rounding rounding = Rounding::kStochastic;
+  size_t micro_batches = 1;
+  int steps = 5;
+  LlamaTrainingStepOptions step;
+};
+
+LlamaConfig ConfigOf(const Settings& settings) {
+  LlamaConfig config;
+  config.vocab_size = 61;
+  config.hidden_size = 48;
+  config.intermediate_size = 40;
+  config.num_hidden_layers = 2;
+  config.num_attention_heads = 4;
+  config.num_key_value_heads = 2;
+  config.head_dim = settings.head_dim;
+  config.max_position_embeddings = 64;
+  config.rms_norm_eps = 1e-5;
+  config.attention_dropout = settings.attention_dropout;
+  config.tie_word_embeddings = settings.tied;
+  return config;
+}
+
+// Everything that a run leaves.
+struct Outcome {
+  std::vector<std::vector<char>> parameters;
+  std::vector<double> losses;
+  std::vector<double> grad_norms;
+  int64_t launches = 0;
+};
+
+// Data, labels' holes and the learning rate change from step to step; two lengths alternate.
+Outcome Train(const Settings& settings) {
+  const LlamaConfig config = ConfigOf(settings);
+  const auto context =
+      Value(Context::Create({.device = TestDevice(), .num_threads = 2, .seed = 3}));
+  const auto model = Value(LlamaModel::Create(
+      context.get(), config, {.params_dtype = settings.dtype, .path = settings.path}));
+  Ok(model->InitializeAll());
+  const auto optimizer =
+      Value(AdamWOptimizer::Create(context.get(), model->parameters(),
+                                   {.moments = settings.dtype, .rounding = settings.rounding}));
+  const auto step = Value(LlamaTrainingStep::Create(model.get(), optimizer.get(), settings.step));
+  Outcome out;
+  std::mt19937 engine(11);
+  for (int k = 0; k < settings.steps; ++k) {
+    const int64_t sequence = k % 3 == 2 ? 16 : 32, batch = 3;
+    std::vector<std::vector<int32_t>> ids(settings.micro_batches), labels(settings.micro_batches);
+    std::vector<LlamaBatch> batches;
+    for (size_t i = 0; i < settings.micro_batches; ++i) {
+      for (int64_t t = 0; t < batch * sequence; ++t) {
+        ids[i].push_back(static_cast<int32_t>(engine() % 61));
+        labels[i].push_back(engine() % 5 == 0 ? -100 : ids[i].back());
+      }
+      batches.push_back(
+          {.batch = batch, .sequence = sequence, .input_ids = ids[i], .labels = labels[i]});
+    }
+    Ok(step->Run(batches, 1e-3f * static_cast<float>(1 + k % 4)));
+    const StepScalars scalars = Value(step->Result(0));
+    out.losses.push_back(scalars.loss_sum / static_cast<double>(scalars.token_count));
+    out.grad_norms.push_back(scalars.grad_square_sum);
+  }
+  for (const LlamaTensor& tensor : model->tensors()) {
+    out.parameters.emplace_back(tensor.value().bytes());
+    Ok(context->CopyToHost(tensor.value(), out.parameters.back().data()));
+  }
+  out.launches = step->launches();
+  return out;
+}
+
+void ExpectSame(const Outcome& a, const Outcome& b) {
+  EXPECT_EQ(a.losses, b.losses);
+  EXPECT_EQ(a.parameters == b.parameters, true) << "parameters differ";
+}
+
+TEST(TrainingStep, TheSameRunGivesTheSameBits) {
+  Settings settings;
+  settings.micro_batches = 2;
+  const Outcome first = Train(settings);
+  ExpectSame(first, Train(settings));
+  settings.steps = 4;  // the twin: one step less
+  EXPECT_FALSE(first.parameters == Train(settings).parameters);
+}
+
+TEST(TrainingStep, UpdatesInsideTheBackwardPassChangeNoBit) {
+  for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
+    for (const bool tied : {false, true}) {
+      for (const LlamaPath path : {LlamaPath::kTe, LlamaPath::kHf}) {
+        Settings settings = {.dtype = dtype, .path = path, .attention_dropout = 0.1f, .tied = tied};
+        const Outcome plain = Train(settings);
+        settings.step.update_in_backward = true;
+        ExpectSame(plain, Train(settings));
+      }
+    }
+  }
+}
+
+TEST(TrainingStep, ALaunchedStepEqualsAnEagerOneBitForBit) {
+  for (const int64_t head_dim : {10, 64}) {  // our attention kernel, and cuDNN's
+    Settings settings = {.head_dim = head_dim,
+                         .attention_dropout = head_dim == 10 ? 0.1f : 0.0f,
+                         .micro_batches = 2,
+                         .steps = 100};
+    settings.step.want_grad_norm = true;
+    settings.step.max_grad_norm = 0.5f;
+    if (std::strcmp(TestDevice(), "cpu") == 0) settings.steps = 6;  // nothing is recorded there
+    const Outcome launched = Train(settings);
+    settings.step.record = false;
+    const Outcome eager = Train(settings);
+    ExpectSame(launched, eager);
+    EXPECT_EQ(launched.grad_norms, eager.grad_norms);
+    EXPECT_EQ(eager.launches, 0);
+    // All but the first steps of each length.
+    if (std::strcmp(TestDevice(), "cpu") != 0) EXPECT_GT(launched.launches, 180);
+  }
+}
+
+TEST(TrainingStep, LentGradientsChangeNoBitAndSaveMemory) {
+  for (const bool tied : {false, true}) {
+    Settings settings = {.tied = tied};
+    const Outcome lent = Train(settings);
+    settings.step.lend_gradients = false;
+    const Outcome own = Train(settings);
+    ExpectSame(lent, own);
+  }
+}
+
+TEST(TrainingStep, OptionsThatExcludeEachOtherAreRefused) {
+  Settings settings;
+  const auto context = Value(Context::Create({.device = TestDevice()}));
+  const auto model = Value(
+      LlamaModel::Create(context.get(), ConfigOf(settings), {.params_dtype = DType::kFloat32}));
+  const auto optimizer = Value(AdamWOptimizer::Create(context.get(), model->parameters(), {}));
+  const auto refused = [&](const LlamaTrainingStepOptions& options, const char* word) {
+    const auto step = LlamaTrainingStep::Create(model.get(), optimizer.get(), options);
+    ASSERT_FALSE(step.ok());
+    EXPECT_EQ(step.status().code(), StatusCode::kInvalidArgument);
+    EXPECT_NE(step.status().message().find(word), std::string::npos) << step.status().message();
+  };
+  refused({.max_grad_norm = 1, .update_in_backward = true}, "max_grad_norm");
+  refused({.want_grad_norm = true, .update_in_backward = true}, "want_grad_norm");
+  const auto step =
+      Value(LlamaTrainingStep::Create(model.get(), optimizer.get(), {.update_in_backward = true}));
+  const std::vector<int32_t> ids = {1, 2};
+  const LlamaBatch batch = {.batch = 1, .sequence = 2, .input_ids = ids, .labels = ids};
+  const LlamaBatch two[] = {batch, batch};
+  EXPECT_FALSE(step->Run(two, 0.1f).ok());
+  EXPECT_FALSE(step->Run({}, 0.1f).ok());
+  EXPECT_FALSE(step->Result(0).ok());  // nothing has run
+}
+
+}  // namespace
+}  // namespace te

@@ -1,0 +1,248 @@
+#include "te_kernels/device/cuda_device.h"
+
+#include <cuda_runtime_api.h>
+
+#include <array>
+#include <cstring>
+#include <string>
+
+#include "te_kernels/cuda/cuda_state.h"
+#include "te_kernels/cuda/cuda_status.h"
+#include "te_kernels/gemm/cublaslt_matmul.h"
+
+namespace te {
+namespace {
+
+using cuda::StreamOf;
+using cuda::ToStatus;
+
+constexpr KernelTable kCudaKernels = {
+    .gemm = GemmCuda,
+    .batched_gemm = BatchedGemmCuda,
+    .rms_norm_forward = RmsNormForwardCuda,
+    .rms_norm_backward = RmsNormBackwardCuda,
+    .layer_norm_forward = LayerNormForwardCuda,
+    .layer_norm_backward = LayerNormBackwardCuda,
+    .activation_forward = ActivationForwardCuda,
+    .activation_backward = ActivationBackwardCuda,
+    .rope = RopeCuda,
+    .attention_forward = AttentionForwardCuda,
+    .attention_backward = AttentionBackwardCuda,
+    .softmax_forward = SoftmaxForwardCuda,
+    .softmax_backward = SoftmaxBackwardCuda,
+    .cross_entropy = CrossEntropyCuda,
+    .count_labels = CountLabelsCuda,
+    .embedding_forward = EmbeddingForwardCuda,
+    .embedding_backward = EmbeddingBackwardCuda,
+    .add = AddCuda,
+    .multiply = MultiplyCuda,
+    .cast = CastCuda,
+    .dropout_forward = DropoutForwardCuda,
+    .dropout_backward = DropoutBackwardCuda,
+    .bias_gradient = BiasGradientCuda,
+    .sum = SumCuda,
+    .step_update = StepUpdateCuda,
+    .adamw = AdamWCuda,
+    .random_fill = RandomFillCuda,
+    .repeat_kv_forward = RepeatKvForwardCuda,
+    .repeat_kv_backward = RepeatKvBackwardCuda,
+};
+
+// Small copies from the host go through pinned memory, so that the caller's buffer is free at once
+// and the stream is not waited for. A ring: a slot is used again once its copy has been made.
+class StagingRing {
+ public:
+  static constexpr size_t kSlotBytes = size_t{1} << 20;
+
+  StagingRing() = default;
+  ~StagingRing() {
+    for (Slot& slot : slots_) {
+      if (slot.event != nullptr) cudaEventDestroy(slot.event);
+      if (slot.data != nullptr) cudaFreeHost(slot.data);
+    }
+  }
+  StagingRing(const StagingRing&) = delete;
+  StagingRing& operator=(const StagingRing&) = delete;
+
+  Status Copy(cudaStream_t stream, const void* host, void* device, size_t bytes) {
+    Slot& slot = slots_[next_++ % slots_.size()];
+    if (slot.data == nullptr) {
+      TE_RETURN_IF_ERROR(ToStatus(cudaEventCreateWithFlags(&slot.event, cudaEventDisableTiming),
+                                  "cudaEventCreate"));
+      TE_RETURN_IF_ERROR(
+          ToStatus(cudaHostAlloc(&slot.data, kSlotBytes, cudaHostAllocDefault), "cudaHostAlloc"));
+    } else {
+      TE_RETURN_IF_ERROR(ToStatus(cudaEventSynchronize(slot.event), "copy from host"));
+    }
+    std::memcpy(slot.data, host, bytes);
+    TE_RETURN_IF_ERROR(
+        ToStatus(cudaMemcpyAsync(device, slot.data, bytes, cudaMemcpyHostToDevice, stream),
+                 "copy from host"));
+    return ToStatus(cudaEventRecord(slot.event, stream), "cudaEventRecord");
+  }
+
+ private:
+  struct Slot {
+    void* data = nullptr;
+    cudaEvent_t event = nullptr;
+  };
+  std::array<Slot, 16> slots_;
+  size_t next_ = 0;
+};
+
+class CudaHostMirror : public HostMirror {
+ public:
+  explicit CudaHostMirror(size_t bytes) : bytes_(bytes) {}
+  ~CudaHostMirror() override {
+    if (event_ != nullptr) {
+      cudaEventSynchronize(event_);  // a copy into memory that is about to go
+      cudaEventDestroy(event_);
+    }
+    if (data_ != nullptr) cudaFreeHost(data_);
+  }
+  Status Create() {
+    TE_RETURN_IF_ERROR(
+        ToStatus(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming), "cudaEventCreate"));
+    return ToStatus(cudaHostAlloc(&data_, bytes_, cudaHostAllocDefault), "cudaHostAlloc");
+  }
+  Status Fetch(const Exec& exec, const void* device) override {
+    TE_RETURN_IF_ERROR(
+        ToStatus(cudaMemcpyAsync(data_, device, bytes_, cudaMemcpyDeviceToHost, StreamOf(exec)),
+                 "copy to host"));
+    return ToStatus(cudaEventRecord(event_, StreamOf(exec)), "cudaEventRecord");
+  }
+  StatusOr<const void*> Wait() override {
+    TE_RETURN_IF_ERROR(ToStatus(cudaEventSynchronize(event_), "copy to host"));
+    return static_cast<const void*>(data_);
+  }
+
+ private:
+  size_t bytes_;
+  void* data_ = nullptr;
+  cudaEvent_t event_ = nullptr;
+};
+
+class CudaGraph : public RecordedWork {
+ public:
+  explicit CudaGraph(cudaGraphExec_t graph) : graph_(graph) {}
+  ~CudaGraph() override { cudaGraphExecDestroy(graph_); }
+  Status Launch(const Exec& exec) override {
+    return ToStatus(cudaGraphLaunch(graph_, StreamOf(exec)), "cudaGraphLaunch");
+  }
+
+ private:
+  cudaGraphExec_t graph_;
+};
+
+class CudaDevice : public Device {
+ public:
+  explicit CudaDevice(int ordinal) : ordinal_(ordinal) {}
+
+  const char* name() const override { return "cuda"; }
+  const KernelTable& kernels() const override { return kCudaKernels; }
+  int default_threads() const override { return 1; }
+
+  StatusOr<void*> NewStream() override {
+    TE_RETURN_IF_ERROR(Select());
+    cudaStream_t stream = nullptr;
+    TE_RETURN_IF_ERROR(
+        ToStatus(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreate"));
+    return static_cast<void*>(stream);
+  }
+  void FreeStream(void* stream) override {
+    cudaStreamSynchronize(static_cast<cudaStream_t>(stream));
+    cudaStreamDestroy(static_cast<cudaStream_t>(stream));
+  }
+
+  StatusOr<std::unique_ptr<LibraryState>> NewLibraryState() override {
+    TE_RETURN_IF_ERROR(Select());
+    TE_ASSIGN_OR_RETURN(std::unique_ptr<cuda::CudaState> state, cuda::CudaState::Create());
+    return std::unique_ptr<LibraryState>(std::move(state));
+  }
+
+  StatusOr<void*> Allocate(size_t bytes) override {
+    TE_RETURN_IF_ERROR(Select());
+    void* pointer = nullptr;
+    const cudaError_t error = cudaMalloc(&pointer, bytes);
+    if (error == cudaSuccess) return pointer;
+    cudaGetLastError();  // the refusal is reported here; later calls must not see it
+    if (error != cudaErrorMemoryAllocation) return ToStatus(error, "cudaMalloc");
+    size_t free_bytes = 0, total_bytes = 0;
+    cudaMemGetInfo(&free_bytes, &total_bytes);
+    return OutOfMemory("asked for {} bytes of device memory; {} of {} are free", bytes, free_bytes,
+                       total_bytes);
+  }
+  void Free(void* pointer, size_t) override { cudaFree(pointer); }
+
+  Status CopyToHost(const Exec& exec, const void* device, void* host, size_t bytes) override {
+    if (bytes == 0) return OkStatus();
+    return ToStatus(cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, StreamOf(exec)),
+                    "copy to host");
+  }
+  Status CopyFromHost(const Exec& exec, const void* host, void* device, size_t bytes) override {
+    if (bytes == 0) return OkStatus();
+    if (bytes <= StagingRing::kSlotBytes) return staging_.Copy(StreamOf(exec), host, device, bytes);
+    TE_RETURN_IF_ERROR(
+        ToStatus(cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, StreamOf(exec)),
+                 "copy from host"));
+    return Synchronize(exec);
+  }
+  StatusOr<std::string> TunedChoices(const Exec& exec) override {
+    TE_ASSIGN_OR_RETURN(cuda::CudaState * state, cuda::GetCudaState(exec));
+    return SaveLtChoices(state);
+  }
+  StatusOr<bool> PinChoices(const Exec& exec, const std::string& text) override {
+    TE_ASSIGN_OR_RETURN(cuda::CudaState * state, cuda::GetCudaState(exec));
+    return LoadLtChoices(state, text);
+  }
+  Status Zero(const Exec& exec, void* device, size_t bytes) override {
+    if (bytes == 0) return OkStatus();
+    return ToStatus(cudaMemsetAsync(device, 0, bytes, StreamOf(exec)), "zero");
+  }
+  Status Synchronize(const Exec& exec) override {
+    return ToStatus(cudaStreamSynchronize(StreamOf(exec)), "synchronize");
+  }
+  StatusOr<std::unique_ptr<HostMirror>> NewHostMirror(size_t bytes) override {
+    TE_RETURN_IF_ERROR(Select());
+    auto mirror = std::make_unique<CudaHostMirror>(bytes);
+    TE_RETURN_IF_ERROR(mirror->Create());
+    return std::unique_ptr<HostMirror>(std::move(mirror));
+  }
+
+  bool can_record() const override { return true; }
+  Status BeginRecording(const Exec& exec) override {
+    return ToStatus(cudaStreamBeginCapture(StreamOf(exec), cudaStreamCaptureModeThreadLocal),
+                    "cudaStreamBeginCapture");
+  }
+  StatusOr<std::unique_ptr<RecordedWork>> EndRecording(const Exec& exec) override {
+    cudaGraph_t graph = nullptr;
+    TE_RETURN_IF_ERROR(
+        ToStatus(cudaStreamEndCapture(StreamOf(exec), &graph), "cudaStreamEndCapture"));
+    cudaGraphExec_t executable = nullptr;
+    const cudaError_t error = cudaGraphInstantiate(&executable, graph, 0);
+    cudaGraphDestroy(graph);
+    TE_RETURN_IF_ERROR(ToStatus(error, "cudaGraphInstantiate"));
+    return std::unique_ptr<RecordedWork>(std::make_unique<CudaGraph>(executable));
+  }
+
+ private:
+  Status Select() { return ToStatus(cudaSetDevice(ordinal_), "cudaSetDevice"); }
+
+  int ordinal_;
+  StagingRing staging_;
+};
+
+}  // namespace
+
+StatusOr<std::unique_ptr<Device>> NewCudaDevice(int ordinal) {
+  int count = 0;
+  if (const cudaError_t error = cudaGetDeviceCount(&count); error != cudaSuccess) {
+    cudaGetLastError();
+    return Unsupported("device 'cuda': {}", cudaGetErrorString(error));
+  }
+  if (ordinal >= count)
+    return Unsupported("device 'cuda:{}': CUDA shows {} devices", ordinal, count);
+  return std::unique_ptr<Device>(std::make_unique<CudaDevice>(ordinal));
+}
+
+}  // namespace te

@@ -1,0 +1,43 @@
+// Matrix products through cuBLASLt: d = alpha * a b (+ bias) + beta * c, for strided views, with
+// the algorithm chosen once a shape.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "te_kernels/base/exec.h"
+#include "te_kernels/base/view.h"
+#include "te_kernels/cuda/cuda_state.h"
+
+namespace te {
+
+// One product, or `batch` of them at fixed distances. a [M, K] and b [K, N] have a stride of 1 in
+// one of their dimensions; c and d [M, N] in the second (c may be d).
+struct LtMatmulArgs {
+  ConstTensorView a;
+  ConstTensorView b;
+  ConstTensorView bias;  // optional, [N]
+  ConstTensorView c;     // read when beta != 0
+  TensorView d;
+  float alpha = 1;
+  float beta = 0;
+  int64_t batch = 1;
+  int64_t a_distance = 0;  // elements from one product's operand to the next; 0 broadcasts
+  int64_t b_distance = 0;
+  int64_t d_distance = 0;  // c's, too
+};
+
+// Large products are timed once (on the first call with their shape, in scratch memory, unless the
+// stream is being captured) and keep the fastest of cuBLASLt's deterministic candidates; small ones
+// take its first. kUnsupported when cuBLASLt has none for the shape. Records itself as `operation`
+// with `orientation`.
+Status RunLtMatmul(const Exec& exec, const LtMatmulArgs& args, const char* operation,
+                   const char* orientation);
+
+// The choices made so far, as text: one line a shape, under a header that names the card, driver
+// and library; and back. A pinned shape is never timed again. Text of another card or library is
+// ignored as a whole (returns false).
+StatusOr<std::string> SaveLtChoices(cuda::CudaState* state);
+StatusOr<bool> LoadLtChoices(cuda::CudaState* state, const std::string& text);
+
+}  // namespace te

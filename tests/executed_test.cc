@@ -1,0 +1,123 @@
+// What a BF16 training step of the te path executes on a CUDA device, in order: a silent fallback,
+// a lost fusion or a pass too many shows here.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <string>
+#include <vector>
+
+#include "models/llama/training_step.h"
+
+namespace te {
+namespace {
+
+template <typename T>
+T Value(StatusOr<T> value) {
+  if (!value.ok()) {
+    ADD_FAILURE() << value.status().message();
+    std::abort();
+  }
+  return std::move(value).value();
+}
+
+// "operation" or "operation orientation".
+std::string Line(const KernelRecord& record) {
+  return record.orientation.empty() ? record.operation
+                                    : record.operation + " " + record.orientation;
+}
+
+// The Llama 3 shape, small: GQA, head_dim 128, two layers.
+LlamaConfig Config() {
+  LlamaConfig config;
+  config.vocab_size = 512;
+  config.hidden_size = 512;
+  config.intermediate_size = 1024;
+  config.num_hidden_layers = 2;
+  config.num_attention_heads = 4;
+  config.num_key_value_heads = 2;
+  config.head_dim = 128;
+  config.max_position_embeddings = 256;
+  return config;
+}
+
+std::vector<KernelRecord> ExecutedBy(LlamaPath path, bool padded) {
+  const auto context = Value(Context::Create({.device = "cuda"}));
+  const auto model = Value(LlamaModel::Create(context.get(), Config(),
+                                              {.params_dtype = DType::kBFloat16, .path = path}));
+  EXPECT_TRUE(model->InitializeAll().ok());
+  const auto optimizer = Value(
+      AdamWOptimizer::Create(context.get(), model->parameters(), {.moments = DType::kBFloat16}));
+  const auto step = Value(LlamaTrainingStep::Create(model.get(), optimizer.get(), {}));
+  std::vector<int32_t> ids(2 * 128);
+  for (size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<int32_t>(i * 7 % 512);
+  std::vector<uint8_t> mask(ids.size(), 1);
+  if (padded) std::fill(mask.begin() + 100, mask.begin() + 128, 0);
+  const LlamaBatch batch = {
+      .batch = 2, .sequence = 128, .input_ids = ids, .labels = ids, .attention_mask = mask};
+  KernelLog log;
+  context->set_kernel_log(&log);
+  const Status status = step->Run({&batch, 1}, 1e-4f);
+  EXPECT_TRUE(status.ok()) << status.message();
+  EXPECT_TRUE(step->Result(0).ok());
+  context->set_kernel_log(nullptr);
+  return log.records();
+}
+
+TEST(Executed, TheTePathRunsTheseOperationsAndNoOther) {
+  const std::vector<std::string> layer = {
+      "rms_norm_forward",  "gemm fprop",         "rope",
+      "attention_forward", "gemm fprop",         "rms_norm_forward",
+      "gemm fprop",        "activation_forward", "gemm fprop"};
+  const std::vector<std::string> layer_backward = {
+      // the MLP's, then the attention's: inputs first, then weights
+      "gemm dgrad",        "activation_backward", "gemm dgrad", "rms_norm_backward",
+      "gemm dgrad",        "attention_backward",  "rope",       "gemm dgrad",
+      "rms_norm_backward", "gemm wgrad",          "gemm wgrad", "gemm wgrad",
+      "gemm wgrad"};
+  std::vector<std::string> want = {"embedding_forward"};
+  const auto add = [&want](const std::vector<std::string>& lines) {
+    want.insert(want.end(), lines.begin(), lines.end());
+  };
+  add(layer);
+  add(layer);
+  add({"rms_norm_forward", "gemm fprop", "cross_entropy", "gemm wgrad", "gemm dgrad", "sum",
+       "count_labels", "rms_norm_backward"});
+  add(layer_backward);
+  add(layer_backward);
+  add({"embedding_backward", "cast", "step_update", "cast"});
+  // One update a buffer: embedding, final norm, lm_head, and of each layer two norms, QKV, proj,
+  // gate + up, down.
+  add(std::vector<std::string>(3 + 2 * 6, "adamw"));
+  const std::vector<KernelRecord> records = ExecutedBy(LlamaPath::kTe, false);
+  std::vector<std::string> got;
+  for (const KernelRecord& record : records) got.push_back(Line(record));
+  EXPECT_EQ(got, want);
+  for (const KernelRecord& record : records) {
+    if (record.operation.starts_with("attention"))
+      EXPECT_TRUE(record.kernel.starts_with("cudnn_sdpa")) << record.kernel;
+    if (record.operation == "gemm") {
+      EXPECT_TRUE(record.kernel.starts_with("cublasLt")) << record.kernel;
+      EXPECT_EQ(record.dtype, DType::kBFloat16);
+    }
+    EXPECT_GT(record.bytes, 0) << record.operation;
+  }
+  // The twin: the hf path runs others.
+  std::vector<std::string> hf;
+  for (const KernelRecord& record : ExecutedBy(LlamaPath::kHf, false)) hf.push_back(Line(record));
+  EXPECT_NE(hf, want);
+  EXPECT_GT(hf.size(), want.size());
+}
+
+TEST(Executed, RightPaddingStaysOnTheFusedAttention) {
+  int attentions = 0;
+  for (const KernelRecord& record : ExecutedBy(LlamaPath::kTe, true)) {
+    if (!record.operation.starts_with("attention")) continue;
+    ++attentions;
+    EXPECT_TRUE(record.kernel.starts_with("cudnn_sdpa")) << record.kernel;
+  }
+  EXPECT_EQ(attentions, 4);
+}
+
+}  // namespace
+}  // namespace te
