@@ -39,17 +39,24 @@ def _system_library_impl(rctx):
                 rctx.attr.root,
             ))
         rctx.symlink(found, link)
+    text = "".join([rctx.read(link) for link in rctx.attr.links if link.endswith(".h")])
     directory = root + "/lib"
-    rctx.file("root.bzl", "LINK_DIRECTORY = %s\n" % (["-L" + directory, "-Wl,-rpath," + directory] if root else []))
+    rctx.file("root.bzl", "LINK_DIRECTORY = %s\nLINK_WITH = %s\n" % (
+        ["-L" + directory, "-Wl,-rpath," + directory] if root else [],
+        [linkopt for header, linkopt in rctx.attr.link_with.items() if "#include <%s>" % header in text],
+    ))
     rctx.symlink(rctx.attr.build_file, "BUILD.bazel")
 
 system_library = repository_rule(
     implementation = _system_library_impl,
     attrs = {
         "build_file": attr.label(
-            doc = "The repository's BUILD file. It may load LINK_DIRECTORY from :root.bzl: linkopts that find its lib/.",
+            doc = "The repository's BUILD file. It may load linkopts from :root.bzl: LINK_DIRECTORY (to find its lib/) and LINK_WITH.",
             allow_single_file = True,
             mandatory = True,
+        ),
+        "link_with": attr.string_dict(
+            doc = "Header -> linkopt that this release needs if its own headers include that header.",
         ),
         "links": attr.string_dict(
             doc = "Path in the repository -> path below the prefix.",

@@ -6,10 +6,11 @@ load("//bazel:host_tools.bzl", "host_tools")
 load("//bazel:offline.bzl", "offline_rules")
 load("//bazel:system_library.bzl", "system_library")
 
-def _library(name, package, links, root = None):
+def _library(name, package, links, root = None, link_with = {}):
     system_library(
         name = name,
         build_file = "//bazel/third_party:%s.BUILD" % name,
+        link_with = link_with,
         links = links,
         package = package,
         root = root or name.upper() + "_ROOT",
@@ -41,7 +42,13 @@ def machine_repositories():
         "include/oneapi",
     ]))
     _library("rapidjson", "rapidjson-dev", _same(["include/rapidjson"]))
-    _library("sentencepiece", "libsentencepiece-dev", _same(["include/sentencepiece_processor.h"]))
+    _library(
+        "sentencepiece",
+        "libsentencepiece-dev",
+        _same(["include/sentencepiece_processor.h"]),
+        # Its newer releases' Status is absl's.
+        link_with = {"absl/status/status.h": "-labsl_status"},
+    )
 
 def te_dependencies():
     """Declares every external repository of a WORKSPACE build."""

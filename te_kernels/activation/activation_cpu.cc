@@ -13,23 +13,25 @@ constexpr int64_t kBlock = 2048;
 constexpr int64_t kBlocksPerThread = 4;
 
 using simd::Floats;
-using simd::Load;
-using simd::Store;
-
-using simd::Sigmoid;
+using simd::Pair;
+using simd::StorePair;
+using simd::StreamPair;
 
 // The function of the first half: value f and derivative d at u, both always: what is not used
 // costs nothing once inlined. Comparisons are written so that a NaN stays one.
 struct Glu {
   static void Apply(Floats u, Floats* f, Floats* d) {
-    *f = Sigmoid(u);
+    *f = simd::Sigmoid(u);
     *d = *f * (1.0f - *f);
   }
 };
 
-inline void ScaledSilu(float a, Floats u, Floats* f, Floats* d) {  // u sigmoid(a u)
-  const Floats s = Sigmoid(a * u);
-  *f = u * s;
+// u sigmoid(a u). Below the sigmoid's lowest argument the product is -1.4e-36 and less, and shall
+// not grow with u again: the factor u is bounded, too.
+inline void ScaledSilu(float a, Floats u, Floats* f, Floats* d) {
+  const Floats bounded = simd::AtLeast(u, simd::kSigmoidLowest / a);
+  const Floats s = simd::SigmoidOfBounded(a * bounded);
+  *f = bounded * s;
   *d = s + a * *f * (1.0f - s);
 }
 struct Silu {
@@ -44,12 +46,12 @@ struct Gelu {
   static void Apply(Floats u, Floats* f, Floats* d) {
     constexpr float k = 2 * 0.79788456f;
     constexpr float cubic = 0.044715f;
-    // Beyond, sigmoid is 0 or 1 in float32, and the powers of u would overflow.
-    const Floats below = u > 100.0f ? simd::Broadcast(100.0f) : u;
-    const Floats bounded = below < -100.0f ? simd::Broadcast(-100.0f) : below;
+    // Beyond, the sigmoid's argument is -86.9 or 86.9.
+    const Floats above = simd::AtLeast(u, -9.98f);
+    const Floats bounded = simd::AtMost(above, 9.98f);
     const Floats square = bounded * bounded;
-    const Floats s = Sigmoid(k * bounded * (1.0f + cubic * square));
-    *f = u * s;
+    const Floats s = simd::SigmoidOfBounded(k * bounded * (1.0f + cubic * square));
+    *f = above * s;
     *d = s + bounded * s * (1.0f - s) * (k * (1.0f + 3 * cubic * square));
   }
 };
@@ -84,10 +86,9 @@ struct ClampedSwiglu {
   ActivationParams params;
 
   void Apply(Floats gate, Floats linear, Floats* y, Floats* d_gate, Floats* d_linear) const {
-    const Floats limit = simd::Broadcast(params.limit);
-    const Floats g = gate > limit ? limit : gate;
-    const Floats below = linear > limit ? limit : linear;
-    const Floats u = (below < -limit ? -limit : below) + params.glu_linear_offset;
+    const float limit = params.limit;
+    const Floats g = simd::AtMost(gate, limit);
+    const Floats u = simd::AtLeast(simd::AtMost(linear, limit), -limit) + params.glu_linear_offset;
     Floats value, derivative;
     ScaledSilu(params.alpha, g, &value, &derivative);
     *y = value * u;
@@ -125,10 +126,12 @@ void PlainForward(const Exec& exec, const ActivationForwardArgs& args) {
   ForEachBlock(exec, args.x.shape(), [&](int64_t t, int64_t first, int64_t n) {
     const T* x = Row<T>(args.x, t) + first;
     T* y = Row<T>(args.y.dense, t) + first;
-    simd::ForEachVector(n, [&](int64_t i, int64_t count) TE_SIMD_LAMBDA {
-      Floats f, d;
-      F::Apply(Load(x + i, count), &f, &d);
-      Store(f, y + i, count);
+    simd::ForEachPair(n, [&](int64_t i, int64_t count) TE_SIMD_LAMBDA {
+      const Pair u = StreamPair(x + i, count);
+      Pair f, d;
+      F::Apply(u.even, &f.even, &d.even);
+      F::Apply(u.odd, &f.odd, &d.odd);
+      StorePair(f, y + i, count);
     });
   });
 }
@@ -139,10 +142,12 @@ void PlainBackward(const Exec& exec, const ActivationBackwardArgs& args) {
     const T* x = Row<T>(args.x, t) + first;
     const T* dy = Row<T>(args.dy, t) + first;
     T* dx = Row<T>(args.dx.dense, t) + first;
-    simd::ForEachVector(n, [&](int64_t i, int64_t count) TE_SIMD_LAMBDA {
-      Floats f, d;
-      F::Apply(Load(x + i, count), &f, &d);
-      Store(d * Load(dy + i, count), dx + i, count);
+    simd::ForEachPair(n, [&](int64_t i, int64_t count) TE_SIMD_LAMBDA {
+      const Pair u = StreamPair(x + i, count), gradient = StreamPair(dy + i, count);
+      Pair f, d;
+      F::Apply(u.even, &f.even, &d.even);
+      F::Apply(u.odd, &f.odd, &d.odd);
+      StorePair({d.even * gradient.even, d.odd * gradient.odd}, dx + i, count);
     });
   });
 }
@@ -154,10 +159,13 @@ void GatedForward(const Exec& exec, const ActivationForwardArgs& args, const F& 
     const T* gate = Row<T>(args.x, t) + first;
     const T* linear = gate + width;
     T* y = Row<T>(args.y.dense, t) + first;
-    simd::ForEachVector(n, [&](int64_t i, int64_t count) TE_SIMD_LAMBDA {
-      Floats value, d_gate, d_linear;
-      function.Apply(Load(gate + i, count), Load(linear + i, count), &value, &d_gate, &d_linear);
-      Store(value, y + i, count);
+    const F local = function;  // its members stay in registers: stores cannot change them
+    simd::ForEachPair(n, [&](int64_t i, int64_t count) TE_SIMD_LAMBDA {
+      const Pair g = StreamPair(gate + i, count), u = StreamPair(linear + i, count);
+      Pair value, d_gate, d_linear;
+      local.Apply(g.even, u.even, &value.even, &d_gate.even, &d_linear.even);
+      local.Apply(g.odd, u.odd, &value.odd, &d_gate.odd, &d_linear.odd);
+      StorePair(value, y + i, count);
     });
   });
 }
@@ -172,13 +180,17 @@ void GatedBackwardBlocks(const Exec& exec, const ActivationBackwardArgs& args, c
     T* gate_gradient = Row<T>(args.dx.dense, t) + first;
     T* linear_gradient = gate_gradient + width;
     T* y = kOutput ? Row<T>(args.y, t) + first : nullptr;
-    simd::ForEachVector(n, [&](int64_t i, int64_t count) TE_SIMD_LAMBDA {
-      const Floats gradient = Load(dy + i, count);
-      Floats value, d_gate, d_linear;
-      function.Apply(Load(gate + i, count), Load(linear + i, count), &value, &d_gate, &d_linear);
-      Store(gradient * d_gate, gate_gradient + i, count);
-      Store(gradient * d_linear, linear_gradient + i, count);
-      if constexpr (kOutput) Store(value, y + i, count);
+    const F local = function;  // its members stay in registers: stores cannot change them
+    simd::ForEachPair(n, [&](int64_t i, int64_t count) TE_SIMD_LAMBDA {
+      const Pair gradient = StreamPair(dy + i, count);
+      const Pair g = StreamPair(gate + i, count), u = StreamPair(linear + i, count);
+      Pair value, d_gate, d_linear;
+      local.Apply(g.even, u.even, &value.even, &d_gate.even, &d_linear.even);
+      local.Apply(g.odd, u.odd, &value.odd, &d_gate.odd, &d_linear.odd);
+      StorePair({gradient.even * d_gate.even, gradient.odd * d_gate.odd}, gate_gradient + i, count);
+      StorePair({gradient.even * d_linear.even, gradient.odd * d_linear.odd}, linear_gradient + i,
+                count);
+      if constexpr (kOutput) StorePair(value, y + i, count);
     });
   });
 }

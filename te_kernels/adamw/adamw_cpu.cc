@@ -1,9 +1,9 @@
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <type_traits>
 
 #include "te_kernels/adamw/adamw.h"
+#include "te_kernels/adamw/stochastic_update.h"
 #include "te_kernels/base/parallel.h"
 #include "te_kernels/base/philox_fill.h"
 #include "te_kernels/base/simd.h"
@@ -14,15 +14,7 @@ namespace {
 constexpr int64_t kBlock =
     1024;  // elements at a time: whole Philox blocks, their numbers stay in L1
 
-struct Constants {
-  float grad_scale;
-  float decay;  // 1 - lr * weight_decay
-  float beta1, one_minus_beta1;
-  float beta2, one_minus_beta2;
-  float step_size;        // lr / (1 - beta1^t)
-  float root_correction;  // 1 / sqrt(1 - beta2^t)
-  float epsilon;
-};
+using adamw::Constants;
 
 Constants MakeConstants(const AdamWArgs& args) {
   const double lr = args.scalars->learning_rate;
@@ -40,21 +32,11 @@ Constants MakeConstants(const AdamWArgs& args) {
   return c;
 }
 
-void StoreStochastic(float value, uint32_t, float* to) { *to = value; }
-// Adds 16 random bits below the last kept one and truncates: rounds away from zero with the
-// probability of the dropped fraction.
-void StoreStochastic(float value, uint32_t random, bfloat16* to) {
-  const uint32_t bits = std::bit_cast<uint32_t>(value);
-  const uint32_t rounded = (bits + random) >> 16;
-  const uint32_t quiet_nan = (bits >> 16) | 0x40u;
-  to->bits = static_cast<uint16_t>((bits & 0x7fffffffu) > 0x7f800000u ? quiet_nan : rounded);
-}
-
-// One block; `random` holds one number an element when kStochastic.
-template <bool kStochastic, bool kMaster, typename Param, typename Grad, typename Moment>
+// One block.
+template <bool kMaster, typename Param, typename Grad, typename Moment>
 void UpdateBlock(const Constants& c, int64_t n, const Grad* __restrict grad,
                  Param* __restrict param, Moment* __restrict m, Moment* __restrict v,
-                 float* __restrict master, const uint32_t* __restrict random) {
+                 float* __restrict master) {
 #pragma omp simd
   for (int64_t i = 0; i < n; ++i) {
     const float g = c.grad_scale * LoadFloat(grad + i);
@@ -64,15 +46,9 @@ void UpdateBlock(const Constants& c, int64_t n, const Grad* __restrict grad,
     const float w_old = kMaster ? master[i] : LoadFloat(param + i);
     const float w = w_old * c.decay - c.step_size * (m_new / denominator);
     if constexpr (kMaster) master[i] = w;
-    if constexpr (kStochastic) {
-      StoreStochastic(w, random[i] & 0xffffu, param + i);
-      StoreStochastic(m_new, random[i] >> 16, m + i);
-      StoreStochastic(v_new, (random[i] ^ random[i] >> 16) & 0xffffu, v + i);
-    } else {
-      StoreRounded(w, param + i);
-      StoreRounded(m_new, m + i);
-      StoreRounded(v_new, v + i);
-    }
+    StoreRounded(w, param + i);
+    StoreRounded(m_new, m + i);
+    StoreRounded(v_new, v + i);
   }
 }
 
@@ -82,15 +58,21 @@ void Run(const Exec& exec, const AdamWArgs& args) {
   const RandomState random = args.random.Resolved();
   const int64_t n = args.param.elements();
   ParallelFor(exec, (n + kBlock - 1) / kBlock, 32, [&](int64_t begin, int64_t end) {
-    alignas(64) uint32_t numbers[kBlock];
+    alignas(64) uint32_t numbers[kBlock] = {};
     for (int64_t block = begin; block < end; ++block) {
       const int64_t first = block * kBlock;
       const int64_t count = std::min(kBlock, n - first);
-      if constexpr (kStochastic) PhiloxFill(random, first / 4, (count + 3) / 4, numbers);
-      UpdateBlock<kStochastic, kMaster>(
-          constants, count, args.grad.as<Grad>() + first, args.param.as<Param>() + first,
-          args.m.as<Moment>() + first, args.v.as<Moment>() + first,
-          kMaster ? args.master.as<float>() + first : nullptr, numbers);
+      const Grad* grad = args.grad.as<Grad>() + first;
+      Param* param = args.param.as<Param>() + first;
+      Moment* m = args.m.as<Moment>() + first;
+      Moment* v = args.v.as<Moment>() + first;
+      float* master = kMaster ? args.master.as<float>() + first : nullptr;
+      if constexpr (kStochastic) {
+        PhiloxFill(random, first / 4, (count + 3) / 4, numbers);
+        adamw::UpdateStochastic<kMaster>(constants, count, grad, param, m, v, master, numbers);
+      } else {
+        UpdateBlock<kMaster>(constants, count, grad, param, m, v, master);
+      }
     }
   });
 }

@@ -125,7 +125,9 @@ void ExpectTheReference(const Dtypes& dtypes, int64_t n, Rounding rounding, int6
   EXPECT_TRUE(Near(got, w, w_tolerance));
   EXPECT_TRUE(Near(got_m, m, m_tolerance));
   EXPECT_TRUE(Near(got_v, v, v_tolerance));
-  if (dtypes.master) EXPECT_TRUE(Near(ToDoubles(p.args.master), w, master_tolerance));
+  if (dtypes.master) {
+    EXPECT_TRUE(Near(ToDoubles(p.args.master), w, master_tolerance));
+  }
   for (const HostTensor* t : {&p.param, &p.grad, &p.m, &p.v, &p.master}) {
     EXPECT_TRUE(t->GuardsIntact());
   }

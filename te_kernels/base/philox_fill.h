@@ -34,6 +34,14 @@ inline Words Multiply(Words a, uint32_t b) { return (a & 0xffffffffu) * b; }
 #endif
 inline constexpr int kLanes = sizeof(Words) / sizeof(uint64_t);
 
+// Lanes of two vectors in turn, from lane `first` on: {low[first], high[first], low[first + 1],
+// ...}.
+inline Words Interleave(Words low, Words high, uint64_t first) {
+  Words lanes = {};
+  for (int l = 0; l < kLanes; ++l) lanes[l] = first + l / 2 + (l % 2 != 0 ? kLanes : 0);
+  return __builtin_shuffle(low, high, lanes);
+}
+
 }  // namespace philox_internal
 
 // out[4 i + j] = Philox::Block(state, first_block + i)[j] for i in [0, blocks). `state` is
@@ -66,11 +74,10 @@ inline void PhiloxFill(const RandomState& state, uint64_t first_block, int64_t b
     }
     const Words low = (c0 & 0xffffffffu) | c1 << 32;
     const Words high = (c2 & 0xffffffffu) | c3 << 32;
-#pragma GCC unroll 8
-    for (int l = 0; l < kLanes; ++l) {
-      const uint64_t block[2] = {low[l], high[l]};
-      std::memcpy(out + 4 * (i + l), block, sizeof(block));
-    }
+    const Words first = philox_internal::Interleave(low, high, 0);
+    const Words second = philox_internal::Interleave(low, high, kLanes / 2);
+    std::memcpy(out + 4 * i, &first, sizeof(first));
+    std::memcpy(out + 4 * i + 2 * kLanes, &second, sizeof(second));
   }
   for (; i < blocks; ++i) {
     const auto block = Philox::Block(state, first_block + static_cast<uint64_t>(i));

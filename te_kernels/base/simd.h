@@ -98,15 +98,23 @@ TE_SIMD Floats FirstLanes(Floats v, int64_t count, float other) {
   return v;
 }
 
-// In a fixed order: halves are added until one lane is left. Through memory: lanes of a vector that
-// are read and written one by one cost ten times as much.
+// In a fixed order: halves are added until one lane is left. Portably through memory: lanes of a
+// vector that are read and written one by one cost ten times as much.
 TE_SIMD float Sum(Floats v) {
+#if defined(__AVX512F__)
+  v += (Floats)_mm512_maskz_shuffle_f32x4(0xffff, (__m512)v, (__m512)v, 0x4e);
+  v += (Floats)_mm512_maskz_shuffle_f32x4(0xffff, (__m512)v, (__m512)v, 0xb1);
+  v += (Floats)_mm512_maskz_permute_ps(0xffff, (__m512)v, 0x4e);
+  v += (Floats)_mm512_maskz_permute_ps(0xffff, (__m512)v, 0xb1);
+  return v[0];
+#else
   alignas(64) float lanes[kLanes];
   std::memcpy(lanes, &v, sizeof(v));
   for (int64_t width = kLanes / 2; width > 0; width /= 2) {
     for (int64_t i = 0; i < width; ++i) lanes[i] += lanes[i + width];
   }
   return lanes[0];
+#endif
 }
 
 // The largest lane; a NaN may be missed.
@@ -165,20 +173,155 @@ TE_SIMD Floats Exp(Floats x) {
 #endif
 }
 
-// 1 / (1 + e^-x) within 4 units in the last place; below -88 zero; NaN stays.
-TE_SIMD Floats Sigmoid(Floats x) {
+// The larger, and the smaller; where x is NaN, NaN.
+TE_SIMD Floats AtLeast(Floats x, float low) {
 #if defined(__AVX512F__)
-  const Floats below = (Floats)_mm512_maskz_min_ps(0xffff, (__m512)Broadcast(105.0f), (__m512)x);
-  // Below -88, where the exponential may be anything, the mask is off.
-  const __mmask16 counts = _mm512_cmp_ps_mask((__m512)x, (__m512)Broadcast(-88.0f), _CMP_NLT_UQ);
-  const Floats d = ExpBounded(-below) + 1.0f;
+  // Where one argument is NaN, these return the second.
+  return (Floats)_mm512_maskz_max_ps(0xffff, (__m512)Broadcast(low), (__m512)x);
+#else
+  return x < low ? Broadcast(low) : x;
+#endif
+}
+
+TE_SIMD Floats AtMost(Floats x, float high) {
+#if defined(__AVX512F__)
+  return (Floats)_mm512_maskz_min_ps(0xffff, (__m512)Broadcast(high), (__m512)x);
+#else
+  return x > high ? Broadcast(high) : x;
+#endif
+}
+
+// 1 / (1 + e^-x) for x >= kSigmoidLowest, where it is 1.6e-38, within 4 units in the last place for
+// |x| < 20 and 6 beyond; NaN stays.
+inline constexpr float kSigmoidLowest = -87.0f;
+TE_SIMD Floats SigmoidOfBounded(Floats x) {
+#if defined(__AVX512F__)
+  // -x = k ln(2) / 32 + r, e^-x = 2^(k >> 5) 2^((k & 31) / 32) e^r: the second factor comes from a
+  // table that fits two registers, so that a parabola is enough for the third: for |r| <= ln(2) /
+  // 64 it is within 5.4e-8 (1 + r + r^2 / 2 with r^3 / 6 shared out, as Chebyshev does).
+  constexpr float kLog2E = 1.44269504f, kLn2 = 0.693147182f;
+  constexpr float kRounder = 393216.0f;  // 1.5 * 2^18: a sum's low bits are k
+  constexpr float kSlope = 1.00001466f, kSquare = 0.5f;
+  // Bits of 2^(i / 32), less i << 18: adding k << 18 makes them those of 2^(k / 32).
+  alignas(64) static constexpr uint32_t kPowers[32] = {
+      0x3f800000, 0x3f7ecd87, 0x3f7daac3, 0x3f7c980f, 0x3f7b95c2, 0x3f7aa43a, 0x3f79c3d3,
+      0x3f78f4f0, 0x3f7837f0, 0x3f778d3a, 0x3f76f532, 0x3f767043, 0x3f75fed7, 0x3f75a15b,
+      0x3f75583f, 0x3f7523f6, 0x3f7504f3, 0x3f74fbaf, 0x3f7508a4, 0x3f752c4d, 0x3f75672a,
+      0x3f75b9be, 0x3f76248c, 0x3f76a81e, 0x3f7744fd, 0x3f77fbb8, 0x3f78ccdf, 0x3f79b907,
+      0x3f7ac0c7, 0x3f7be4ba, 0x3f7d257d, 0x3f7e83b3};
+  const Floats below = AtMost(x, 87.0f);
+  const Floats shifted = kRounder - below * kLog2E;
+  const Floats r = -below - (shifted - kRounder) * kLn2;
+  const Words power = (Words)_mm512_permutex2var_epi32(_mm512_load_si512(kPowers), (__m512i)shifted,
+                                                       _mm512_load_si512(kPowers + 16));
+  const Floats scale = (Floats)(power + ((Words)shifted << 18));
+  const Floats d = ((r * kSquare + kSlope) * r + 1.0f) * scale + 1.0f;
   // 14 bits of 1 / d, doubled by a step of Newton's: a division keeps the unit busy three times as
   // long.
   const Floats start = (Floats)_mm512_maskz_rcp14_ps(0xffff, (__m512)d);
-  return (Floats)_mm512_maskz_mul_ps(counts, (__m512)start, (__m512)(2.0f - d * start));
+  return start * (2.0f - d * start);
 #else
   return 1.0f / (1.0f + Exp(-x));
 #endif
+}
+
+// For any x; below kSigmoidLowest its value there.
+TE_SIMD Floats Sigmoid(Floats x) { return SigmoidOfBounded(AtLeast(x, kSigmoidLowest)); }
+
+// Two vectors' worth of elements, the unit of loops that stream through memory: of bfloat16 one
+// cache line. `even` and `odd` hold bfloat16 elements of even and odd index, which takes half the
+// instructions that consecutive ones take; of float32, the first and the second half. Element-wise
+// arithmetic does not mind; a pair of one type does not line up with a pair of the other.
+inline constexpr int64_t kPairLanes = 2 * kLanes;
+struct Pair {
+  Floats even, odd;
+};
+
+TE_SIMD Pair LoadPair(const float* from, int64_t count = kPairLanes) {
+  if (count <= kLanes) return {Load(from, count), Floats{}};
+  return {Load(from), Load(from + kLanes, count - kLanes)};
+}
+
+TE_SIMD Pair LoadPair(const bfloat16* from, int64_t count = kPairLanes) {
+  Words bits = {};
+  if (count == kPairLanes) {
+    std::memcpy(&bits, from, sizeof(bits));
+  } else {
+    std::memcpy(&bits, from, static_cast<size_t>(count) * sizeof(bfloat16));
+  }
+  return {(Floats)(bits << 16), (Floats)(bits & 0xffff0000u)};
+}
+
+TE_SIMD void StorePair(const Pair& value, float* to, int64_t count = kPairLanes) {
+  if (count <= kLanes) {
+    Store(value.even, to, count);
+    return;
+  }
+  Store(value.even, to);
+  Store(value.odd, to + kLanes, count - kLanes);
+}
+
+TE_SIMD void StorePair(const Pair& value, bfloat16* to, int64_t count = kPairLanes) {
+#if defined(__AVX512BF16__)
+  using Lanes = int16_t __attribute__((vector_size(64)));
+  constexpr Lanes kInterleaved = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
+                                  8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+  const Lanes halves = (Lanes)_mm512_cvtne2ps_pbh((__m512)value.odd, (__m512)value.even);
+  const auto out = __builtin_shuffle(halves, kInterleaved);
+#else
+  const auto rounded = [](Floats v) __attribute__((always_inline)) {  // in the upper halves
+    const Words bits = (Words)v;
+    const Words up = bits + 0x7fffu + ((bits >> 16) & 1u);
+    return v != v ? bits | 0x400000u : up;
+  };
+  const Words out = (rounded(value.even) >> 16) | (rounded(value.odd) & 0xffff0000u);
+#endif
+  if (count == kPairLanes) {
+    std::memcpy(static_cast<void*>(to), &out, sizeof(out));
+  } else {
+    std::memcpy(static_cast<void*>(to), &out, static_cast<size_t>(count) * sizeof(bfloat16));
+  }
+}
+
+// A pair of consecutive floats in the order of a pair of T's, and back.
+using LaneIndices = int32_t __attribute__((vector_size(4 * kLanes)));
+template <typename T>
+TE_SIMD Pair ToOrderOf(const Pair& pair) {
+  if constexpr (sizeof(T) == 4) return pair;
+  constexpr LaneIndices kEven = {0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30};
+  return {__builtin_shuffle(pair.even, pair.odd, kEven),
+          __builtin_shuffle(pair.even, pair.odd, kEven + 1)};
+}
+template <typename T>
+TE_SIMD Pair FromOrderOf(const Pair& pair) {
+  if constexpr (sizeof(T) == 4) return pair;
+  constexpr LaneIndices kFirst = {0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23};
+  return {__builtin_shuffle(pair.even, pair.odd, kFirst),
+          __builtin_shuffle(pair.even, pair.odd, kFirst + 8)};
+}
+
+// The elements of a pair of T's from `count` on replaced by zero: for the last, shorter pair of a
+// sum.
+template <typename T>
+TE_SIMD Pair FirstOfPair(const Pair& pair, int64_t count) {
+  if (count == kPairLanes) return pair;
+  alignas(64) float lanes[kPairLanes];
+  StorePair(FromOrderOf<T>(pair), lanes);
+  for (int64_t i = count; i < kPairLanes; ++i) lanes[i] = 0;
+  return ToOrderOf<T>(LoadPair(lanes));
+}
+
+// LoadPair of what lies in memory: also asks for the lines a few steps ahead. The processor's own
+// prefetching stops at pages' ends and starts late in short rows: from memory this is a fifth. Into
+// the second cache: rows of 4096 elements fall on the same few sets of the first, where a line that
+// comes early is evicted before its use (half the speed).
+template <typename T>
+TE_SIMD Pair StreamPair(const T* from, int64_t count = kPairLanes) {
+  constexpr int64_t kAhead = 1024, kLine = 64;  // bytes
+  const auto* line = reinterpret_cast<const char*>(from) + kAhead;
+  __builtin_prefetch(line, 0, 2);
+  if constexpr (sizeof(T) == 4) __builtin_prefetch(line + kLine, 0, 2);
+  return LoadPair(from, count);
 }
 
 // Calls body(first, count) for runs of kLanes elements, and once for what is left of n. `body`
@@ -190,8 +333,32 @@ TE_SIMD void ForEachVector(int64_t n, const Body& body) {
   if (i < n) body(i, n - i);
 }
 
-// The same with body(first, count, k), k = 0, 1, 2, 3 in turn (a constant): for four sums, which do
-// not wait for each other's additions.
+// The same with pairs.
+template <typename Body>
+TE_SIMD void ForEachPair(int64_t n, const Body& body) {
+  int64_t i = 0;
+  for (; i + kPairLanes <= n; i += kPairLanes) body(i, kPairLanes);
+  if (i < n) body(i, n - i);
+}
+
+// ForEachPair with body(first, count, k), k = 0, 1 in turn (a constant): for four sums, of which
+// pair k has sums 2 k and 2 k + 1.
+template <typename Body>
+TE_SIMD void ForEachPairInTurn(int64_t n, const Body& body) {
+  int64_t i = 0;
+  for (; i + 2 * kPairLanes <= n; i += 2 * kPairLanes) {
+    body(i, kPairLanes, 0);
+    body(i + kPairLanes, kPairLanes, 1);
+  }
+  if (i + kPairLanes <= n) {
+    body(i, kPairLanes, 0);
+    i += kPairLanes;
+  }
+  if (i < n) body(i, n - i, 1);
+}
+
+// ForEachVector with body(first, count, k), k = 0, 1, 2, 3 in turn (a constant): for four sums,
+// which do not wait for each other's additions.
 template <typename Body>
 TE_SIMD void ForEachVectorInTurn(int64_t n, const Body& body) {
   int64_t i = 0;

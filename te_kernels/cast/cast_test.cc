@@ -1,7 +1,7 @@
 #include "te_kernels/cast/cast.h"
 
+#include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <limits>
 #include <vector>
 
@@ -124,17 +124,19 @@ TEST(CastTest, EqualTypesOfAnyKindAreCopiedBitByBit) {
        {DType::kFloat32, DType::kBFloat16, DType::kFloat16, DType::kFloat64, DType::kInt32,
         DType::kInt64, DType::kUInt8, DType::kFloat8E4M3, DType::kFloat8E5M2}) {
     const int64_t bytes = 16 * static_cast<int64_t>(SizeOf(dtype));
-    std::vector<uint8_t> from(bytes), to(bytes);
+    const HostTensor from(DType::kUInt8, {bytes});
     // Among them signalling NaN, which a conversion would make quiet.
-    for (int64_t i = 0; i < bytes; ++i)
-      from[i] = static_cast<uint8_t>(i % 3 == 0 ? 0x7f : 0x81 + 17 * i);
+    for (int64_t i = 0; i < bytes; ++i) {
+      from.view().as<uint8_t>()[i] = static_cast<uint8_t>(i % 3 == 0 ? 0x7f : 0x81 + 17 * i);
+    }
     TestExec exec;
     for (const auto& strides :
          {std::array<int64_t, kMaxRank>{4, 1}, std::array<int64_t, kMaxRank>{1, 4}}) {
-      ASSERT_TRUE(IsOk(TE_OP(Cast)(exec, {.x = ConstTensorView(from.data(), dtype, {4, 4}, strides),
-                                          .y = TensorView(to.data(), dtype, {4, 4}, strides)})));
-      EXPECT_EQ(to, from) << Name(dtype);
-      to.assign(bytes, 0);
+      const HostTensor to(DType::kUInt8, {bytes});
+      const ConstTensorView x(from.view().data(), dtype, {4, 4}, strides);
+      ASSERT_TRUE(IsOk(
+          TE_OP(Cast)(exec, {.x = x, .y = TensorView(to.view().data(), dtype, {4, 4}, strides)})));
+      EXPECT_EQ(to.Bytes(), from.Bytes()) << Name(dtype);
     }
   }
 }
@@ -143,17 +145,41 @@ TEST(CastTest, IntegersSaturate) {
   const std::vector<int64_t> wide = {
       0,           -1,          2147483647,       2147483648,
       -2147483648, -2147483649, int64_t{1} << 32, std::numeric_limits<int64_t>::min()};
-  std::vector<int32_t> narrow(8);
+  const HostTensor x(DType::kInt64, {8}), y(DType::kInt32, {8}), back(DType::kInt64, {8});
+  std::copy(wide.begin(), wide.end(), x.view().as<int64_t>());
   TestExec exec;
-  ASSERT_TRUE(IsOk(TE_OP(Cast)(exec, {.x = ConstTensorView(wide.data(), DType::kInt64, {8}),
-                                      .y = TensorView(narrow.data(), DType::kInt32, {8})})));
+  ASSERT_TRUE(IsOk(TE_OP(Cast)(exec, {.x = x, .y = y})));
   constexpr int32_t kMax = std::numeric_limits<int32_t>::max(),
                     kMin = std::numeric_limits<int32_t>::min();
-  EXPECT_EQ(narrow, (std::vector<int32_t>{0, -1, kMax, kMax, kMin, kMin, kMax, kMin}));
-  std::vector<int64_t> back(8);
-  ASSERT_TRUE(IsOk(TE_OP(Cast)(exec, {.x = ConstTensorView(narrow.data(), DType::kInt32, {8}),
-                                      .y = TensorView(back.data(), DType::kInt64, {8})})));
-  EXPECT_EQ(back, std::vector<int64_t>(narrow.begin(), narrow.end()));
+  const int32_t* narrow = y.view().as<int32_t>();
+  EXPECT_EQ(std::vector<int32_t>(narrow, narrow + 8),
+            (std::vector<int32_t>{0, -1, kMax, kMax, kMin, kMin, kMax, kMin}));
+  ASSERT_TRUE(IsOk(TE_OP(Cast)(exec, {.x = y, .y = back})));
+  const int64_t* again = back.view().as<int64_t>();
+  EXPECT_EQ(std::vector<int64_t>(again, again + 8), std::vector<int64_t>(narrow, narrow + 8));
+}
+
+// Dense tensors whose addresses or sizes do not allow vectors, and rows that do.
+TEST(CastTest, AnyAddressAndTail) {
+  const HostTensor x = HostTensor::Normal(DType::kFloat32, {40'019}, 1);
+  const HostTensor rows = HostTensor::Normal(DType::kBFloat16, {3, 50, 64}, 2, 1, 8);
+  for (const DType to : kFloating) {
+    for (const int64_t begin : {0, 1, 4}) {
+      const TensorView from = x.view().Slice(0, begin, 40'019);
+      const HostTensor y(to, from.shape()), shifted(to, {40'019 - begin + 3});
+      const TensorView tail = shifted.view().Slice(0, 3, 40'019 - begin + 3);
+      TestExec exec;
+      ASSERT_TRUE(IsOk(TE_OP(Cast)(exec, {.x = from, .y = y})));
+      ASSERT_TRUE(IsOk(TE_OP(Cast)(exec, {.x = from, .y = tail})));
+      ExpectCast(test::ToDoubles(from), y, 1, to == DType::kFloat64);
+      ExpectCast(test::ToDoubles(from), tail, 1, to == DType::kFloat64);
+      EXPECT_TRUE(y.GuardsIntact() && shifted.GuardsIntact());
+    }
+    const HostTensor y(to, {50, 3, 64});
+    TestExec exec;
+    ASSERT_TRUE(IsOk(TE_OP(Cast)(exec, {.x = rows.view().Transpose(0, 1), .y = y})));
+    ExpectCast(test::ToDoubles(rows.view().Transpose(0, 1)), y, 1, to == DType::kFloat64);
+  }
 }
 
 TEST(CastTest, EmptyTensorsAreFine) {

@@ -6,8 +6,9 @@
 // divides later, once (StepScalars::grad_scale). Source: torch.nn.functional.cross_entropy.
 //
 // logits [T, V] of {float32, bfloat16}, inner stride 1; labels int32 [T], each ignore_index or in
-// [0, V) (else kInvalidArgument names row and value, before anything is written); loss float32 [T];
-// dlogits of logits' dtype and shape, may be logits itself. Arithmetic in float32.
+// [0, V); loss float32 [T]; dlogits of logits' dtype and shape, may be logits itself. Arithmetic in
+// float32. Any other label: on the CPU kInvalidArgument names row and value, before anything is
+// written; on CUDA, where labels are on the device, loss[t] and dlogits[t, :] are NaN.
 #pragma once
 
 #include "te_kernels/base/exec.h"

@@ -19,6 +19,10 @@ inline constexpr int kLanes = 16 / static_cast<int>(sizeof(T));
 template <int kBytes>
 struct Raw;
 template <>
+struct Raw<1> {
+  using type = unsigned char;
+};
+template <>
 struct Raw<2> {
   using type = unsigned short;
 };

@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "te_kernels/base/parallel.h"
+#include "te_kernels/base/philox_fill.h"
 #include "te_kernels/base/simd.h"
 #include "te_kernels/dropout/dropout.h"
 
@@ -11,7 +12,7 @@ using simd::Floats;
 using simd::Load;
 using simd::Store;
 
-constexpr int64_t kBlock = 256;  // elements: 64 Philox blocks, which the compiler runs side by side
+constexpr int64_t kBlock = 256;  // elements: 64 Philox blocks
 constexpr int64_t kBlocksPerThread = 16;
 
 // scale[i] = 1 / (1 - p) where element first + i is kept, 0 where it is dropped. `first` is a
@@ -22,12 +23,10 @@ void KeepScales(const RandomState& random, int64_t first, float p, float* scale)
     return;
   }
   const float kept = 1.0f / (1.0f - p);
-#pragma omp simd
-  for (int64_t i = 0; i < kBlock / 4; ++i) {
-    const auto bits = Philox::Block(random, static_cast<uint64_t>(first / 4 + i));
-    for (int64_t k = 0; k < 4; ++k) {
-      scale[4 * i + k] = Philox::ToUniform(bits[k]) >= p ? kept : 0.0f;
-    }
+  alignas(64) uint32_t numbers[kBlock];
+  PhiloxFill(random, static_cast<uint64_t>(first / 4), kBlock / 4, numbers);
+  for (int64_t i = 0; i < kBlock; ++i) {
+    scale[i] = Philox::ToUniform(numbers[i]) >= p ? kept : 0.0f;
   }
 }
 

@@ -1,11 +1,12 @@
 // Embedding: out[t, :] = table[ids[t], :];  backward: dtable[v, :] (+)= sum over t with ids[t] == v
 // of dout[t, :].
 //
-// ids int32 [T], each in [0, V) (else kInvalidArgument names position and value, before anything is
-// written); table, dtable [V, H], out, dout [T, H], one dtype of {float32, bfloat16}. The sum runs
-// in float32, in the order of t, from what is there when it accumulates, and is rounded once:
-// bitwise repeatable, for any number of threads. Without `accumulate`, rows that no id names become
-// 0.
+// ids int32 [T], each in [0, V): on the CPU kInvalidArgument names position and value of another
+// one before anything is written; on CUDA, where callers check before, its row of out becomes NaN
+// and its row of dout is left out. table, dtable [V, H], out, dout [T, H], one dtype of {float32,
+// bfloat16}. The sum runs in float32, in the order of t, from what is there when it accumulates,
+// and is rounded once: bitwise repeatable, for any number of threads. Without `accumulate`, rows
+// that no id names become 0.
 #pragma once
 
 #include "te_kernels/base/exec.h"

@@ -2,6 +2,7 @@
 
 #include "te_kernels/base/parallel.h"
 #include "te_kernels/cast/in_float.h"
+#include "te_kernels/gemm/amx_matmul.h"
 #include "te_kernels/gemm/gemm.h"
 #include "te_kernels/gemm/onednn_state.h"
 
@@ -72,12 +73,16 @@ Status GemmThroughFloat(const Exec& exec, const GemmArgs& args) {
   return CastCpu(exec, {.x = in_float.d, .y = args.d});
 }
 
-// oneDNN's bfloat16 product over a very long sum runs at half its rate (330 against 620 to 700
-// GFLOP/s for lm_head's dgrad over 32000 terms, oneDNN 2.6 on AMX): such a sum is cut, and its
-// parts meet in float32.
-constexpr int64_t kMaxTerms = 16384;
+// A bfloat16 product over a very long sum is cut, and its parts meet in float32: oneDNN's runs at
+// half its rate (330 against 620 to 700 GFLOP/s for lm_head's dgrad over 32000 terms, oneDNN 2.6),
+// ours loses its panels from the L2 cache.
+int64_t MaxTerms(const GemmArgs& args, const MatmulSpec& spec) {
+  constexpr int64_t kOnednnTerms = 16384;
+  if (RunsOnAmx(spec)) return kAmxTerms;
+  return args.kind == GemmKind::kFprop ? spec.a.dim(1) : kOnednnTerms;
+}
 
-Status GemmInParts(const Exec& exec, const GemmArgs& args, int64_t terms) {
+Status GemmInParts(const Exec& exec, const GemmArgs& args, int64_t terms, int64_t max_terms) {
   ArenaScope scope(exec.scratch);
   GemmArgs part = args;
   if (args.d.dtype() == DType::kBFloat16) {
@@ -88,17 +93,23 @@ Status GemmInParts(const Exec& exec, const GemmArgs& args, int64_t terms) {
       TE_ASSIGN_OR_RETURN(part.d, exec.scratch->Allocate(DType::kFloat32, args.d.shape()));
     }
     part.c = ConstTensorView();
+    if (args.bias.defined()) {
+      TE_ASSIGN_OR_RETURN(part.bias, InFloat(exec, args.bias));
+    }
   }
-  // dgrad sums over the columns of dy and the rows of w, wgrad over the rows of dy and x.
-  const int a_axis = args.kind == GemmKind::kDgrad ? 1 : 0;
-  const int64_t parts = (terms + kMaxTerms - 1) / kMaxTerms;
+  // fprop sums over the columns of x and w, dgrad over the columns of dy and the rows of w, wgrad
+  // over the rows of dy and x.
+  const int a_axis = args.kind == GemmKind::kWgrad ? 0 : 1;
+  const int b_axis = args.kind == GemmKind::kFprop ? 1 : 0;
+  const int64_t parts = (terms + max_terms - 1) / max_terms;
   for (int64_t i = 0; i < parts; ++i) {
     const int64_t begin = terms * i / parts, end = terms * (i + 1) / parts;
     part.a = args.a.dense.Slice(a_axis, begin, end);
-    part.b = args.b.dense.Slice(0, begin, end);
+    part.b = args.b.dense.Slice(b_axis, begin, end);
     TE_RETURN_IF_ERROR(GemmCpu(exec, part));
     part.beta = 1;
     part.c = ConstTensorView();
+    part.bias = ConstTensorView();
   }
   if (args.d.dtype() == DType::kFloat32) return OkStatus();
   return CastCpu(exec, {.x = part.d, .y = args.d});
@@ -115,7 +126,9 @@ Status GemmCpu(const Exec& exec, const GemmArgs& args) {
   if (terms != 0 && spec.a.dtype() == DType::kBFloat16) {
     TE_ASSIGN_OR_RETURN(const OnednnState* state, GetOnednnState(exec));
     if (!state->native_bf16()) return GemmThroughFloat(exec, args);
-    if (args.kind != GemmKind::kFprop && terms > kMaxTerms) return GemmInParts(exec, args, terms);
+    spec.d = args.d;
+    const int64_t max_terms = MaxTerms(args, spec);
+    if (terms > max_terms) return GemmInParts(exec, args, terms, max_terms);
   }
   if (args.beta != 0 && args.c.defined() && args.c.data() != args.d.data())
     CopyRows(exec, args.c, args.d);

@@ -10,6 +10,7 @@
 #include "te_kernels/testing/near.h"
 #include "te_kernels/testing/test_device.h"
 #ifndef TE_TEST_CUDA
+#include "te_kernels/gemm/amx_matmul.h"
 #include "te_kernels/gemm/onednn_exec.h"
 #endif
 
@@ -122,9 +123,10 @@ class GemmCase {
 };
 
 std::vector<Case> Cases() {
-  const int64_t shapes[][3] = {{1, 1, 1},    {3, 5, 7},      {16, 32, 48},  {33, 17, 129},
-                               {2, 31, 1},   {0, 4, 3},      {4, 0, 3},     {5, 6, 0},
-                               {64, 96, 80}, {257, 259, 18}, {3, 16500, 5}, {16500, 3, 5}};
+  const int64_t shapes[][3] = {
+      {1, 1, 1},       {3, 5, 7},    {16, 32, 48},   {33, 17, 129},  {2, 31, 1},    {0, 4, 3},
+      {4, 0, 3},       {5, 6, 0},    {64, 96, 80},   {257, 259, 18}, {3, 16500, 5}, {16500, 3, 5},
+      {45, 300, 1000}, {70, 40, 33}, {33, 34, 4500}, {34, 4500, 33}, {4500, 33, 34}};
   std::vector<Case> out;
   for (const auto& [m, n, k] : shapes) {
     for (GemmKind kind : {GemmKind::kFprop, GemmKind::kDgrad, GemmKind::kWgrad}) {
@@ -169,6 +171,20 @@ TEST(Gemm, ADisturbedOperandIsNoticed) {
                             problem.Tolerance()));
   }
 }
+
+#ifndef TE_TEST_CUDA
+TEST(Gemm, OnAmxTheNumberOfThreadsDoesNotChangeABit) {
+  const ConstTensorView square(nullptr, DType::kBFloat16, {64, 64});
+  if (!RunsOnAmx({.a = square, .b = square, .d = square})) GTEST_SKIP() << "no AMX here";
+  for (GemmKind kind : {GemmKind::kFprop, GemmKind::kDgrad, GemmKind::kWgrad}) {
+    GemmCase problem({kind, 257, 700, 391, DType::kBFloat16, DType::kBFloat16, 1, false, false, 0});
+    ASSERT_TRUE(test::IsOk(problem.Run(test::TestLibraryExec(1))));
+    const std::vector<uint8_t> alone = problem.Bytes();
+    ASSERT_TRUE(test::IsOk(problem.Run(test::TestLibraryExec(2))));
+    EXPECT_EQ(problem.Bytes(), alone);
+  }
+}
+#endif
 
 TEST(Gemm, RepeatsBitForBit) {
   for (GemmKind kind : {GemmKind::kFprop, GemmKind::kDgrad, GemmKind::kWgrad}) {

@@ -7,6 +7,7 @@
 
 #include "oneapi/dnnl/dnnl.hpp"
 #include "oneapi/dnnl/dnnl_version.h"
+#include "te_kernels/gemm/amx_matmul.h"
 
 namespace te {
 namespace {
@@ -162,6 +163,7 @@ class State : public OnednnState {
   };
 
   StatusOr<std::shared_ptr<const Matmul>> Make(const MatmulSpec& spec) {
+    if (std::shared_ptr<const Matmul> tiled = MakeAmxMatmul(spec)) return tiled;
     TE_ASSIGN_OR_RETURN(const memory::desc a, Describe(spec.a));
     TE_ASSIGN_OR_RETURN(const memory::data_type b_type, ToOnednn(spec.b.dtype()));
     TE_ASSIGN_OR_RETURN(const memory::desc b, Describe(spec.b));

@@ -29,8 +29,8 @@ struct RopeArgs {
   Sink y;
 };
 
-// A position outside the table is kInvalidArgument (checked on the CPU; callers of a GPU check
-// before).
+// A position outside the table is kInvalidArgument on the CPU; on CUDA, where callers check before,
+// its heads' rotated elements become NaN.
 Status ValidateRope(const RopeArgs& args);
 Status RopeCpu(const Exec& exec, const RopeArgs& args);
 Status RopeCuda(const Exec& exec, const RopeArgs& args);

@@ -9,48 +9,61 @@ namespace {
 
 constexpr int64_t kElementsPerThread = 1 << 14;
 
+// Pairs at a time: their cosines and sines stay in L1 for all heads of a position.
+constexpr int64_t kBlock = 256;
+
 using simd::Floats;
 using simd::Load;
-using simd::Store;
+using simd::Pair;
+using simd::StorePair;
+using simd::StreamPair;
 
-// The heads below rotate `pairs` pairs. x and y may be one buffer: both elements of a pair are read
-// before either is written, and pairs do not overlap.
+// `n` pairs' cosines and sines, the sines times `sign`; in the order of a pair of T's for halves.
+struct Angles {
+  alignas(64) float cos[kBlock] = {};
+  alignas(64) float sin[kBlock] = {};
+
+  template <typename T, bool kInterleaved>
+  void Set(const float* from_cos, const float* from_sin, float sign, int64_t n) {
+    simd::ForEachPair(n, [&](int64_t r, int64_t count) TE_SIMD_LAMBDA {
+      Pair c = simd::LoadPair(from_cos + r, count), s = simd::LoadPair(from_sin + r, count);
+      if constexpr (!kInterleaved) {
+        c = simd::ToOrderOf<T>(c);
+        s = simd::ToOrderOf<T>(s);
+      }
+      StorePair(c, cos + r);
+      StorePair({s.even * sign, s.odd * sign}, sin + r);
+    });
+  }
+};
+
+// The functions below rotate n <= kBlock pairs of one head. x and y may be one buffer: both
+// elements of a pair are read before either is written, and pairs do not overlap.
 
 template <typename T>
-void RotateHalves(const T* x, const float* cos, const float* sin, float sign, int64_t pairs, T* y) {
-  simd::ForEachVector(pairs, [&](int64_t r, int64_t n) TE_SIMD_LAMBDA {
-    const Floats u = Load(x + r, n), v = Load(x + pairs + r, n);
-    const Floats c = Load(cos + r, n), s = Load(sin + r, n) * sign;
-    Store(u * c - v * s, y + r, n);
-    Store(u * s + v * c, y + pairs + r, n);
+void RotateHalves(const T* x, const Angles& angles, int64_t n, int64_t half, T* y) {
+  simd::ForEachPair(n, [&](int64_t r, int64_t count) TE_SIMD_LAMBDA {
+    const Pair u = StreamPair(x + r, count), v = StreamPair(x + half + r, count);
+    const Pair c = simd::LoadPair(angles.cos + r), s = simd::LoadPair(angles.sin + r);
+    StorePair({u.even * c.even - v.even * s.even, u.odd * c.odd - v.odd * s.odd}, y + r, count);
+    StorePair({u.even * s.even + v.even * c.even, u.odd * s.odd + v.odd * c.odd}, y + half + r,
+              count);
   });
 }
 
+// The pairs of bfloat16 elements that are loaded as such are those that turn together.
 template <typename T>
-void RotateInterleaved(const T* x, const float* cos, const float* sin, float sign, int64_t pairs,
-                       T* y) {
-  using Lanes = int32_t __attribute__((vector_size(4 * simd::kLanes)));
-  constexpr Lanes kFirst = {0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30};
-  constexpr Lanes kSecond = {1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31};
-  constexpr Lanes kLow = {0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23};
-  constexpr Lanes kHigh = {8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
-  simd::ForEachVector(pairs, [&](int64_t r, int64_t n) TE_SIMD_LAMBDA {
-    const int64_t low = std::min(2 * n, simd::kLanes), high = 2 * n - low;
-    const Floats a = Load(x + 2 * r, low), b = Load(x + 2 * r + low, high);
-    const Floats u = __builtin_shuffle(a, b, kFirst), v = __builtin_shuffle(a, b, kSecond);
-    const Floats c = Load(cos + r, n), s = Load(sin + r, n) * sign;
-    const Floats first = u * c - v * s, second = u * s + v * c;
-    Store(__builtin_shuffle(first, second, kLow), y + 2 * r, low);
-    Store(__builtin_shuffle(first, second, kHigh), y + 2 * r + low, high);
+void RotateInterleaved(const T* x, const Angles& angles, int64_t n, T* y) {
+  constexpr bool kWide = sizeof(T) == 4;
+  simd::ForEachPair(2 * n, [&](int64_t i, int64_t count) TE_SIMD_LAMBDA {
+    Pair value = StreamPair(x + i, count);
+    if constexpr (kWide) value = simd::ToOrderOf<bfloat16>(value);
+    const Floats u = value.even, v = value.odd;
+    const Floats c = Load(angles.cos + i / 2), s = Load(angles.sin + i / 2);
+    Pair out = {u * c - v * s, u * s + v * c};
+    if constexpr (kWide) out = simd::FromOrderOf<bfloat16>(out);
+    StorePair(out, y + i, count);
   });
-}
-
-template <typename T, bool kInterleaved>
-void RotateHead(const T* x, const float* cos, const float* sin, float sign, int64_t pairs,
-                int64_t head_dim, T* y) {
-  kInterleaved ? RotateInterleaved(x, cos, sin, sign, pairs, y)
-               : RotateHalves(x, cos, sin, sign, pairs, y);
-  if (y != x) std::copy(x + 2 * pairs, x + head_dim, y + 2 * pairs);
 }
 
 Status CheckPositions(const RopeArgs& args) {
@@ -77,6 +90,7 @@ void Rotate(const Exec& exec, const RopeArgs& args) {
   const int64_t grain =
       std::max<int64_t>(1, kElementsPerThread / std::max<int64_t>(1, heads * head_dim));
   ParallelFor(exec, x.dim(0) * length, grain, [&](int64_t begin, int64_t end) {
+    Angles angles;
     for (int64_t i = begin; i < end; ++i) {
       const int64_t b = i / length, s = i % length;
       int64_t p = args.start_position + s;
@@ -88,9 +102,20 @@ void Rotate(const Exec& exec, const RopeArgs& args) {
       const float* sin = args.sin.as<float>() + p * args.sin.stride(0);
       const T* x_heads = x.as<T>() + b * x.stride(0) + s * x.stride(1);
       T* y_heads = y.as<T>() + b * y.stride(0) + s * y.stride(1);
+      for (int64_t first = 0; first < pairs; first += kBlock) {
+        const int64_t count = std::min(kBlock, pairs - first);
+        angles.Set<T, kInterleaved>(cos + first, sin + first, sign, count);
+        for (int64_t n = 0; n < heads; ++n) {
+          const T* from = x_heads + n * x.stride(2);
+          T* to = y_heads + n * y.stride(2);
+          kInterleaved ? RotateInterleaved(from + 2 * first, angles, count, to + 2 * first)
+                       : RotateHalves(from + first, angles, count, pairs, to + first);
+        }
+      }
+      if (y_heads == x_heads || head_dim == 2 * pairs) continue;
       for (int64_t n = 0; n < heads; ++n) {
-        RotateHead<T, kInterleaved>(x_heads + n * x.stride(2), cos, sin, sign, pairs, head_dim,
-                                    y_heads + n * y.stride(2));
+        const T* from = x_heads + n * x.stride(2);
+        std::copy(from + 2 * pairs, from + head_dim, y_heads + n * y.stride(2) + 2 * pairs);
       }
     }
   });

@@ -1,6 +1,7 @@
 // A Google Benchmark loop that times an operation and, alternately, a copy of as many bytes, so
 // that the ratio survives a noisy machine. Counters: "GB/s" of the operation and "of_copy", its
-// bandwidth relative to the copy's (medians of the run). Use with ->UseManualTime().
+// bandwidth relative to that of the copy that ran right after it (medians of the run). Use with
+// ->UseManualTime().
 #pragma once
 
 #include <algorithm>
@@ -18,7 +19,7 @@ void BenchAgainstCopy(benchmark::State& state, int64_t bytes, int num_threads,
                       const Operation& operation) {
   CopyYardstick copy(bytes, num_threads);
   std::vector<double> operation_seconds;
-  std::vector<double> copy_seconds;
+  std::vector<double> ratios;
   copy.Run();
   if (!operation()) state.SkipWithError("the operation failed");
   for (auto _ : state) {
@@ -31,7 +32,7 @@ void BenchAgainstCopy(benchmark::State& state, int64_t bytes, int num_threads,
     }
     state.SetIterationTime(seconds);
     operation_seconds.push_back(seconds);
-    copy_seconds.push_back(copy.Run());
+    ratios.push_back(copy.Run() / seconds);
   }
   if (operation_seconds.empty()) return;
   const auto median = [](std::vector<double>& v) {
@@ -40,7 +41,7 @@ void BenchAgainstCopy(benchmark::State& state, int64_t bytes, int num_threads,
   };
   const double op = median(operation_seconds);
   state.counters["GB/s"] = static_cast<double>(bytes) / op * 1e-9;
-  state.counters["of_copy"] = median(copy_seconds) / op;
+  state.counters["of_copy"] = median(ratios);
 }
 
 }  // namespace te::test

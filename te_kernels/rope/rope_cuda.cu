@@ -1,0 +1,176 @@
+#include <algorithm>
+
+#include "te_kernels/cuda/cuda_state.h"
+#include "te_kernels/cuda/cuda_status.h"
+#include "te_kernels/cuda/vector.cuh"
+#include "te_kernels/rope/rope.h"
+
+namespace te {
+namespace {
+
+constexpr int kThreads = 256;
+
+struct Layout {
+  unsigned int length, heads, vectors;  // vectors of N pairs in a head
+  int pairs, head_dim;
+  int64_t x_stride[3], y_stride[3];  // of b, s and head
+  int64_t cos_stride, sin_stride;
+  int64_t positions_stride[2];
+  int64_t start_position, rows;
+};
+
+struct Place {
+  int64_t b, s, n;
+  int first;  // pair
+};
+
+template <int N>
+__device__ Place PlaceOf(const Layout& layout, unsigned int i) {
+  const unsigned int head = i / layout.vectors, token = head / layout.heads;
+  return {token / layout.length, token % layout.length, head % layout.heads,
+          static_cast<int>(i % layout.vectors) * N};
+}
+
+// A thread rotates N pairs of one head: each tensor's bytes are read and written once, the tables
+// come from the caches (a row serves every head of its token). y may be x: both elements of a pair
+// are read before either is written, and pairs do not overlap.
+template <int N, bool kInterleaved, typename T>
+__global__ void __launch_bounds__(kThreads)
+    RopeKernel(const T* x, const float* cos, const float* sin, const int32_t* positions, float sign,
+               Layout layout, unsigned int count, T* y) {
+  const unsigned int i = blockIdx.x * kThreads + threadIdx.x;
+  if (i >= count) return;
+  const Place at = PlaceOf<N>(layout, i);
+  const int64_t p =
+      positions == nullptr
+          ? layout.start_position + at.s
+          : positions[at.b * layout.positions_stride[0] + at.s * layout.positions_stride[1]];
+  const T* from =
+      x + at.b * layout.x_stride[0] + at.s * layout.x_stride[1] + at.n * layout.x_stride[2];
+  T* to = y + at.b * layout.y_stride[0] + at.s * layout.y_stride[1] + at.n * layout.y_stride[2];
+  float c[N], s[N];
+#pragma unroll
+  for (int e = 0; e < N; ++e) {
+    const bool inside = p >= 0 && p < layout.rows;
+    c[e] = inside ? cos[p * layout.cos_stride + at.first + e] : __int_as_float(0x7fc00000);
+    s[e] = inside ? sin[p * layout.sin_stride + at.first + e] * sign : c[e];
+  }
+  if constexpr (kInterleaved) {
+    float pair[2 * N], out[2 * N];
+    if constexpr (N == 1) {  // at any address
+      pair[0] = cuda::ToFloat(from[2 * at.first]);
+      pair[1] = cuda::ToFloat(from[2 * at.first + 1]);
+    } else {
+      cuda::Load<2 * N>(from + 2 * at.first, pair);
+    }
+#pragma unroll
+    for (int e = 0; e < N; ++e) {
+      out[2 * e] = pair[2 * e] * c[e] - pair[2 * e + 1] * s[e];
+      out[2 * e + 1] = pair[2 * e] * s[e] + pair[2 * e + 1] * c[e];
+    }
+    if constexpr (N == 1) {
+      to[2 * at.first] = cuda::FromFloat<T>(out[0]);
+      to[2 * at.first + 1] = cuda::FromFloat<T>(out[1]);
+    } else {
+      cuda::Store<2 * N>(to + 2 * at.first, out);
+    }
+  } else {
+    float u[N], v[N], first[N], second[N];
+    cuda::Load<N>(from + at.first, u);
+    cuda::Load<N>(from + layout.pairs + at.first, v);
+#pragma unroll
+    for (int e = 0; e < N; ++e) {
+      first[e] = u[e] * c[e] - v[e] * s[e];
+      second[e] = u[e] * s[e] + v[e] * c[e];
+    }
+    cuda::Store<N>(to + at.first, first);
+    cuda::Store<N>(to + layout.pairs + at.first, second);
+  }
+}
+
+// What stands behind the rotated pairs of each head, when y is not x. Rare: one thread an element.
+template <typename T>
+__global__ void __launch_bounds__(kThreads)
+    CopyRestKernel(const T* x, Layout layout, unsigned int count, T* y) {
+  const unsigned int i = blockIdx.x * kThreads + threadIdx.x;
+  if (i >= count) return;
+  const unsigned int rest = static_cast<unsigned int>(layout.head_dim - 2 * layout.pairs);
+  const unsigned int head = i / rest, token = head / layout.heads;
+  const int64_t b = token / layout.length, s = token % layout.length, n = head % layout.heads;
+  const int64_t e = 2 * layout.pairs + i % rest;
+  y[b * layout.y_stride[0] + s * layout.y_stride[1] + n * layout.y_stride[2] + e] =
+      x[b * layout.x_stride[0] + s * layout.x_stride[1] + n * layout.x_stride[2] + e];
+}
+
+// Whether every head begins at, and consists of, whole vectors of `elements`.
+template <typename T>
+bool Fits(int elements, const ConstTensorView& t) {
+  bool fits = reinterpret_cast<uintptr_t>(t.data()) % (elements * sizeof(T)) == 0;
+  for (int axis = 0; axis < 3; ++axis) fits = fits && t.stride(axis) % elements == 0;
+  return fits;
+}
+
+template <int N, bool kInterleaved, typename T>
+Status Launch(const Exec& exec, const RopeArgs& args) {
+  const ConstTensorView& x = args.x;
+  const TensorView& y = args.y.dense;
+  const int pairs = static_cast<int>(args.cos.dim(1));
+  Layout layout = {.length = static_cast<unsigned int>(x.dim(1)),
+                   .heads = static_cast<unsigned int>(x.dim(2)),
+                   .vectors = static_cast<unsigned int>(pairs / N),
+                   .pairs = pairs,
+                   .head_dim = static_cast<int>(x.dim(3)),
+                   .cos_stride = args.cos.stride(0),
+                   .sin_stride = args.sin.stride(0),
+                   .start_position = args.start_position,
+                   .rows = args.cos.dim(0)};
+  for (int axis = 0; axis < 3; ++axis) {
+    layout.x_stride[axis] = x.stride(axis);
+    layout.y_stride[axis] = y.stride(axis);
+  }
+  for (int axis = 0; axis < 2; ++axis)
+    layout.positions_stride[axis] = args.positions.defined() ? args.positions.stride(axis) : 0;
+  const int64_t heads = x.dim(0) * x.dim(1) * x.dim(2);
+  if (heads * x.dim(3) >= int64_t{1} << 32)
+    return Unsupported("rope: x is {}; expected fewer than 2^32 elements", x.ToString());
+  const auto blocks = [](unsigned int n) { return (n + kThreads - 1) / kThreads; };
+  if (pairs > 0) {
+    const auto count = static_cast<unsigned int>(heads * layout.vectors);
+    RopeKernel<N, kInterleaved><<<blocks(count), kThreads, 0, cuda::StreamOf(exec)>>>(
+        x.as<T>(), args.cos.as<float>(), args.sin.as<float>(), args.positions.as<int32_t>(),
+        args.inverse ? -1.0f : 1.0f, layout, count, y.as<T>());
+  }
+  if (y.data() != x.data() && layout.head_dim > 2 * pairs) {
+    const auto count = static_cast<unsigned int>(heads * (layout.head_dim - 2 * pairs));
+    CopyRestKernel<<<blocks(count), kThreads, 0, cuda::StreamOf(exec)>>>(x.as<T>(), layout, count,
+                                                                         y.as<T>());
+  }
+  return cuda::LaunchStatus("rope");
+}
+
+template <bool kInterleaved, typename T>
+Status Run(const Exec& exec, const RopeArgs& args) {
+  // Halves: two vectors of kN elements a thread; interleaved: one of as many bytes holds kN / 2
+  // pairs.
+  constexpr int kElements = cuda::kLanes<T>;
+  constexpr int kN = kInterleaved ? kElements / 2 : kElements;
+  if (args.cos.dim(1) % kN == 0 && Fits<T>(kElements, args.x) && Fits<T>(kElements, args.y.dense))
+    return Launch<kN, kInterleaved, T>(exec, args);
+  return Launch<1, kInterleaved, T>(exec, args);
+}
+
+template <typename T>
+Status Run(const Exec& exec, const RopeArgs& args) {
+  return args.interleaved ? Run<true, T>(exec, args) : Run<false, T>(exec, args);
+}
+
+}  // namespace
+
+Status RopeCuda(const Exec& exec, const RopeArgs& args) {
+  TE_RETURN_IF_ERROR(ValidateRope(args));
+  if (args.x.elements() == 0) return OkStatus();
+  Record(exec, "rope", "rope_cuda", args.x.dtype(), static_cast<int64_t>(2 * args.x.bytes()));
+  return args.x.dtype() == DType::kFloat32 ? Run<float>(exec, args) : Run<bfloat16>(exec, args);
+}
+
+}  // namespace te
