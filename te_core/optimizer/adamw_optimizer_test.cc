@@ -7,7 +7,7 @@
 
 #include "gtest/gtest.h"
 #include "te_kernels/adamw/adamw_ref.h"
-#include "te_kernels/step_update/step_update.h"
+#include "te_kernels/base/step_scalars.h"
 #include "te_kernels/testing/host_tensor.h"
 #include "te_kernels/testing/near.h"
 
