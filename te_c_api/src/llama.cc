@@ -81,13 +81,6 @@ Status ReadBatch(const te_llama_batch* in, OwnedBatch* out) {
   return OkStatus();
 }
 
-Status BeginStep(Context* context) {
-  TE_ASSIGN_OR_RETURN(StepScalars scalars, context->ReadScalars());
-  scalars.loss_sum = 0;
-  scalars.token_count = 0;
-  return context->WriteScalars(scalars);
-}
-
 StatusOr<double> MeanLoss(const StepScalars& scalars) {
   if (scalars.token_count == 0)
     return InvalidArgument("no label is counted: every shifted label is -100 or padding");
@@ -183,7 +176,7 @@ te_status te_llama_loss(te_llama* llama, const te_llama_batch* batch, double* lo
     OwnedBatch owned;
     TE_RETURN_IF_ERROR(ReadBatch(batch, &owned));
     LlamaModel* model = llama->core.model.get();
-    TE_RETURN_IF_ERROR(BeginStep(model->context()));
+    TE_RETURN_IF_ERROR(model->context()->BeginStep());
     TE_ASSIGN_OR_RETURN(LlamaModel::Pass pass, model->Forward(owned.batch));
     TE_RETURN_IF_ERROR(model->EvaluateLoss(&pass));
     TE_ASSIGN_OR_RETURN(const StepScalars scalars, model->context()->ReadScalars());
