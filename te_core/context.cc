@@ -126,6 +126,12 @@ Status Context::WriteScalars(const StepScalars& scalars) {
   return device_->CopyFromHost(exec_, &scalars, scalars_, sizeof(scalars));
 }
 
+Status Context::BeginStep() {
+  TE_RETURN_IF_ERROR(device_->Zero(exec_, &scalars_->loss_sum, sizeof(scalars_->loss_sum)));
+  TE_RETURN_IF_ERROR(device_->Zero(exec_, &scalars_->token_count, sizeof(scalars_->token_count)));
+  return device_->Zero(exec_, &scalars_->grad_square_sum, sizeof(scalars_->grad_square_sum));
+}
+
 Status Context::EndRecipe() {
   if (recipe_scopes_.empty())
     return FailedPrecondition("end of a quantization scope that was never begun");

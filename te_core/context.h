@@ -56,6 +56,8 @@ class Context {
   StepScalars* scalars() { return scalars_; }
   StatusOr<StepScalars> ReadScalars();
   Status WriteScalars(const StepScalars& scalars);
+  // loss_sum, token_count and grad_square_sum become 0, without a wait for the device.
+  Status BeginStep();
 
   // A stream of random numbers for one consumer, given out in order of creation: the same program
   // draws the same numbers.

@@ -3,6 +3,7 @@
 #include <fnmatch.h>
 
 #include <algorithm>
+#include <limits>
 #include <set>
 
 #include "models/checkpoint/save.h"
@@ -23,7 +24,9 @@ Status CheckRange(const char* flag, double value, bool valid, const char* expect
 }
 
 Status CheckNumbers(const FinetuneFlags& flags) {
+  constexpr int64_t kMost = std::numeric_limits<int32_t>::max();  // products of two stay exact
   const auto check = [](const char* flag, int64_t value, int64_t least) {
+    if (value > kMost) return InvalidArgument("{} is {}; expected {} or less", flag, value, kMost);
     return value >= least ? OkStatus()
                           : InvalidArgument("{} is {}; expected {} or more", flag, value, least);
   };

@@ -9,9 +9,12 @@ namespace {
 
 // 6738415616 as "6,738,415,616".
 std::string Grouped(int64_t value) {
-  std::string out = std::to_string(value);
-  for (int64_t i = static_cast<int64_t>(out.size()) - 3; i > 0; i -= 3)
-    out.insert(static_cast<size_t>(i), 1, ',');
+  const std::string digits = std::to_string(value);
+  std::string out;
+  for (size_t i = 0; i < digits.size(); ++i) {
+    if (i > 0 && (digits.size() - i) % 3 == 0) out += ',';
+    out += digits[i];
+  }
   return out;
 }
 

@@ -5,137 +5,15 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <limits>
 #include <map>
-#include <random>
 #include <set>
 
-#include "models/llama/generate.h"
 #include "models/llama/inspect.h"
+#include "models/llama/testing_model.h"
 #include "models/llama/trace.h"
 
 namespace te {
 namespace {
-
-template <typename T>
-T Value(StatusOr<T> value) {
-  if (!value.ok()) {
-    ADD_FAILURE() << value.status().message();
-    std::abort();
-  }
-  return std::move(value).value();
-}
-
-void Ok(const Status& status) { ASSERT_TRUE(status.ok()) << status.message(); }
-
-void ExpectError(const Status& status, StatusCode code, const std::vector<std::string>& words) {
-  ASSERT_FALSE(status.ok());
-  EXPECT_EQ(status.code(), code) << status.message();
-  for (const std::string& word : words) {
-    EXPECT_NE(status.message().find(word), std::string::npos)
-        << "'" << word << "' is not in: " << status.message();
-  }
-}
-
-LlamaConfig SmallConfig() {
-  LlamaConfig config;
-  config.vocab_size = 37;
-  config.hidden_size = 24;
-  config.intermediate_size = 29;
-  config.num_hidden_layers = 2;
-  config.num_attention_heads = 4;
-  config.num_key_value_heads = 2;
-  config.head_dim = 10;
-  config.max_position_embeddings = 64;
-  config.rms_norm_eps = 1e-5;
-  return config;
-}
-
-std::unique_ptr<Context> NewContext(uint64_t seed = 7) {
-  return Value(Context::Create({.num_threads = 2, .seed = seed}));
-}
-
-// Weights far from the small standard initialization, so that nothing is flat: gamma and biases,
-// too.
-void Randomize(LlamaModel* model, uint32_t seed) {
-  std::mt19937 engine(seed);
-  for (const LlamaTensor& tensor : model->tensors()) {
-    const bool norm = tensor.name.hf_name.find("norm") != std::string::npos;
-    std::normal_distribution<float> normal(norm ? 1.0f : 0.0f, 0.15f);
-    const TensorView value = tensor.value();
-    for (int64_t i = 0; i < value.elements(); ++i) {
-      const float x = normal(engine);
-      if (value.dtype() == DType::kFloat32) {
-        value.as<float>()[i] = x;
-      } else {
-        value.as<bfloat16>()[i] = bfloat16(x);
-      }
-    }
-    ++tensor.parameter->version;
-  }
-}
-
-// Owns what a LlamaBatch views.
-struct Data {
-  int64_t batch, sequence;
-  std::vector<int32_t> ids, labels;
-  std::vector<uint8_t> mask;
-
-  Data(const LlamaConfig& config, int64_t batch_size, int64_t length, uint32_t seed, bool padded)
-      : batch(batch_size), sequence(length) {
-    std::mt19937 engine(seed);
-    for (int64_t b = 0; b < batch; ++b) {
-      const int64_t keep = padded && b > 0 ? std::max<int64_t>(1, length - 2 * b - 1) : length;
-      for (int64_t s = 0; s < length; ++s) {
-        ids.push_back(static_cast<int32_t>(engine() % static_cast<uint32_t>(config.vocab_size)));
-        mask.push_back(s < keep);
-        labels.push_back(s < keep && !(b == 0 && s < 2) ? ids.back() : kIgnoreIndex);
-      }
-    }
-  }
-  LlamaBatch Batch() const {
-    return {.batch = batch,
-            .sequence = sequence,
-            .input_ids = ids,
-            .labels = labels,
-            .attention_mask = mask};
-  }
-};
-
-std::unique_ptr<LlamaModel> NewModel(Context* context, const LlamaConfig& config, LlamaPath path,
-                                     DType dtype = DType::kFloat32, uint32_t seed = 1) {
-  auto model = Value(LlamaModel::Create(context, config, {.params_dtype = dtype, .path = path}));
-  Randomize(model.get(), seed);
-  return model;
-}
-
-std::map<std::string, std::vector<float>> Trace(LlamaModel* model, const LlamaBatch& batch) {
-  std::map<std::string, std::vector<float>> out;
-  for (auto& tensor : Value(TraceLlama(model, batch, {.gradients = true, .hidden_states = true}))) {
-    out[tensor.name] = std::move(tensor.values);
-  }
-  return out;
-}
-
-double RelativeError(const std::vector<float>& got, const std::vector<float>& expected) {
-  if (got.size() != expected.size()) return HUGE_VAL;
-  double difference = 0, norm = 0;
-  for (size_t i = 0; i < got.size(); ++i) {
-    difference += std::pow(static_cast<double>(got[i]) - expected[i], 2);
-    norm += std::pow(expected[i], 2);
-  }
-  return norm > 0 && difference >= 0 ? std::sqrt(difference / norm)
-                                     : (difference == 0 ? 0 : HUGE_VAL);
-}
-
-// As in tests/golden_test.cc: rounding of products that follow one another adds in quadrature, both
-// sides round.
-double Tolerance(const LlamaConfig& c, int64_t sequence, double u) {
-  const int64_t layer = 2 * c.hidden_size + c.head_dim + sequence +
-                        c.num_attention_heads * c.head_dim + c.intermediate_size;
-  return 6 * u *
-         std::sqrt(2.0 * 3 * static_cast<double>(c.num_hidden_layers * layer + c.hidden_size));
-}
 
 std::vector<float> Gradients(LlamaModel* model) {
   std::vector<float> out;
@@ -144,58 +22,6 @@ std::vector<float> Gradients(LlamaModel* model) {
     out.insert(out.end(), grad, grad + p->grad.view().elements());
   }
   return out;
-}
-
-// The two paths share weights and kernels' contracts, but neither attention, nor GEMM shapes, nor
-// loss.
-TEST(LlamaModelTest, BothPathsAgreeOnRandomConfigurations) {
-  std::mt19937 engine(20);
-  const auto pick = [&](std::initializer_list<int64_t> values) {
-    return *(values.begin() + engine() % values.size());
-  };
-  for (int trial = 0; trial < 24; ++trial) {
-    LlamaConfig config;
-    config.vocab_size = pick({7, 33, 61, 128});
-    config.hidden_size = pick({5, 16, 27, 40});
-    config.intermediate_size = pick({1, 13, 31, 48});
-    config.num_hidden_layers = pick({1, 2, 3});
-    config.num_key_value_heads = pick({1, 2, 3});
-    config.num_attention_heads = config.num_key_value_heads * pick({1, 2, 3, 5});
-    config.head_dim = pick({2, 6, 10, 14, 16});
-    config.max_position_embeddings = 32;
-    config.rms_norm_eps = 1e-5;
-    config.attention_bias = engine() % 2 == 0;
-    config.mlp_bias = engine() % 2 == 0;
-    config.tie_word_embeddings = engine() % 2 == 0;
-    config.rope.theta = engine() % 2 == 0 ? 1e4 : 5e5;
-    const LlamaRopeType types[] = {LlamaRopeType::kDefault, LlamaRopeType::kLinear,
-                                   LlamaRopeType::kDynamic, LlamaRopeType::kLlama3,
-                                   LlamaRopeType::kYarn};
-    config.rope.type = types[trial % 5];
-    if (config.rope.type == LlamaRopeType::kDynamic)
-      config.head_dim = std::max<int64_t>(config.head_dim, 6);
-    config.rope.factor = 4;
-    config.rope.original_max_position_embeddings = 8;
-    const int64_t sequence = pick({1, 2, 7, 17, 40});
-    SCOPED_TRACE(config.ToJson());
-    const Data data(config, pick({1, 2, 3}), std::max<int64_t>(sequence, 2), 3, engine() % 2 == 0);
-    const auto context = NewContext();
-    const auto te = NewModel(context.get(), config, LlamaPath::kTe);
-    const auto hf = NewModel(context.get(), config, LlamaPath::kHf);
-    Data one = data;
-    one.labels = one.ids;  // something counts even in the shortest
-    const auto a = Trace(te.get(), one.Batch()), b = Trace(hf.get(), one.Batch());
-    const double tolerance = Tolerance(config, data.sequence, 0x1p-24);
-    ASSERT_EQ(a.size(), b.size());
-    for (const auto& [name, values] : a) {
-      ASSERT_TRUE(b.contains(name)) << name;
-      EXPECT_LE(RelativeError(values, b.at(name)), tolerance) << name;
-    }
-    // Twin: another weight in one layer of one path.
-    const TensorView up = te->FindTensor("model.layers.0.mlp.down_proj.weight")->value();
-    up.as<float>()[0] += 0.5f;
-    EXPECT_GT(RelativeError(Trace(te.get(), one.Batch()).at("logits"), b.at("logits")), tolerance);
-  }
 }
 
 class LlamaPathTest : public testing::TestWithParam<LlamaPath> {};
@@ -544,79 +370,6 @@ TEST(LlamaModelTest, DescribesTheTreeAndTheTable) {
   config.tie_word_embeddings = true;
   const auto tied = NewModel(context.get(), config, LlamaPath::kHf);
   EXPECT_NE(InspectLlama(*tied).find("model.embed_tokens.weight (tied)"), std::string::npos);
-}
-
-TEST(GenerateTest, ACacheGivesTheTokensOfTheWholeSequence) {
-  for (const LlamaRopeType type :
-       {LlamaRopeType::kDefault, LlamaRopeType::kLlama3, LlamaRopeType::kYarn}) {
-    LlamaConfig config = SmallConfig();
-    config.rope.type = type;
-    config.rope.factor = 4;
-    config.rope.original_max_position_embeddings = 8;
-    const auto context = NewContext();
-    const auto te = NewModel(context.get(), config, LlamaPath::kTe);
-    const auto hf = NewModel(context.get(), config, LlamaPath::kHf);
-    const std::vector<int32_t> prompt = {3, 1, 4, 1, 5};
-    const LlamaGenerateOptions options = {.max_new_tokens = 20, .ignore_eos = true};
-    const auto cached = Value(GenerateGreedy(te.get(), prompt, options));
-    EXPECT_EQ(cached.size(), 20u);
-    EXPECT_EQ(cached, Value(GenerateGreedy(hf.get(), prompt, options)));
-    // Twin: other weights give other tokens.
-    Randomize(te.get(), 99);
-    EXPECT_NE(cached, Value(GenerateGreedy(te.get(), prompt, options)));
-  }
-}
-
-TEST(GenerateTest, StopsAfterAnyEosUnlessIgnored) {
-  LlamaConfig config = SmallConfig();
-  const auto context = NewContext();
-  const std::vector<int32_t> prompt = {3, 1, 4};
-  const auto free = NewModel(context.get(), config, LlamaPath::kTe);
-  const auto tokens =
-      Value(GenerateGreedy(free.get(), prompt, {.max_new_tokens = 12, .ignore_eos = true}));
-  const int32_t stop = tokens[4];
-  const auto first = std::find(tokens.begin(), tokens.end(), stop);
-  config.eos_token_ids = {36, stop};
-  if (stop == 36) config.eos_token_ids = {stop};
-  const auto model = NewModel(context.get(), config, LlamaPath::kTe);
-  const auto stopped = Value(GenerateGreedy(model.get(), prompt, {.max_new_tokens = 12}));
-  ASSERT_LE(stopped.size(), static_cast<size_t>(first - tokens.begin()) + 1);
-  EXPECT_TRUE(stopped.back() == stop || stopped.back() == 36);
-  EXPECT_TRUE(std::equal(stopped.begin(), stopped.end(), tokens.begin()));
-  EXPECT_EQ(Value(GenerateGreedy(model.get(), prompt, {.max_new_tokens = 12, .ignore_eos = true})),
-            tokens);
-  int seen = 0;
-  const auto two =
-      Value(GenerateGreedy(model.get(), prompt, {.max_new_tokens = 12, .ignore_eos = true},
-                           [&](int32_t) { return ++seen < 2; }));
-  EXPECT_EQ(two.size(), 2u);
-}
-
-TEST(GenerateTest, WrongRequestsAreNamed) {
-  const LlamaConfig config = SmallConfig();
-  const auto context = NewContext();
-  const auto model = NewModel(context.get(), config, LlamaPath::kTe);
-  ExpectError(GenerateGreedy(model.get(), {}, {}).status(), StatusCode::kInvalidArgument,
-              {"prompt"});
-  const std::vector<int32_t> prompt = {1, 2}, outside = {1, 99};
-  ExpectError(GenerateGreedy(model.get(), prompt, {.max_new_tokens = -1}).status(),
-              StatusCode::kInvalidArgument, {"max_new_tokens", "-1"});
-  ExpectError(GenerateGreedy(model.get(), outside, {}).status(), StatusCode::kInvalidArgument,
-              {"99"});
-  EXPECT_TRUE(Value(GenerateGreedy(model.get(), prompt, {.max_new_tokens = 0})).empty());
-  auto caches = Value(model->NewCaches(1, 3));
-  const Tensor logits = Value(context->NewTensor(DType::kFloat32, {1, config.vocab_size}));
-  Ok(model->Infer(1, 2, prompt, caches, logits.view()));
-  ExpectError(model->Infer(1, 2, prompt, caches, logits.view()), StatusCode::kInvalidArgument,
-              {"3", "2"});
-  const auto hf = NewModel(context.get(), config, LlamaPath::kHf);
-  auto none = Value(hf->NewCaches(1, 3));
-  ExpectError(hf->Infer(1, 2, prompt, none, logits.view()), StatusCode::kUnsupported,
-              {"hf", "cache"});
-  model->FindTensor("model.norm.weight")->value().as<float>()[0] =
-      std::numeric_limits<float>::quiet_NaN();
-  ExpectError(GenerateGreedy(model.get(), prompt, {}).status(), StatusCode::kInvalidArgument,
-              {"not a number"});
 }
 
 }  // namespace

@@ -145,7 +145,9 @@ TEST(TrainingStep, ALaunchedStepEqualsAnEagerOneBitForBit) {
     EXPECT_EQ(launched.grad_norms, eager.grad_norms);
     EXPECT_EQ(eager.launches, 0);
     // All but the first steps of each length.
-    if (std::strcmp(TestDevice(), "cpu") != 0) EXPECT_GT(launched.launches, 180);
+    if (std::strcmp(TestDevice(), "cpu") != 0) {
+      EXPECT_GT(launched.launches, 180);
+    }
   }
 }
 

@@ -7,7 +7,7 @@
 #include <utility>
 
 #include "te_core/optimizer/adamw_optimizer.h"
-#include "te_kernels/step_update/step_update.h"
+#include "te_kernels/base/step_scalars.h"
 
 namespace te {
 namespace {

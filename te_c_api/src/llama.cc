@@ -6,7 +6,7 @@
 #include "te_c_api/src/handles.h"
 #include "te_c_api/src/optimizer_options.h"
 #include "te_c_api/src/options.h"
-#include "te_kernels/step_update/step_update.h"
+#include "te_kernels/base/step_scalars.h"
 
 namespace te::c_api {
 namespace {
@@ -79,13 +79,6 @@ Status ReadBatch(const te_llama_batch* in, OwnedBatch* out) {
     out->batch.labels = out->labels;
   }
   return OkStatus();
-}
-
-Status BeginStep(Context* context) {
-  TE_ASSIGN_OR_RETURN(StepScalars scalars, context->ReadScalars());
-  scalars.loss_sum = 0;
-  scalars.token_count = 0;
-  return context->WriteScalars(scalars);
 }
 
 StatusOr<double> MeanLoss(const StepScalars& scalars) {
@@ -183,7 +176,7 @@ te_status te_llama_loss(te_llama* llama, const te_llama_batch* batch, double* lo
     OwnedBatch owned;
     TE_RETURN_IF_ERROR(ReadBatch(batch, &owned));
     LlamaModel* model = llama->core.model.get();
-    TE_RETURN_IF_ERROR(BeginStep(model->context()));
+    TE_RETURN_IF_ERROR(model->context()->BeginStep());
     TE_ASSIGN_OR_RETURN(LlamaModel::Pass pass, model->Forward(owned.batch));
     TE_RETURN_IF_ERROR(model->EvaluateLoss(&pass));
     TE_ASSIGN_OR_RETURN(const StepScalars scalars, model->context()->ReadScalars());

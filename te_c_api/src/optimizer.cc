@@ -5,7 +5,7 @@
 #include "te_c_api/src/handles.h"
 #include "te_c_api/src/optimizer_options.h"
 #include "te_c_api/src/options.h"
-#include "te_kernels/step_update/step_update.h"
+#include "te_kernels/base/step_scalars.h"
 
 namespace te::c_api {
 namespace {

@@ -121,7 +121,7 @@ TEST_P(RandomConfigurationTest, MatchesTheEquation) {
       40, 24, 9);
 }
 
-TEST(TransformerLayerTest, SbhdEqualsBshdBitForBit) {
+TEST(TransformerLayerTest, SbhdAgreesWithBshdWithinRounding) {
   TransformerLayerOptions o = Small();
   std::map<std::string, std::vector<double>> results[2];
   const int64_t B = 2, S = 5;

@@ -79,14 +79,7 @@ StatusOr<std::unique_ptr<AdamWOptimizer>> AdamWOptimizer::Create(
   return optimizer;
 }
 
-Status AdamWOptimizer::BeginStep() {
-  StepScalars* scalars = context_->scalars();
-  Device& device = context_->device();
-  TE_RETURN_IF_ERROR(device.Zero(context_->exec(), &scalars->loss_sum, sizeof(scalars->loss_sum)));
-  TE_RETURN_IF_ERROR(
-      device.Zero(context_->exec(), &scalars->token_count, sizeof(scalars->token_count)));
-  return device.Zero(context_->exec(), &scalars->grad_square_sum, sizeof(scalars->grad_square_sum));
-}
+Status AdamWOptimizer::BeginStep() { return context_->BeginStep(); }
 
 Status AdamWOptimizer::Step(const StepInputs& inputs) {
   TE_RETURN_IF_ERROR(SetLearningRate(inputs.learning_rate));

@@ -7,7 +7,7 @@
 
 #include "gtest/gtest.h"
 #include "te_kernels/adamw/adamw_ref.h"
-#include "te_kernels/step_update/step_update.h"
+#include "te_kernels/base/step_scalars.h"
 #include "te_kernels/testing/host_tensor.h"
 #include "te_kernels/testing/near.h"
 
@@ -133,7 +133,9 @@ TEST_F(AdamWOptimizerTest, FollowsTheReferenceOverStepsWithAndWithoutClipping) {
       }
       const double norm = std::sqrt(squares) / kTokens;
       const double clip = max_norm == 0 ? 1 : std::min(1.0, max_norm / (norm + 1e-6));
-      if (max_norm == 0.5f) EXPECT_LT(clip, 0.1);
+      if (max_norm == 0.5f) {
+        EXPECT_LT(clip, 0.1);
+      }
       const float lr = 0.01f * static_cast<float>(step);
       ASSERT_TRUE(IsOk(optimizer->Step({.learning_rate = lr, .max_grad_norm = max_norm})));
       for (int i = 0; i < 2; ++i) {
@@ -154,7 +156,9 @@ TEST_F(AdamWOptimizerTest, FollowsTheReferenceOverStepsWithAndWithoutClipping) {
       EXPECT_EQ(Scalars().rng_offset, step * AdamWOptimizer::kRngAdvance);
       EXPECT_EQ(Scalars().learning_rate, lr);
       EXPECT_EQ(Scalars().loss_sum, 2.5 * kTokens) << "readable until the next step begins";
-      if (max_norm != 0) EXPECT_NEAR(GradNorm(Scalars()), norm, 1e-9 * norm);
+      if (max_norm != 0) {
+        EXPECT_NEAR(GradNorm(Scalars()), norm, 1e-9 * norm);
+      }
     }
     EXPECT_EQ(ToDoubles(parameters[2].value), frozen);
   }

@@ -2,6 +2,7 @@
 // through a pointer and never changes.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 
 namespace te {
@@ -18,5 +19,12 @@ struct StepScalars {
   float loss_scale = 1;
   int32_t skip = 0;  // nonzero: the update leaves everything as it is
 };
+
+// 2-norm of the mean gradient before clipping, for a host copy of scalars whose grad_square_sum is
+// there; 0 without tokens.
+inline double GradNorm(const StepScalars& scalars) {
+  const double n = static_cast<double>(scalars.token_count) * scalars.loss_scale;
+  return n == 0 ? 0 : std::sqrt(scalars.grad_square_sum) / n;
+}
 
 }  // namespace te

@@ -182,32 +182,63 @@ TE_AVX512 static TE_INLINE __m512 LoadBf16(__mmask16 mask, const uint16_t* x) {
       _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, x)), 16));
 }
 
-TE_AVX512 static TE_INLINE __m512 LoadAs(bool is_float, __mmask16 mask, const void* x,
-                                         int64_t offset) {
-  return is_float ? _mm512_maskz_loadu_ps(mask, static_cast<const float*>(x) + offset)
-                  : LoadBf16(mask, static_cast<const uint16_t*>(x) + offset);
+TE_AVX512 static TE_INLINE __m512 Load(__mmask16 mask, const float* x) {
+  return _mm512_maskz_loadu_ps(mask, x);
+}
+TE_AVX512 static TE_INLINE __m512 Load(__mmask16 mask, const uint16_t* x) {
+  return LoadBf16(mask, x);
+}
+TE_AVX512 static TE_INLINE void StoreAs(__mmask16 mask, __m512 value, float* x) {
+  _mm512_mask_storeu_ps(x, mask, value);
+}
+TE_AVX512 static TE_INLINE void StoreAs(__mmask16 mask, __m512 value, uint16_t* x) {
+  _mm256_mask_storeu_epi16(x, mask, reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(value)));
 }
 
-TE_AVX512 void Store(const Epilogue& epilogue, const float* sums, int64_t row, int64_t column,
-                     int64_t rows, int64_t columns, const void* bias, void* d) {
+// Up to 16 x 16 of d, from one tile.
+template <bool kAccumulate, typename T>
+TE_AVX512 static TE_INLINE void StoreTile(const float* tile, __m512 alpha, __m512 added,
+                                          __mmask16 mask, int64_t rows, int64_t stride, T* d) {
+  for (int64_t i = 0; i < rows; ++i, d += stride) {
+    __m512 sum = _mm512_fmadd_ps(_mm512_load_ps(tile + 16 * i), alpha, added);
+    if constexpr (kAccumulate) sum = _mm512_add_ps(sum, Load(mask, d));
+    StoreAs(mask, sum, d);
+  }
+}
+
+template <typename T>
+TE_AVX512 static TE_INLINE void StorePanels(const Epilogue& epilogue, const float* sums,
+                                            int64_t column, int64_t rows, int64_t columns,
+                                            const void* bias, T* d) {
   const __m512 alpha = _mm512_set1_ps(epilogue.alpha);
   for (int64_t half = 0; half < columns; half += 16) {
     const auto mask = static_cast<__mmask16>(FirstOf(std::min<int64_t>(16, columns - half)));
     __m512 added = _mm512_setzero_ps();
-    if (bias != nullptr) added = LoadAs(epilogue.bias_is_float, mask, bias, column + half);
-    for (int64_t i = 0; i < rows; ++i) {
-      const int64_t offset = (row + i) * epilogue.d_stride + column + half;
-      const float* const tile_row = sums + (i / 16 * 2 + half / 16) * 256 + i % 16 * 16;
-      __m512 sum = _mm512_fmadd_ps(_mm512_load_ps(tile_row), alpha, added);
-      if (epilogue.accumulate)
-        sum = _mm512_add_ps(sum, LoadAs(epilogue.d_is_float, mask, d, offset));
-      if (epilogue.d_is_float) {
-        _mm512_mask_storeu_ps(static_cast<float*>(d) + offset, mask, sum);
+    if (bias != nullptr) {
+      added = epilogue.bias_is_float
+                  ? Load(mask, static_cast<const float*>(bias) + column + half)
+                  : Load(mask, static_cast<const uint16_t*>(bias) + column + half);
+    }
+    for (int64_t i = 0; i < rows; i += 16) {
+      const float* const tile = sums + (i / 8 + half / 16) * 256;
+      const int64_t count = std::min<int64_t>(16, rows - i);
+      T* const to = d + i * epilogue.d_stride + half;
+      if (epilogue.accumulate) {
+        StoreTile<true>(tile, alpha, added, mask, count, epilogue.d_stride, to);
       } else {
-        _mm256_mask_storeu_epi16(static_cast<uint16_t*>(d) + offset, mask,
-                                 reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(sum)));
+        StoreTile<false>(tile, alpha, added, mask, count, epilogue.d_stride, to);
       }
     }
+  }
+}
+
+TE_AVX512 void Store(const Epilogue& epilogue, const float* sums, int64_t row, int64_t column,
+                     int64_t rows, int64_t columns, const void* bias, void* d) {
+  const int64_t offset = row * epilogue.d_stride + column;
+  if (epilogue.d_is_float) {
+    StorePanels(epilogue, sums, column, rows, columns, bias, static_cast<float*>(d) + offset);
+  } else {
+    StorePanels(epilogue, sums, column, rows, columns, bias, static_cast<uint16_t*>(d) + offset);
   }
 }
 

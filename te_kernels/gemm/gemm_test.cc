@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <optional>
+#include <tuple>
 #include <vector>
 
 #include "gtest/gtest.h"
@@ -123,10 +124,10 @@ class GemmCase {
 };
 
 std::vector<Case> Cases() {
-  const int64_t shapes[][3] = {
-      {1, 1, 1},       {3, 5, 7},    {16, 32, 48},   {33, 17, 129},  {2, 31, 1},    {0, 4, 3},
-      {4, 0, 3},       {5, 6, 0},    {64, 96, 80},   {257, 259, 18}, {3, 16500, 5}, {16500, 3, 5},
-      {45, 300, 1000}, {70, 40, 33}, {33, 34, 4500}, {34, 4500, 33}, {4500, 33, 34}};
+  const int64_t shapes[][3] = {{1, 1, 1},     {3, 5, 7},      {16, 32, 48},  {33, 17, 129},
+                               {2, 31, 1},    {0, 4, 3},      {4, 0, 3},     {5, 6, 0},
+                               {64, 96, 80},  {257, 259, 18}, {3, 16500, 5}, {16500, 3, 5},
+                               {45, 70, 300}, {70, 40, 33}};
   std::vector<Case> out;
   for (const auto& [m, n, k] : shapes) {
     for (GemmKind kind : {GemmKind::kFprop, GemmKind::kDgrad, GemmKind::kWgrad}) {
@@ -160,6 +161,20 @@ TEST(Gemm, AgreesWithTheSumInDouble) { CheckAll(test::TestLibraryExec(1)); }
 TEST(Gemm, AgreesOnTwoThreads) { CheckAll(test::TestLibraryExec(2)); }
 TEST(Gemm, AgreesWithoutBfloat16Instructions) {
   CheckAll(test::TestLibraryExec(2, /*native_bf16=*/false));
+}
+
+// Sums longer than kAmxTerms meet in float32.
+TEST(Gemm, LongBfloat16SumsAreCut) {
+  const std::tuple<GemmKind, int64_t, int64_t, int64_t> cases[] = {
+      {GemmKind::kFprop, 33, 34, 4100},
+      {GemmKind::kDgrad, 33, 4100, 34},
+      {GemmKind::kWgrad, 4100, 33, 34}};
+  for (const auto& [kind, m, n, k] : cases) {
+    const bool bias = kind == GemmKind::kFprop;
+    GemmCase problem({kind, m, n, k, DType::kBFloat16, DType::kBFloat16, 1, bias, true, 0});
+    ASSERT_TRUE(test::IsOk(problem.Run(test::TestLibraryExec(2))));
+    EXPECT_TRUE(test::Near(problem.Got(), problem.Want(problem.A()), problem.Tolerance()));
+  }
 }
 
 TEST(Gemm, ADisturbedOperandIsNoticed) {

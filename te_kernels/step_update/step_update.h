@@ -10,8 +10,6 @@
 // Arithmetic in double.
 #pragma once
 
-#include <cmath>
-
 #include "te_kernels/base/exec.h"
 #include "te_kernels/base/step_scalars.h"
 
@@ -33,12 +31,5 @@ struct StepUpdateArgs {
 Status ValidateStepUpdate(const StepUpdateArgs& args);
 Status StepUpdateCpu(const Exec& exec, const StepUpdateArgs& args);
 Status StepUpdateCuda(const Exec& exec, const StepUpdateArgs& args);
-
-// 2-norm of the mean gradient before clipping, for a host copy of scalars whose grad_square_sum is
-// there; 0 without tokens.
-inline double GradNorm(const StepScalars& scalars) {
-  const double n = static_cast<double>(scalars.token_count) * scalars.loss_scale;
-  return n == 0 ? 0 : std::sqrt(scalars.grad_square_sum) / n;
-}
 
 }  // namespace te

@@ -31,7 +31,8 @@ TEST(Help, ListsTheCommands) {
   const TeResult help = RunTe({"--help"});
   EXPECT_EQ(help.exit_code, 0);
   EXPECT_EQ(help.err, "");
-  for (const char* command : {"finetune", "trace", "inspect", "generate", "Usage", "--version"}) {
+  for (const char* command :
+       {"finetune", "trace", "inspect", "generate", "te [OPTIONS] SUBCOMMAND", "--version"}) {
     EXPECT_NE(help.out.find(command), std::string::npos) << command;
   }
   EXPECT_EQ(RunTe({"--version"}).out, "te 0.1.0\n");
@@ -76,16 +77,14 @@ TEST(Help, OfFinetuneHasEveryFlagWithItsDefault) {
                            "--device",
                            "--threads",
                            "Examples",
-                           "=cpu",
-                           "1.41e-05",
-                           "=256",
-                           "=8",
-                           "=15",
-                           "=100",
-                           "=0.999",
-                           "=5GB",
-                           "=linear"}) {
+                           "1.41e-05"}) {
     EXPECT_NE(help.out.find(flag), std::string::npos) << flag;
+  }
+  // CLI11 writes N=256, its newer releases N [256].
+  for (const std::string value : {"cpu", "256", "8", "15", "100", "0.999", "5GB", "linear"}) {
+    EXPECT_TRUE(help.out.find("=" + value + " ") != std::string::npos ||
+                help.out.find("[" + value + "]") != std::string::npos)
+        << value;
   }
 }
 
@@ -118,6 +117,7 @@ TEST(Refusals, OfFlags) {
                      "--output", folder / "out", flag,    value};
   };
   EXPECT_REFUSED("--steps is -1; expected 0 or more", with("--steps", "-1"));
+  EXPECT_REFUSED("expected 2147483647 or less", with("--steps", "99999999999"));
   EXPECT_REFUSED("--batch-size is 0; expected 1 or more", with("--batch-size", "0"));
   EXPECT_REFUSED("\"step\"; expected linear, cosine or constant", with("--lr-scheduler", "step"));
   EXPECT_REFUSED("precision is \"fp64\"; expected fp32 or bf16", with("--precision", "fp64"));
