@@ -23,9 +23,11 @@ Status CheckRange(const char* flag, double value, bool valid, const char* expect
   return valid ? OkStatus() : InvalidArgument("{} is {}; expected {}", flag, value, expected);
 }
 
+// Products of two counts stay exact.
+constexpr int64_t kMost = std::numeric_limits<int32_t>::max();
+
 Status CheckNumbers(const FinetuneFlags& flags) {
-  constexpr int64_t kMost = std::numeric_limits<int32_t>::max();  // products of two stay exact
-  const auto check = [](const char* flag, int64_t value, int64_t least) {
+  const auto check = [](const char* flag, int64_t value, int64_t least) -> Status {
     if (value > kMost) return InvalidArgument("{} is {}; expected {} or less", flag, value, kMost);
     return value >= least ? OkStatus()
                           : InvalidArgument("{} is {}; expected {} or more", flag, value, least);

@@ -1,5 +1,7 @@
 #include "models/cli/trace.h"
 
+#include <filesystem>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -13,6 +15,11 @@ Status Trace(const TraceFlags& flags) {
   LlamaModelOptions options;
   TE_ASSIGN_OR_RETURN(options.params_dtype, ParsePrecision(flags.precision));
   TE_ASSIGN_OR_RETURN(options.path, ParseLlamaPath(flags.path));
+  std::error_code missing;
+  if (std::filesystem::equivalent(flags.input, flags.output, missing)) {
+    return InvalidArgument("--output: {} is the file of --input; choose another name",
+                           flags.output);
+  }
   TE_ASSIGN_OR_RETURN(const OpenedModel opened, OpenModel(flags.model, options));
   TE_ASSIGN_OR_RETURN(const TokenTensors input,
                       ReadTokenTensors(flags.input, opened.llama.model->config().vocab_size));

@@ -231,6 +231,8 @@ TEST(Refusals, OfPrompts) {
 }
 
 TEST(Refusals, OfTraceInputs) {
+  EXPECT_REFUSED("is the file of --input",
+                 {"trace", "--model", kGolden, "--input", kBatch, "--output", kBatch});
   TemporaryFolder folder;
   EXPECT_REFUSED("none.safetensors",
                  {"trace", "--model", kGolden, "--input", folder / "none.safetensors", "--output",
