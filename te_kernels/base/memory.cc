@@ -47,6 +47,11 @@ StatusOr<void*> Arena::AddressAtEnd(size_t size) {
     end_ += size;
     return blocks_[0].data + (blocks_[0].size - end_);
   }
+  // What the front gave back makes room: an arena that still grows must not hold both.
+  while (blocks_.size() > block_ + 1) {
+    resource_->Free(blocks_.back().data, blocks_.back().size);
+    blocks_.pop_back();
+  }
   TE_ASSIGN_OR_RETURN(void* data, resource_->Allocate(size));
   end_blocks_.push_back({static_cast<char*>(data), size});
   return data;

@@ -60,8 +60,19 @@ std::vector<Case> Cases() {
          {AttentionMaskType::kNoMask, AttentionMaskType::kPadding, AttentionMaskType::kCausal,
           AttentionMaskType::kPaddingCausal, AttentionMaskType::kCausalBottomRight,
           AttentionMaskType::kPaddingCausalBottomRight, AttentionMaskType::kArbitrary}) {
-      for (const Shape& shape :
-           {Shape{1, 1, 1, 1}, {2, 3, 5, 7}, {1, 2, 16, 16}, {1, 1, 3, 131}, {0, 2, 3, 4}}) {
+      for (const Shape& shape : {Shape{1, 1, 1, 1},
+                                 {2, 3, 5, 7},
+                                 {1, 2, 16, 16},
+                                 {1, 1, 3, 131},
+                                 {0, 2, 3, 4},
+                                 // One for each way of the CUDA kernels to hold a row, or not.
+                                 {1, 2, 2, 256},
+                                 {1, 1, 2, 1000},
+                                 {1, 1, 2, 4096},
+                                 {1, 1, 1, 10'000},
+                                 {1, 1, 1, 40'000},
+                                 {1, 1, 1, 1001},
+                                 {1, 1, 1, 9001}}) {
         out.push_back({shape, dtype, type});
       }
     }
@@ -129,6 +140,66 @@ TEST(Softmax, ForwardAndBackwardAgreeForEveryMask) {
     }
     EXPECT_TRUE(test::Near(dx.ToDoubles(), want_dx, tolerance));
   }
+}
+
+TEST(Softmax, WindowsAndMasksOfEveryHead) {
+  const Shape shape = {2, 3, 9, 24};
+  const HostTensor x = HostTensor::Normal(DType::kFloat32, shape, 1, 2);
+  const HostTensor padding = Bits({2, 24}, 3), arbitrary = Bits(shape, 4);
+  const HostTensor y(DType::kFloat32, shape);
+  test::TestExec exec;
+  const Case c{shape, DType::kFloat32, AttentionMaskType::kNoMask};
+  for (AttentionMaskType type :
+       {AttentionMaskType::kNoMask, AttentionMaskType::kPadding, AttentionMaskType::kCausal,
+        AttentionMaskType::kCausalBottomRight, AttentionMaskType::kArbitrary}) {
+    for (const int64_t left : {-1, 0, 4}) {
+      for (const int64_t right : {-1, 0, 2}) {
+        const AttentionMask mask = {.type = type,
+                                    .padding = padding,
+                                    .arbitrary = arbitrary,
+                                    .window_left = left,
+                                    .window_right = right};
+        ASSERT_TRUE(test::IsOk(
+            TE_OP(SoftmaxForward)(exec, {.x = x, .mask = mask, .scale = kScale, .y = y})));
+        const Doubles want = Reference(x, mask);
+        EXPECT_TRUE(test::Near(y.ToDoubles(), want, Tolerance(c))) << left << " " << right;
+        EXPECT_FALSE(test::Near(y.ToDoubles(), test::Disturbed(want, 30, 0.05), Tolerance(c)));
+      }
+    }
+  }
+}
+
+TEST(Softmax, OutputsMayBeInputs) {
+  for (const int64_t keys : {24, 33, 40'000}) {
+    const Shape shape = {1, 2, 3, keys};
+    test::TestExec exec;
+    const HostTensor x = HostTensor::Normal(DType::kBFloat16, shape, 1, 2);
+    const HostTensor dy = HostTensor::Normal(DType::kBFloat16, shape, 2);
+    const HostTensor y(DType::kBFloat16, shape), dx(DType::kBFloat16, shape);
+    ASSERT_TRUE(test::IsOk(TE_OP(SoftmaxForward)(exec, {.x = x, .y = y})));
+    ASSERT_TRUE(test::IsOk(TE_OP(SoftmaxForward)(exec, {.x = x, .y = x})));
+    EXPECT_EQ(x.Bytes(), y.Bytes());
+    ASSERT_TRUE(test::IsOk(TE_OP(SoftmaxBackward)(exec, {.y = y, .dy = dy, .dx = dx})));
+    ASSERT_TRUE(test::IsOk(TE_OP(SoftmaxBackward)(exec, {.y = y, .dy = dy, .dx = dy})));
+    EXPECT_EQ(dy.Bytes(), dx.Bytes());
+  }
+}
+
+TEST(Softmax, ManyRowsAndInfinities) {
+  const Shape shape = {1, 70'001, 1, 2};
+  const HostTensor x = HostTensor::Normal(DType::kFloat32, shape, 1, 2);
+  float* values = x.view().as<float>();
+  values[0] = values[1] = values[2] = -HUGE_VALF;  // the first row sees nothing, the second half
+  const HostTensor y(DType::kFloat32, shape);
+  test::TestExec exec;
+  const AttentionMask mask = {.type = AttentionMaskType::kNoMask};
+  ASSERT_TRUE(
+      test::IsOk(TE_OP(SoftmaxForward)(exec, {.x = x, .mask = mask, .scale = kScale, .y = y})));
+  Doubles want = Reference(x, mask);
+  want[0] = want[1] = 0;
+  const double tolerance = Tolerance({shape, DType::kFloat32, AttentionMaskType::kNoMask});
+  EXPECT_TRUE(test::Near(y.ToDoubles(), want, tolerance));
+  EXPECT_FALSE(test::Near(y.ToDoubles(), test::Disturbed(want, 140'001, 0.01), tolerance));
 }
 
 TEST(Softmax, BadArgumentsAreNamed) {
