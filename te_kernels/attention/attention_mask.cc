@@ -68,14 +68,15 @@ StatusOr<AttentionMaskType> ParseAttentionMaskType(std::string_view name) {
       name);
 }
 
+KeyWindow WindowOf(const AttentionMask& mask, int64_t num_queries, int64_t num_keys) {
+  return {.shift = IsBottomRight(mask.type) ? num_keys - num_queries : 0,
+          .left = mask.window_left,
+          .right = IsCausal(mask.type) ? 0 : mask.window_right};
+}
+
 KeyRange VisibleKeys(const AttentionMask& mask, int64_t query, int64_t num_queries,
                      int64_t num_keys) {
-  const int64_t diagonal = query + (IsBottomRight(mask.type) ? num_keys - num_queries : 0);
-  const int64_t right = IsCausal(mask.type) ? 0 : mask.window_right;
-  const int64_t begin =
-      mask.window_left < 0 ? 0 : std::max<int64_t>(0, diagonal - mask.window_left);
-  const int64_t end = right < 0 ? num_keys : std::clamp<int64_t>(diagonal + right + 1, 0, num_keys);
-  return {std::min(begin, end), end};
+  return WindowOf(mask, num_queries, num_keys).Visible(query, num_keys);
 }
 
 Status ValidateAttentionMask(const AttentionMask& mask, int64_t batch, int64_t heads,

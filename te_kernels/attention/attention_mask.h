@@ -52,6 +52,22 @@ struct KeyRange {
 KeyRange VisibleKeys(const AttentionMask& mask, int64_t query, int64_t num_queries,
                      int64_t num_keys);
 
+// What VisibleKeys takes from a mask, as numbers: one arithmetic for host and device.
+struct KeyWindow {
+  int64_t shift;        // query i's diagonal is key i + shift
+  int64_t left, right;  // keys seen before and after the diagonal; -1 is infinite
+
+  // Both ends grow with the query.
+  constexpr KeyRange Visible(int64_t query, int64_t num_keys) const {
+    const int64_t diagonal = query + shift;
+    const int64_t begin = left < 0 || diagonal < left ? 0 : diagonal - left;
+    int64_t end = right < 0 || diagonal + right >= num_keys ? num_keys : diagonal + right + 1;
+    end = end < 0 ? 0 : end;
+    return {begin < end ? begin : end, end};
+  }
+};
+KeyWindow WindowOf(const AttentionMask& mask, int64_t num_queries, int64_t num_keys);
+
 // One query's row of a validated mask, in host memory: for loops of the CPU backend.
 class MaskedRow {
  public:
