@@ -113,18 +113,23 @@ StatusOr<Tensor> OperationTimer::Integers(int64_t count, int64_t end) {
 }
 
 StatusOr<double> OperationTimer::CopyBandwidth() {
-  constexpr int64_t kElements = int64_t{1} << 29;
+  constexpr int64_t kElements = int64_t{1} << 31;
+  constexpr int kTurns = 12;
   TE_ASSIGN_OR_RETURN(const std::vector<Tensor> buffers, Random(DType::kBFloat16, {kElements}, 2));
   const Exec& exec = context_->exec();
-  const auto copy = [&](int i) {
-    return cuda::ToStatus(
-        cudaMemcpyAsync(buffers[static_cast<size_t>(1 - i)].view().data(),
-                        buffers[static_cast<size_t>(i)].view().data(), buffers[0].view().bytes(),
-                        cudaMemcpyDeviceToDevice, cuda::StreamOf(exec)),
-        "cudaMemcpyAsync");
-  };
-  TE_ASSIGN_OR_RETURN(const double seconds, Seconds(copy, 2));
-  return 2.0 * 2 * static_cast<double>(kElements) / seconds;
+  // Not as recorded work: a graph's copies take another way through the card, at two thirds of the
+  // speed.
+  for (int i = 0; i < kTurns; ++i) {
+    TE_RETURN_IF_ERROR(timer_->Begin(exec));
+    TE_RETURN_IF_ERROR(cuda::ToStatus(
+        cudaMemcpyAsync(buffers[static_cast<size_t>((i + 1) % 2)].view().data(),
+                        buffers[static_cast<size_t>(i % 2)].view().data(),
+                        buffers[0].view().bytes(), cudaMemcpyDeviceToDevice, cuda::StreamOf(exec)),
+        "cudaMemcpyAsync"));
+    TE_RETURN_IF_ERROR(timer_->End(exec));
+  }
+  TE_ASSIGN_OR_RETURN(const StreamTimer::Times times, timer_->Read());
+  return 2.0 * static_cast<double>(buffers[0].view().bytes()) / Median(times.each);
 }
 
 }  // namespace te::bench

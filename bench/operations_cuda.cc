@@ -46,7 +46,7 @@ class Bench {
   Status Run() {
     TE_ASSIGN_OR_RETURN(copy_, timer_->CopyBandwidth());
     fmt::print(
-        "copy of 1 GiB: {:.0f} GB/s, read and written\n\n{:<26}{:<26}{:>10}{:>12}{:>12}{:>9}\n",
+        "copy of 4 GiB: {:.0f} GB/s, read and written\n\n{:<26}{:<26}{:>10}{:>12}{:>12}{:>9}\n",
         copy_ * 1e-9, "operation", "shape", "us", "rate", "ceiling", "ratio");
     for (const Model& model : kModels) {
       for (const int64_t tokens : options_.tokens) {

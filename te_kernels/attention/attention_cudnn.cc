@@ -125,11 +125,14 @@ class SdpaGraph {
         .set_dim({t.dim(0), t.dim(2), t.dim(1), t.dim(3)})
         .set_stride({t.stride(0), t.stride(2), t.stride(1), t.stride(3)});
   }
+  // Packed, as cuDNN wants it: of one sequence the distance to the next does not count, though a
+  // slice of its heads has a larger one.
   fe::graph::Tensor_attributes DescribeLse(const ConstTensorView& t) {
+    const int64_t batch_stride = t.dim(0) == 1 ? t.dim(1) * t.stride(1) : t.stride(0);
     return fe::graph::Tensor_attributes()
         .set_uid(kLse)
         .set_dim({t.dim(0), t.dim(1), t.dim(2), 1})
-        .set_stride({t.stride(0), t.stride(1), t.stride(2), 1})
+        .set_stride({batch_stride, t.stride(1), t.stride(2), 1})
         .set_data_type(fe::DataType_t::FLOAT);
   }
   Attributes Lengths(const Problem& p, Uid uid) {
