@@ -10,7 +10,7 @@ _SHARED = [
 ]
 
 def operation_test(name, deps, cpu_deps = [], cuda_deps = [], srcs = None, size = "small"):
-    """Declares `name`, the test on the CPU, and the library `name`_cuda that //te_kernels:cuda_tests links.
+    """Declares `name`, the test on the CPU, and the library `name`_cuda that //tests:cuda_tests links.
 
     Args:
       name: the test's name; its source is name.cc.

@@ -9,7 +9,6 @@ cd -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")/.."
 
 # Test programs that need a GPU, and what the benchmarks run.
 readonly tests=(
-  //te_kernels:cuda_tests
   //tests:cuda_tests
 )
 readonly benchmarks=(
@@ -70,6 +69,8 @@ for label in "${tests[@]}"; do
   cp -- "$bin/$name" "$output/bin/${name//\//_}"
   printf '%s\n' "${name//\//_}"
 done >"$output/test_programs"
+chmod u+w "$output"/bin/*
+strip -s "$output"/bin/*
 
 # CUDA's own libraries come from the host; so do those of every Linux that runs them.
 readonly cuda='^lib(cu|nv|nccl)[A-Za-z_]*\.so'

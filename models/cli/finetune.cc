@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <memory>
 #include <optional>
+#include <set>
+#include <string>
 #include <utility>
 
 #include "models/checkpoint/save.h"
@@ -127,6 +129,17 @@ LlamaBatch View(const Batch& batch) {
           .attention_mask = batch.attention_mask};
 }
 
+// Which attention runs: a fused engine that silently is not there costs a step's time several times
+// over. (The CPU backend has one, and keeps no log.)
+void PrintAttention(const KernelLog& log) {
+  std::set<std::string> kernels;
+  for (const KernelRecord& record : log.records())
+    if (record.operation.starts_with("attention")) kernels.insert(record.kernel);
+  std::string names;
+  for (const std::string& kernel : kernels) names += (names.empty() ? "" : ", ") + kernel;
+  if (!names.empty()) fmt::print("attention       {}\n", names);
+}
+
 StatusOr<TrainingResult> RunTraining(const FinetuneFlags& flags, const FinetuneSetup& setup,
                                      OpenedModel* opened, TrainingData* data,
                                      const InterruptGuard& interrupt) {
@@ -146,13 +159,21 @@ StatusOr<TrainingResult> RunTraining(const FinetuneFlags& flags, const FinetuneS
       AdamWOptimizer::Create(opened->context.get(), model->parameters(), setup.adamw));
   TE_ASSIGN_OR_RETURN(const std::unique_ptr<LlamaTrainingStep> step,
                       LlamaTrainingStep::Create(model, optimizer.get(), setup.step));
+  Context* context = opened->context.get();
+  bool first = true;
   const TrainableModel trainable = {
-      .run_step =
-          [&step](std::span<const Batch> batches, float learning_rate) {
-            std::vector<LlamaBatch> views;
-            for (const Batch& batch : batches) views.push_back(View(batch));
-            return step->Run(views, learning_rate);
-          },
+      .run_step = [&, context](std::span<const Batch> batches, float learning_rate) -> Status {
+        std::vector<LlamaBatch> views;
+        for (const Batch& batch : batches) views.push_back(View(batch));
+        if (!first) return step->Run(views, learning_rate);
+        first = false;
+        KernelLog log;
+        context->set_kernel_log(&log);
+        const Status status = step->Run(views, learning_rate);
+        context->set_kernel_log(nullptr);
+        PrintAttention(log);
+        return status;
+      },
       .result = [&step](int steps_ago) { return step->Result(steps_ago); },
       .asynchronous = opened->context->device().can_record()};
   const BatchSource batches = [data](int64_t index) -> StatusOr<Batch> {

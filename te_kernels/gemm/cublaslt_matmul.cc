@@ -22,7 +22,9 @@ constexpr size_t kWorkspaceBytes = size_t{32} << 20;
 // rounded to its dtype.
 constexpr uint32_t kReductions =
     CUBLASLT_REDUCTION_SCHEME_NONE | CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
-constexpr int kMaxCandidates = 16;
+constexpr int kMaxCandidates = 64;
+// Of them, those that a first, short look finds fastest are timed for longer.
+constexpr size_t kFinalists = 5;
 // Below this a wrong choice costs microseconds.
 constexpr double kMinTunedFlops = 2e9;
 
@@ -291,24 +293,20 @@ class Event {
   cudaEvent_t event_ = nullptr;
 };
 
-// Milliseconds of one run: the smaller of two turns of several runs each.
+// Milliseconds of one run, the mean of `runs` after one that is not timed.
 StatusOr<float> TimeOf(const Exec& exec, cublasLtHandle_t handle, const Plan& plan,
                        const LtMatmulArgs& args, void* d, const cublasLtMatmulAlgo_t& algorithm,
                        void* workspace, int runs) {
   const Event begin, end;
-  float best = std::numeric_limits<float>::infinity();
   TE_RETURN_IF_ERROR(plan.Run(exec, handle, args, d, d, algorithm, workspace));
-  for (int turn = 0; turn < 2; ++turn) {
-    cudaEventRecord(begin.get(), cuda::StreamOf(exec));
-    for (int i = 0; i < runs; ++i)
-      TE_RETURN_IF_ERROR(plan.Run(exec, handle, args, d, d, algorithm, workspace));
-    cudaEventRecord(end.get(), cuda::StreamOf(exec));
-    TE_RETURN_IF_ERROR(cuda::ToStatus(cudaEventSynchronize(end.get()), "timing a matmul"));
-    float ms = 0;
-    cudaEventElapsedTime(&ms, begin.get(), end.get());
-    best = std::min(best, ms / static_cast<float>(runs));
-  }
-  return best;
+  cudaEventRecord(begin.get(), cuda::StreamOf(exec));
+  for (int i = 0; i < runs; ++i)
+    TE_RETURN_IF_ERROR(plan.Run(exec, handle, args, d, d, algorithm, workspace));
+  cudaEventRecord(end.get(), cuda::StreamOf(exec));
+  TE_RETURN_IF_ERROR(cuda::ToStatus(cudaEventSynchronize(end.get()), "timing a matmul"));
+  float ms = 0;
+  cudaEventElapsedTime(&ms, begin.get(), end.get());
+  return ms / static_cast<float>(runs);
 }
 
 Status ChooseAlgorithm(const Exec& exec, cuda::CudaState* state, const Problem& problem,
@@ -328,24 +326,39 @@ Status ChooseAlgorithm(const Exec& exec, cuda::CudaState* state, const Problem& 
   TE_ASSIGN_OR_RETURN(const TensorView trial, exec.scratch->Allocate(problem.result, {extent}));
   TE_RETURN_IF_ERROR(cuda::ToStatus(
       cudaMemsetAsync(trial.data(), 0, trial.bytes(), cuda::StreamOf(exec)), "cudaMemsetAsync"));
-  const int runs = problem.flops() > 2e11 ? 4 : 10;
-  float best_ms = std::numeric_limits<float>::infinity();
-  const cublasLtMatmulAlgo_t* best = nullptr;
+  struct Timed {
+    const cublasLtMatmulAlgo_t* algorithm;
+    float ms;
+  };
+  std::vector<Timed> timed_candidates;
   Status last;
   for (const cublasLtMatmulAlgo_t& candidate : candidates) {
     const StatusOr<float> ms =
-        TimeOf(exec, state->cublas_lt(), *plan, args, trial.data(), candidate, workspace, runs);
-    if (!ms.ok()) {  // some candidates fail only when they run
-      last = ms.status();
-      continue;
-    }
-    // A later candidate must win clearly: the first is cuBLASLt's own choice, and ties are noise.
-    if (*ms < best_ms * (best == nullptr ? 1.0f : 0.995f)) {
-      best_ms = *ms;
-      best = &candidate;
+        TimeOf(exec, state->cublas_lt(), *plan, args, trial.data(), candidate, workspace, 2);
+    if (ms.ok()) {
+      timed_candidates.push_back({&candidate, *ms});
+    } else {
+      last = ms.status();  // some candidates fail only when they run
     }
   }
-  if (best == nullptr) return last;
+  if (timed_candidates.empty()) return last;
+  std::stable_sort(timed_candidates.begin(), timed_candidates.end(),
+                   [](const Timed& a, const Timed& b) { return a.ms < b.ms; });
+  if (timed_candidates.size() > kFinalists) timed_candidates.resize(kFinalists);
+  // In turns, so that a clock that drifts favours none; the best turn of each counts.
+  for (Timed& t : timed_candidates) t.ms = std::numeric_limits<float>::infinity();
+  const int runs = std::clamp(static_cast<int>(2e12 / problem.flops()), 3, 20);
+  for (int turn = 0; turn < 5; ++turn) {
+    for (Timed& t : timed_candidates) {
+      TE_ASSIGN_OR_RETURN(const float ms, TimeOf(exec, state->cublas_lt(), *plan, args,
+                                                 trial.data(), *t.algorithm, workspace, runs));
+      t.ms = std::min(t.ms, ms);
+    }
+  }
+  const cublasLtMatmulAlgo_t* best =
+      std::min_element(timed_candidates.begin(), timed_candidates.end(),
+                       [](const Timed& a, const Timed& b) { return a.ms < b.ms; })
+          ->algorithm;
   return plan->Choose(*best);
 }
 
