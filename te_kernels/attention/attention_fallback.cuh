@@ -71,7 +71,7 @@ __device__ inline void StageRows(const T* x, int64_t row_stride, int rows, int64
 // sum += a^T b over one step.
 __device__ inline void MultiplyStep(const SharedRow* a, const SharedRow* b, Fragment& sum) {
   const int row = FirstRow(), column = FirstColumn();
-#pragma unroll 8
+#pragma unroll 4
   for (int k = 0; k < kStep; ++k) {
     float x[kMicro], y[kMicro];
     Load<kMicro>(&a[k][row], x);
