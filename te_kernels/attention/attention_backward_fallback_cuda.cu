@@ -58,14 +58,14 @@ struct Pair {
 // Of one query and key. score: q . k; dp: dout . v.
 __device__ inline Pair Gradients(const AttentionProblem& p, float score, float dp, float lse,
                                  float dot, bool visible, bool kept) {
-  if (!visible) return {0, 0};
+  if (!visible || lse == kMasked) return {0, 0};
   const float probability = expf(score * p.scale - lse);
   const float drop = kept ? 1.0f / (1.0f - p.dropout) : 0.0f;
   return {probability * drop, probability * (dp * drop - dot) * p.scale};
 }
 
 template <typename T, int kParts>
-__global__ void __launch_bounds__(kAttentionThreads)
+__global__ void __launch_bounds__(kAttentionThreads, kParts == 1 ? 2 : 1)
     AttentionDqFallbackKernel(const BackwardParams<T> params) {
   __shared__ Staging staging;
   __shared__ alignas(16) SharedRow weights[kTile];
@@ -105,16 +105,16 @@ __global__ void __launch_bounds__(kAttentionThreads)
     Fragment scores, dp;
     MultiplyRows(q, k, p.head_dim, staging, scores);
     MultiplyRows(dout, v, p.value_dim, staging, dp);
+    const unsigned int visible = p.VisiblePairs(batch, head, query, key);
+    const unsigned int kept = p.KeptPairs(random, batch, head, query, key);
 #pragma unroll
     for (int r = 0; r < kMicro; ++r) {
-      const unsigned int visible =
-          lse[r] == kMasked ? 0 : p.VisibleBits(batch, head, query + r, key);
-      const unsigned int kept = p.KeptBits(random, batch, head, query + r, key);
 #pragma unroll
       for (int c = 0; c < kMicro; ++c) {
-        scores[r][c] =
-            Gradients(p, scores[r][c], dp[r][c], lse[r], dot[r], visible >> c & 1, kept >> c & 1)
-                .dscore;
+        const unsigned int pair = kMicro * r + c;
+        scores[r][c] = Gradients(p, scores[r][c], dp[r][c], lse[r], dot[r], visible >> pair & 1,
+                                 kept >> pair & 1)
+                           .dscore;
       }
     }
     StoreWeights<T>(scores, weights);
@@ -203,20 +203,21 @@ __global__ void __launch_bounds__(kAttentionThreads)
       Fragment scores, dp;
       MultiplyRows(k, q, p.head_dim, staging, scores);
       MultiplyRows(v, dout, p.value_dim, staging, dp);
+      const int64_t query = query0 + FirstColumn();
+      const unsigned int visible = p.VisiblePairs(batch, head, query, key);
+      const unsigned int kept = p.KeptPairs(random, batch, head, query, key);
 #pragma unroll
       for (int c = 0; c < kMicro; ++c) {
-        const int64_t query = query0 + FirstColumn() + c;
-        const bool inside = query < p.queries;
-        const float lse = inside ? params.Lse(batch, head, query) : kMasked;
-        const float dot = inside ? params.dots[params.Row(batch, head, query)] : 0.0f;
-        const unsigned int visible = lse == kMasked ? 0 : p.VisibleBits(batch, head, query, key);
-        const unsigned int kept = p.KeptBits(random, batch, head, query, key);
+        const bool inside = query + c < p.queries;
+        const float lse = inside ? params.Lse(batch, head, query + c) : kMasked;
+        const float dot = inside ? params.dots[params.Row(batch, head, query + c)] : 0.0f;
 #pragma unroll
         for (int r = 0; r < kMicro; ++r) {
-          const Pair pair =
-              Gradients(p, scores[r][c], dp[r][c], lse, dot, visible >> r & 1, kept >> r & 1);
-          scores[r][c] = pair.weight;
-          dp[r][c] = pair.dscore;
+          const unsigned int pair = kMicro * c + r;
+          const Pair gradients =
+              Gradients(p, scores[r][c], dp[r][c], lse, dot, visible >> pair & 1, kept >> pair & 1);
+          scores[r][c] = gradients.weight;
+          dp[r][c] = gradients.dscore;
         }
       }
       q.x += column0;

@@ -71,7 +71,7 @@ __device__ inline void StageRows(const T* x, int64_t row_stride, int rows, int64
 // sum += a^T b over one step.
 __device__ inline void MultiplyStep(const SharedRow* a, const SharedRow* b, Fragment& sum) {
   const int row = FirstRow(), column = FirstColumn();
-#pragma unroll 8
+#pragma unroll 4
   for (int k = 0; k < kStep; ++k) {
     float x[kMicro], y[kMicro];
     Load<kMicro>(&a[k][row], x);
@@ -200,10 +200,29 @@ struct AttentionProblem {
     return bits;
   }
 
+  // Bit 4 r + c: of query `query` + r and key `key` + c. One query at a time, as sixteen pairs at
+  // once take more registers than two blocks a multiprocessor have.
+  __device__ unsigned int VisiblePairs(int64_t batch, int64_t head, int64_t query,
+                                       int64_t key) const {
+    unsigned int bits = 0;
+#pragma unroll 1
+    for (int r = 0; r < kMicro; ++r)
+      bits |= VisibleBits(batch, head, query + r, key) << (kMicro * r);
+    return bits;
+  }
+  __device__ unsigned int KeptPairs(const RandomState& state, int64_t batch, int64_t head,
+                                    int64_t query, int64_t key) const {
+    if (dropout <= 0) return 0xffff;
+    unsigned int bits = 0;
+#pragma unroll 1
+    for (int r = 0; r < kMicro; ++r)
+      bits |= KeptBits(state, batch, head, query + r, key) << (kMicro * r);
+    return bits;
+  }
+
   // Bit c: dropout keeps the probability of key `key` + c. `state`: resolved.
   __device__ unsigned int KeptBits(const RandomState& state, int64_t batch, int64_t head,
                                    int64_t query, int64_t key) const {
-    if (dropout <= 0) return 0xf;
     const auto first =
         static_cast<uint64_t>(((batch * heads + head) * queries + query) * keys + key);
     const unsigned int lane = first % 4;
@@ -218,6 +237,7 @@ struct AttentionProblem {
     }
     return ((kept_here | kept_next << 4) >> lane) & 0xf;
   }
+
   __device__ RandomState Random() const { return dropout > 0 ? random.Resolved() : RandomState(); }
 };
 

@@ -26,13 +26,13 @@ template <int kParts>
 __device__ void OnlineSoftmax(const AttentionProblem& p, int64_t batch, int64_t head, int64_t query,
                               int64_t key, Fragment& scores, float (&m)[kMicro], float (&l)[kMicro],
                               Fragment (&sums)[kParts]) {
+  const unsigned int visible = p.VisiblePairs(batch, head, query, key);
 #pragma unroll
   for (int r = 0; r < kMicro; ++r) {
-    const unsigned int visible = p.VisibleBits(batch, head, query + r, key);
     float largest = kMasked;
 #pragma unroll
     for (int c = 0; c < kMicro; ++c) {
-      scores[r][c] = visible >> c & 1 ? scores[r][c] * p.scale : kMasked;
+      scores[r][c] = visible >> (kMicro * r + c) & 1 ? scores[r][c] * p.scale : kMasked;
       largest = fmaxf(largest, scores[r][c]);
     }
     largest = fmaxf(m[r], HalfWarpMax(largest));
@@ -55,7 +55,7 @@ __device__ void OnlineSoftmax(const AttentionProblem& p, int64_t batch, int64_t 
 }
 
 template <typename T, int kParts>
-__global__ void __launch_bounds__(kAttentionThreads)
+__global__ void __launch_bounds__(kAttentionThreads, kParts <= 2 ? 2 : 1)
     AttentionForwardFallbackKernel(const ForwardParams<T> params) {
   __shared__ Staging staging;
   __shared__ alignas(16) SharedRow weights[kTile];
@@ -92,11 +92,12 @@ __global__ void __launch_bounds__(kAttentionThreads)
     MultiplyRows(q, params.k.Tile(batch, key0, group, p.keys), p.head_dim, staging, scores);
     OnlineSoftmax(p, batch, head, query, key, scores, m, l, sums);
     if (p.dropout > 0) {
+      const unsigned int kept = p.KeptPairs(random, batch, head, query, key);
 #pragma unroll
       for (int r = 0; r < kMicro; ++r) {
-        const unsigned int kept = p.KeptBits(random, batch, head, query + r, key);
 #pragma unroll
-        for (int c = 0; c < kMicro; ++c) scores[r][c] = kept >> c & 1 ? scores[r][c] : 0.0f;
+        for (int c = 0; c < kMicro; ++c)
+          scores[r][c] = kept >> (kMicro * r + c) & 1 ? scores[r][c] : 0.0f;
       }
     }
     StoreWeights<T>(scores, weights);

@@ -57,7 +57,7 @@ inline bool Visible(const AttentionMask& mask, const AttentionShape& s, int64_t 
 inline bool Kept(const RandomState& random, float dropout, const AttentionShape& s, int64_t b,
                  int64_t h, int64_t i, int64_t j) {
   const uint64_t index = static_cast<uint64_t>(((b * s.heads + h) * s.queries + i) * s.keys + j);
-  return Philox::ToUniform(Philox::At(random, index)) >= dropout;
+  return Philox::ToUniform(Philox::At(random.Resolved(), index)) >= dropout;
 }
 
 inline double Real(double x) { return x; }
@@ -98,6 +98,54 @@ std::vector<Scalar> Attention(const AttentionShape& s, const std::vector<Scalar>
               std::exp(score[j] - largest) / sum / (1.0 - static_cast<double>(dropout));
           for (int64_t c = 0; c < s.value_dim; ++c)
             out[s.Out(b, i, h, c)] += p * v[s.V(b, j, g, c)];
+        }
+      }
+    }
+  }
+  return out;
+}
+
+struct AttentionGradients {
+  std::vector<double> dq, dk, dv;
+};
+
+// Of sum(dout * out), by Dao et al. 2022, appendix B.2: with r = keep / (1 - dropout) and dp_j =
+// r_j dout . v_j, ds_j = p_j (dp_j - sum_l p_l dp_l) scale.
+inline AttentionGradients AttentionBackward(const AttentionShape& s, const std::vector<double>& q,
+                                            const std::vector<double>& k,
+                                            const std::vector<double>& v,
+                                            const std::vector<double>& dout,
+                                            const AttentionMask& mask, double scale, float dropout,
+                                            const RandomState& random) {
+  AttentionGradients out = {std::vector<double>(q.size()), std::vector<double>(k.size()),
+                            std::vector<double>(v.size())};
+  std::vector<double> lse;
+  Attention<double>(s, q, k, v, mask, scale, dropout, random, &lse);
+  for (int64_t b = 0; b < s.batch; ++b) {
+    for (int64_t h = 0; h < s.heads; ++h) {
+      const int64_t g = h / (s.heads / s.groups);
+      for (int64_t i = 0; i < s.queries; ++i) {
+        std::vector<double> p(s.keys), dp(s.keys);
+        double dot = 0;
+        for (int64_t j = 0; j < s.keys; ++j) {
+          if (!Visible(mask, s, b, h, i, j)) continue;
+          double score = 0;
+          for (int64_t c = 0; c < s.head_dim; ++c) score += q[s.Q(b, i, h, c)] * k[s.K(b, j, g, c)];
+          p[j] = std::exp(scale * score - lse[(b * s.heads + h) * s.queries + i]);
+          if (dropout > 0 && !Kept(random, dropout, s, b, h, i, j)) continue;
+          const double r = 1 / (1.0 - static_cast<double>(dropout));
+          for (int64_t c = 0; c < s.value_dim; ++c) {
+            dp[j] += r * dout[s.Out(b, i, h, c)] * v[s.V(b, j, g, c)];
+            out.dv[s.V(b, j, g, c)] += p[j] * r * dout[s.Out(b, i, h, c)];
+          }
+          dot += p[j] * dp[j];
+        }
+        for (int64_t j = 0; j < s.keys; ++j) {
+          const double ds = p[j] * (dp[j] - dot) * scale;
+          for (int64_t c = 0; c < s.head_dim; ++c) {
+            out.dq[s.Q(b, i, h, c)] += ds * k[s.K(b, j, g, c)];
+            out.dk[s.K(b, j, g, c)] += ds * q[s.Q(b, i, h, c)];
+          }
         }
       }
     }

@@ -10,7 +10,10 @@
 #include "te_kernels/testing/host_tensor.h"
 #include "te_kernels/testing/near.h"
 #include "te_kernels/testing/test_device.h"
-#ifndef TE_TEST_CUDA
+#include "te_kernels/testing/test_memory.h"
+#ifdef TE_TEST_CUDA
+#include "te_kernels/attention/attention_fallback_cuda.h"
+#else
 #include "te_kernels/gemm/onednn_exec.h"
 #endif
 
@@ -32,6 +35,10 @@ constexpr AttentionMaskType kTypes[] = {
     AttentionMaskType::kArbitrary,
 };
 
+// On CUDA every case runs through the operation, where cuDNN takes what it can, and through the
+// fallback alone. The CPU has one path.
+enum class Path { kOperation, kFallback };
+
 struct Case {
   AttentionShape s;
   DType dtype = DType::kFloat32;
@@ -39,7 +46,18 @@ struct Case {
   int64_t window_left = -1, window_right = -1;
   float dropout = 0;
   int64_t pad = 0;
+  bool right_padding = false;  // what the padding mask holds: nothing but each sequence's end
 };
+
+// Sequence b has keys - 7 (b + 1) keys, but at least one.
+HostTensor RightPadding(int64_t batch, int64_t keys) {
+  Doubles values;
+  for (int64_t b = 0; b < batch; ++b) {
+    const int64_t length = std::max<int64_t>(1, keys - 7 * (b + 1));
+    for (int64_t j = 0; j < keys; ++j) values.push_back(j < length ? 0 : 1);
+  }
+  return HostTensor(DType::kUInt8, {batch, keys}, values);
+}
 
 HostTensor Bits(const Shape& shape, uint64_t seed) {
   Doubles values = test::UniformDoubles(shape.elements(), seed, 0, 1);
@@ -49,8 +67,9 @@ HostTensor Bits(const Shape& shape, uint64_t seed) {
 
 class Problem {
  public:
-  explicit Problem(const Case& c)
+  Problem(const Case& c, Path path)
       : c_(c),
+        path_(path),
         q_(HostTensor::Normal(c.dtype, {c.s.batch, c.s.queries, c.s.heads, c.s.head_dim}, 1, 1,
                               c.pad)),
         k_(HostTensor::Normal(c.dtype, {c.s.batch, c.s.keys, c.s.groups, c.s.head_dim}, 2, 1,
@@ -63,39 +82,51 @@ class Problem {
         dq_(c.dtype, q_.view().shape(), c.pad),
         dk_(c.dtype, k_.view().shape(), c.pad),
         dv_(c.dtype, v_.view().shape(), c.pad),
-        padding_(Bits({c.s.batch, c.s.keys}, 5)),
-        arbitrary_(Bits({1, c.s.heads, c.s.queries, c.s.keys}, 6)) {}
+        padding_(c.right_padding ? RightPadding(c.s.batch, c.s.keys)
+                                 : Bits({c.s.batch, c.s.keys}, 5)),
+        arbitrary_(Bits({1, c.s.heads, c.s.queries, c.s.keys}, 6)) {
+    random_.step_offset = step_offset_.get();
+  }
 
   Status Forward(const Exec& exec) {
-    return TE_OP(AttentionForward)(exec, {.q = q_,
-                                          .k = k_,
-                                          .v = v_,
-                                          .mask = Mask(),
-                                          .softmax_scale = Scale(),
-                                          .dropout = c_.dropout,
-                                          .random = random_,
-                                          .out = out_,
-                                          .lse = lse_});
+    const AttentionForwardArgs args = {.q = q_,
+                                       .k = k_,
+                                       .v = v_,
+                                       .mask = Mask(),
+                                       .softmax_scale = Scale(),
+                                       .dropout = c_.dropout,
+                                       .random = random_,
+                                       .out = out_,
+                                       .lse = with_lse_ ? TensorView(lse_) : TensorView()};
+#ifdef TE_TEST_CUDA
+    if (path_ == Path::kFallback) return TE_OP(AttentionForwardFallback)(exec, args);
+#endif
+    return TE_OP(AttentionForward)(exec, args);
   }
   Status Backward(const Exec& exec) {
-    return TE_OP(AttentionBackward)(exec, {.q = q_,
-                                           .k = k_,
-                                           .v = v_,
-                                           .out = out_,
-                                           .dout = dout_,
-                                           .lse = lse_,
-                                           .mask = Mask(),
-                                           .softmax_scale = Scale(),
-                                           .dropout = c_.dropout,
-                                           .random = random_,
-                                           .dq = dq_,
-                                           .dk = dk_,
-                                           .dv = dv_});
+    const AttentionBackwardArgs args = {.q = q_,
+                                        .k = k_,
+                                        .v = v_,
+                                        .out = out_,
+                                        .dout = dout_,
+                                        .lse = lse_,
+                                        .mask = Mask(),
+                                        .softmax_scale = Scale(),
+                                        .dropout = c_.dropout,
+                                        .random = random_,
+                                        .dq = dq_,
+                                        .dk = dk_,
+                                        .dv = dv_};
+#ifdef TE_TEST_CUDA
+    if (path_ == Path::kFallback) return TE_OP(AttentionBackwardFallback)(exec, args);
+#endif
+    return TE_OP(AttentionBackward)(exec, args);
   }
 
   AttentionMask Mask() const {
     return {.type = c_.type,
             .padding = padding_,
+            .padding_on_the_right = c_.right_padding,
             .arbitrary = arbitrary_,
             .window_left = c_.window_left,
             .window_right = c_.window_right};
@@ -106,6 +137,11 @@ class Problem {
   std::vector<Scalar> Want(const std::vector<Scalar>& q, const std::vector<Scalar>& k,
                            const std::vector<Scalar>& v, Doubles* lse = nullptr) const {
     return ref::Attention<Scalar>(c_.s, q, k, v, Mask(), Scale(), c_.dropout, random_, lse);
+  }
+
+  ref::AttentionGradients WantGradients() const {
+    return ref::AttentionBackward(c_.s, q_.ToDoubles(), k_.ToDoubles(), v_.ToDoubles(),
+                                  dout_.ToDoubles(), Mask(), Scale(), c_.dropout, random_);
   }
 
   // Derivative of sum(dout * out) in the direction of one element after the other, by the complex
@@ -176,7 +212,10 @@ class Problem {
   }
 
   Case c_;
+  Path path_;
+  bool with_lse_ = true;
   HostTensor q_, k_, v_, dout_, out_, lse_, dq_, dk_, dv_, padding_, arbitrary_;
+  test::Shared<uint64_t> step_offset_{uint64_t{5} << 30};
   RandomState random_ = {.seed = 7, .stream = 3, .offset = 11};
 
  private:
@@ -199,11 +238,53 @@ std::vector<Case> SmallCases() {
   return out;
 }
 
+// Over several tiles, with the head dimensions of models.
+std::vector<Case> TiledCases() {
+  constexpr DType kBf16 = DType::kBFloat16;
+  constexpr AttentionMaskType kNone = AttentionMaskType::kNoMask;
+  constexpr AttentionMaskType kCausal = AttentionMaskType::kCausal;
+  constexpr AttentionMaskType kBottomRight = AttentionMaskType::kCausalBottomRight;
+  std::vector<Case> out;
+  for (DType dtype : {DType::kFloat32, kBf16}) {
+    for (int64_t d : {64, 96, 128, 256}) out.push_back({{1, 70, 70, 4, 2, d, d}, dtype, kCausal});
+    out.push_back({{2, 40, 131, 2, 1, 64, 64}, dtype, kNone});
+    for (AttentionMaskType type : {AttentionMaskType::kPadding, AttentionMaskType::kPaddingCausal})
+      out.push_back({{3, 66, 66, 4, 2, 64, 64}, dtype, type, -1, -1, 0, 0, true});
+    out.push_back({{1, 150, 150, 2, 1, 64, 64}, dtype, kCausal, 20});
+    out.push_back({{1, 33, 140, 8, 2, 64, 64}, dtype, kBottomRight});
+    out.push_back({{1, 33, 140, 2, 1, 128, 128}, dtype, kBottomRight, 40});
+    // What cuDNN does not take.
+    out.push_back({{1, 67, 131, 2, 1, 80, 72}, dtype, kNone, -1, -1, 0.2f, 3});
+    out.push_back({{2, 131, 67, 2, 1, 33, 130}, dtype, AttentionMaskType::kArbitrary});
+    out.push_back({{1, 140, 70, 2, 1, 64, 64}, dtype, kBottomRight});  // rows that see no key
+    out.push_back({{1, 130, 130, 2, 2, 40, 40}, dtype, kNone, 30, 10});
+    out.push_back({{1, 20, 70, 1, 1, 300, 520}, dtype, kNone});  // wider than one block's columns
+  }
+  return out;
+}
+
 std::string Describe(const Case& c) {
-  return fmt::format("{} {} B{} Sq{} Skv{} n{} g{} d{}/{} window {},{} dropout {} pad {}",
+  return fmt::format("{} {} B{} Sq{} Skv{} n{} g{} d{}/{} window {},{} dropout {} pad {}{}",
                      Name(c.dtype), Name(c.type), c.s.batch, c.s.queries, c.s.keys, c.s.heads,
                      c.s.groups, c.s.head_dim, c.s.value_dim, c.window_left, c.window_right,
-                     c.dropout, c.pad);
+                     c.dropout, c.pad, c.right_padding ? " right padding" : "");
+}
+
+class Attention : public testing::TestWithParam<Path> {
+ protected:
+  Problem Make(const Case& c) const { return Problem(c, GetParam()); }
+};
+std::vector<Path> Paths() {
+  if (test::kOnCuda) return {Path::kOperation, Path::kFallback};
+  return {Path::kOperation};
+}
+INSTANTIATE_TEST_SUITE_P(Paths, Attention, testing::ValuesIn(Paths()), [](const auto& info) {
+  return info.param == Path::kOperation ? "Operation" : "Fallback";
+});
+
+// Native bfloat16 products and, on the CPU, products in float32.
+std::vector<bool> NativeOrNot() {
+  return test::kOnCuda ? std::vector<bool>{true} : std::vector<bool>{true, false};
 }
 
 void CheckForward(const Exec& exec, Problem& p) {
@@ -216,35 +297,49 @@ void CheckForward(const Exec& exec, Problem& p) {
   EXPECT_TRUE(p.out_.GuardsIntact());
 }
 
-TEST(Attention, ForwardAgreesForEveryMask) {
-  for (bool native : {true, false}) {
+TEST_P(Attention, ForwardAgreesForEveryMask) {
+  for (bool native : NativeOrNot()) {
     test::TestLibraryExec exec(2, native);
     for (const Case& c : SmallCases()) {
       SCOPED_TRACE(Describe(c));
-      Problem p(c);
+      Problem p = Make(c);
       CheckForward(exec, p);
     }
   }
 }
 
-TEST(Attention, ForwardAgreesOverSeveralBlocks) {
+TEST_P(Attention, ForwardAgreesForTiledCases) {
+  test::TestLibraryExec exec(2);
+  for (const Case& c : TiledCases()) {
+    SCOPED_TRACE(Describe(c));
+    Problem p = Make(c);
+    CheckForward(exec, p);
+    // Without lse, as in inference: the same bits where the path is the same.
+    const Doubles with_lse = p.out_.ToDoubles();
+    p.with_lse_ = false;
+    ASSERT_TRUE(test::IsOk(p.Forward(exec)));
+    EXPECT_TRUE(test::Near(p.out_.ToDoubles(), with_lse, 2 * p.OutTolerance()));
+  }
+}
+
+TEST_P(Attention, ForwardAgreesOverSeveralBlocks) {
   for (DType dtype : {DType::kFloat32, DType::kBFloat16}) {
     for (AttentionMaskType type : kTypes) {
       Case c{
           {1, 301, 301, 2, 1, 16, 16}, dtype, type, type == AttentionMaskType::kCausal ? 70 : -1};
       SCOPED_TRACE(Describe(c));
-      Problem p(c);
+      Problem p = Make(c);
       CheckForward(test::TestLibraryExec(2), p);
     }
   }
 }
 
-TEST(Attention, BackwardIsTheComplexStepDerivative) {
-  for (bool native : {true, false}) {
+TEST_P(Attention, BackwardIsTheComplexStepDerivative) {
+  for (bool native : NativeOrNot()) {
     test::TestLibraryExec exec(2, native);
     for (const Case& c : SmallCases()) {
       SCOPED_TRACE(Describe(c));
-      Problem p(c);
+      Problem p = Make(c);
       ASSERT_TRUE(test::IsOk(p.Forward(exec)));
       ASSERT_TRUE(test::IsOk(p.Backward(exec)));
       const HostTensor* got[3] = {&p.dq_, &p.dk_, &p.dv_};
@@ -258,11 +353,50 @@ TEST(Attention, BackwardIsTheComplexStepDerivative) {
   }
 }
 
+// The formulas of attention_ref.h against the complex step; the tiled cases then take the formulas.
+TEST(AttentionReference, GradientsAreTheComplexStepDerivative) {
+  for (const Case& c : SmallCases()) {
+    SCOPED_TRACE(Describe(c));
+    Problem p(c, Path::kOperation);
+    const ref::AttentionGradients gradients = p.WantGradients();
+    const Doubles* got[3] = {&gradients.dq, &gradients.dk, &gradients.dv};
+    for (int which = 0; which < 3; ++which) {
+      // Float32's bound of the same sums, at float64's roundoff.
+      const double tolerance = p.GradientTolerance(which) * test::UnitRoundoff(DType::kFloat64) /
+                               test::UnitRoundoff(DType::kFloat32);
+      const Doubles want = p.WantGradient(which);
+      EXPECT_TRUE(test::Near(*got[which], want, tolerance));
+      EXPECT_FALSE(test::Near(*got[which], test::Disturbed(want, 0, 2 * tolerance), tolerance));
+    }
+  }
+}
+
+TEST_P(Attention, BackwardAgreesForTiledCases) {
+  test::TestLibraryExec exec(2);
+  for (const Case& c : TiledCases()) {
+    SCOPED_TRACE(Describe(c));
+    Problem p = Make(c);
+    ASSERT_TRUE(test::IsOk(p.Forward(exec)));
+    ASSERT_TRUE(test::IsOk(p.Backward(exec)));
+    const ref::AttentionGradients want = p.WantGradients();
+    const HostTensor* got[3] = {&p.dq_, &p.dk_, &p.dv_};
+    const Doubles* wants[3] = {&want.dq, &want.dk, &want.dv};
+    for (int which = 0; which < 3; ++which) {
+      SCOPED_TRACE(which);
+      const double tolerance = p.GradientTolerance(which);
+      EXPECT_TRUE(test::Near(got[which]->ToDoubles(), *wants[which], tolerance));
+      EXPECT_FALSE(test::Near(got[which]->ToDoubles(),
+                              test::Disturbed(*wants[which], 5, 2 * tolerance + 0.01), tolerance));
+      EXPECT_TRUE(got[which]->GuardsIntact());
+    }
+  }
+}
+
 // Over several blocks: the derivative along the gradient itself (by the complex step) is its
 // squared norm.
-TEST(Attention, BackwardAgreesOverSeveralBlocks) {
+TEST_P(Attention, BackwardAgreesOverSeveralBlocks) {
   test::TestLibraryExec exec(2);
-  Problem p(
+  Problem p = Make(
       {{1, 150, 290, 4, 2, 8, 8}, DType::kFloat32, AttentionMaskType::kCausalBottomRight, 100});
   ASSERT_TRUE(test::IsOk(p.Forward(exec)));
   ASSERT_TRUE(test::IsOk(p.Backward(exec)));
@@ -288,10 +422,10 @@ TEST(Attention, BackwardAgreesOverSeveralBlocks) {
   }
 }
 
-TEST(Attention, ADisturbedInputIsNoticed) {
+TEST_P(Attention, ADisturbedInputIsNoticed) {
   test::TestLibraryExec exec(2);
   for (DType dtype : {DType::kFloat32, DType::kBFloat16}) {
-    Problem p({{2, 5, 5, 4, 2, 6, 6}, dtype, AttentionMaskType::kCausal});
+    Problem p = Make({{2, 5, 5, 4, 2, 6, 6}, dtype, AttentionMaskType::kCausal});
     ASSERT_TRUE(test::IsOk(p.Forward(exec)));
     const Doubles q = p.q_.ToDoubles(), k = p.k_.ToDoubles(), v = p.v_.ToDoubles();
     EXPECT_FALSE(
@@ -309,9 +443,9 @@ TEST(Attention, ADisturbedInputIsNoticed) {
   }
 }
 
-TEST(Attention, ARowWithoutVisibleKeysIsZeroAndHasNoGradient) {
+TEST_P(Attention, ARowWithoutVisibleKeysIsZeroAndHasNoGradient) {
   test::TestLibraryExec exec(2);
-  Problem p({{1, 4, 4, 2, 1, 8, 8}, DType::kBFloat16, AttentionMaskType::kPadding});
+  Problem p = Make({{1, 4, 4, 2, 1, 8, 8}, DType::kBFloat16, AttentionMaskType::kPadding});
   std::fill_n(p.padding_.view().as<uint8_t>(), 4, uint8_t{1});
   ASSERT_TRUE(test::IsOk(p.Forward(exec)));
   ASSERT_TRUE(test::IsOk(p.Backward(exec)));
@@ -320,32 +454,109 @@ TEST(Attention, ARowWithoutVisibleKeysIsZeroAndHasNoGradient) {
   for (const HostTensor* g : {&p.dq_, &p.dk_, &p.dv_}) EXPECT_EQ(test::MaxAbs(g->ToDoubles()), 0);
 }
 
-TEST(Attention, BitsDoNotDependOnThreads) {
+// On CUDA, where threads mean nothing: the same call gives the same bits.
+TEST_P(Attention, BitsDoNotDependOnThreads) {
+  constexpr AttentionMaskType kPaddingCausal = AttentionMaskType::kPaddingCausal;
   for (DType dtype : {DType::kFloat32, DType::kBFloat16}) {
-    std::vector<uint8_t> first[4];
-    for (int threads : {1, 2, 2, 3}) {
-      test::TestLibraryExec exec(threads);
-      Problem p(
-          {{2, 97, 97, 4, 2, 16, 16}, dtype, AttentionMaskType::kPaddingCausal, 50, -1, 0.1f});
-      ASSERT_TRUE(test::IsOk(p.Forward(exec)));
-      ASSERT_TRUE(test::IsOk(p.Backward(exec)));
-      const HostTensor* all[4] = {&p.out_, &p.dq_, &p.dk_, &p.dv_};
-      for (int i = 0; i < 4; ++i) {
-        if (first[i].empty()) first[i] = all[i]->Bytes();
-        EXPECT_EQ(all[i]->Bytes(), first[i]) << threads;
+    const Case cases[] = {{{2, 97, 97, 4, 2, 16, 16}, dtype, kPaddingCausal, 50, -1, 0.1f},
+                          {{2, 130, 130, 4, 2, 64, 64}, dtype, AttentionMaskType::kCausal}};
+    for (const Case& c : cases) {
+      SCOPED_TRACE(Describe(c));
+      std::vector<uint8_t> first[4];
+      for (int threads : {1, 2, 2, 3}) {
+        test::TestLibraryExec exec(threads);
+        Problem p = Make(c);
+        ASSERT_TRUE(test::IsOk(p.Forward(exec)));
+        ASSERT_TRUE(test::IsOk(p.Backward(exec)));
+        const HostTensor* all[4] = {&p.out_, &p.dq_, &p.dk_, &p.dv_};
+        for (int i = 0; i < 4; ++i) {
+          if (first[i].empty()) first[i] = all[i]->Bytes();
+          EXPECT_EQ(all[i]->Bytes(), first[i]) << threads;
+        }
       }
     }
   }
 }
 
-TEST(Attention, EmptyBatchAndBadArguments) {
+TEST_P(Attention, AnArbitraryMaskBroadcastsOverHeads) {
+  test::TestLibraryExec exec(2);
+  Problem p =
+      Make({{2, 9, 70, 4, 2, 16, 16}, DType::kFloat32, AttentionMaskType::kArbitrary, 40, 50});
+  p.arbitrary_ = Bits({2, 1, 9, 70}, 8);
+  CheckForward(exec, p);
+  ASSERT_TRUE(test::IsOk(p.Backward(exec)));
+  const ref::AttentionGradients want = p.WantGradients();
+  EXPECT_TRUE(test::Near(p.dq_.ToDoubles(), want.dq, p.GradientTolerance(0)));
+  EXPECT_TRUE(test::Near(p.dk_.ToDoubles(), want.dk, p.GradientTolerance(1)));
+  EXPECT_TRUE(test::Near(p.dv_.ToDoubles(), want.dv, p.GradientTolerance(2)));
+}
+
+TEST_P(Attention, DropoutFollowsTheStepsOffset) {
+  test::TestLibraryExec exec(2);
+  Problem p =
+      Make({{1, 20, 70, 2, 1, 16, 16}, DType::kFloat32, AttentionMaskType::kNoMask, -1, -1, 0.3f});
+  CheckForward(exec, p);
+  const std::vector<uint8_t> first = p.out_.Bytes();
+  ++*p.step_offset_;
+  CheckForward(exec, p);
+  EXPECT_NE(p.out_.Bytes(), first);
+}
+
+// The operation's records name what ran, so that a silent fallback cannot hide.
+TEST_P(Attention, CudaSaysWhatRan) {
+  if (!test::kOnCuda) GTEST_SKIP() << "the CPU backend keeps no log";
   test::TestLibraryExec exec;
-  Problem empty(Case{{0, 4, 4, 2, 1, 8, 8}});
+  const struct {
+    Case c;
+    bool cudnn;
+  } cases[] = {
+      {{{1, 70, 70, 4, 2, 64, 64}, DType::kBFloat16, AttentionMaskType::kCausal}, true},
+      {{{1, 70, 70, 4, 2, 128, 128}, DType::kBFloat16, AttentionMaskType::kNoMask}, true},
+      {{{1, 70, 70, 4, 2, 128, 128}, DType::kFloat32, AttentionMaskType::kCausal}, false},
+      {{{1, 70, 70, 4, 2, 64, 64}, DType::kBFloat16, AttentionMaskType::kPadding}, false},
+  };
+  for (const auto& [c, cudnn] : cases) {
+    SCOPED_TRACE(Describe(c));
+    KernelLog log;
+    Exec logging = exec;
+    logging.log = &log;
+    Problem p = Make(c);
+    ASSERT_TRUE(test::IsOk(p.Forward(logging)));
+    ASSERT_TRUE(test::IsOk(p.Backward(logging)));
+    ASSERT_EQ(log.records().size(), 2u);
+    const bool by_cudnn = cudnn && p.path_ == Path::kOperation;
+    EXPECT_EQ(log.records()[0].kernel, by_cudnn ? "cudnn_sdpa" : "attention_fallback_cuda");
+    EXPECT_EQ(log.records()[1].kernel,
+              by_cudnn ? "cudnn_sdpa_backward" : "attention_fallback_backward_cuda");
+  }
+}
+
+// No keys: rows of zeros. No queries: nothing but gradients of zero.
+TEST_P(Attention, EmptySequences) {
+  test::TestLibraryExec exec;
+  for (DType dtype : {DType::kFloat32, DType::kBFloat16}) {
+    for (const auto& [queries, keys] : {std::pair<int64_t, int64_t>{5, 0}, {0, 5}}) {
+      Problem p = Make({{2, queries, keys, 2, 1, 8, 8}, dtype, AttentionMaskType::kNoMask});
+      for (HostTensor* t : {&p.out_, &p.lse_, &p.dq_, &p.dk_, &p.dv_})
+        test::FromDoubles(Doubles(t->view().elements(), 3.0), *t);
+      ASSERT_TRUE(test::IsOk(p.Forward(exec)));
+      ASSERT_TRUE(test::IsOk(p.Backward(exec)));
+      for (const HostTensor* t : {&p.out_, &p.dq_, &p.dk_, &p.dv_})
+        EXPECT_EQ(test::MaxAbs(t->ToDoubles()), 0);
+      for (double x : p.lse_.ToDoubles()) EXPECT_EQ(x, -std::numeric_limits<double>::infinity());
+    }
+  }
+}
+
+TEST_P(Attention, EmptyBatchAndBadArguments) {
+  test::TestLibraryExec exec;
+  Problem empty = Make(Case{{0, 4, 4, 2, 1, 8, 8}});
   EXPECT_TRUE(test::IsOk(empty.Forward(exec)));
   EXPECT_TRUE(test::IsOk(empty.Backward(exec)));
-  Problem p(Case{{1, 4, 4, 4, 3, 8, 8}});
+  if (GetParam() == Path::kFallback) return;  // the operation checks the arguments
+  Problem p = Make(Case{{1, 4, 4, 4, 3, 8, 8}});
   EXPECT_TRUE(test::FailsWith(p.Forward(exec), StatusCode::kInvalidArgument, "n a multiple of g"));
-  Problem no_mask({{2, 4, 4, 2, 1, 8, 8}, DType::kFloat32, AttentionMaskType::kPadding});
+  Problem no_mask = Make({{2, 4, 4, 2, 1, 8, 8}, DType::kFloat32, AttentionMaskType::kPadding});
   no_mask.padding_ = Bits({1, 4}, 1);
   EXPECT_TRUE(test::FailsWith(no_mask.Forward(exec), StatusCode::kInvalidArgument,
                               "mask type padding needs a padding mask"));
