@@ -15,6 +15,16 @@ namespace {
 
 constexpr const char* kModuleType = "lm_head";
 
+// Tokens of one chunk: at most `most`, as even as whole GEMM tiles allow.
+int64_t ChunkOf(int64_t tokens, int64_t most) {
+  constexpr int64_t kTile = 128;
+  most = std::clamp<int64_t>(most, 1, std::max<int64_t>(tokens, 1));
+  const int64_t chunks = (tokens + most - 1) / most;
+  if (chunks <= 1) return most;
+  const int64_t even = (tokens + chunks - 1) / chunks;
+  return std::min(most, (even + kTile - 1) / kTile * kTile);
+}
+
 Shape TokenShape(const Shape& hidden) {
   return Shape(hidden.dims().first(static_cast<size_t>(hidden.rank() - 1)));
 }
@@ -72,8 +82,8 @@ Status LinearCrossEntropy::Run(const LinearCrossEntropyArgs& args) {
 
   ArenaScope scope(context_->scratch());
   const size_t row_bytes = static_cast<size_t>(vocab) * SizeOf(dtype);
-  const int64_t chunk = std::clamp<int64_t>(
-      static_cast<int64_t>(options_.max_logits_bytes / row_bytes), 1, std::max<int64_t>(tokens, 1));
+  const int64_t chunk =
+      ChunkOf(tokens, static_cast<int64_t>(options_.max_logits_bytes / row_bytes));
   TE_ASSIGN_OR_RETURN(const TensorView logits_buffer,
                       context_->scratch()->Allocate(dtype, {chunk, vocab}));
   TensorView loss = args.loss.defined() ? args.loss.Reshape({tokens}) : TensorView();

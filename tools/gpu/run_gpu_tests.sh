@@ -20,7 +20,7 @@ while [[ $# -gt 0 ]]; do
       ;;
     --isolate) isolate=1 ;;
     --sanitizer)
-      launcher=(compute-sanitizer --tool "${2:?--sanitizer takes a tool}" --error-exitcode 99 --print-limit 20)
+      launcher=(compute-sanitizer --tool "${2:?--sanitizer takes a tool}" --error-exitcode 99 --print-limit 20 --report-api-errors no)
       shift
       ;;
     *)
