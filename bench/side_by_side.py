@@ -52,6 +52,12 @@ class Row:
         return f"{NAMES[self.model]} {self.batch}x{self.sequence}{micro}"
 
 
+def shown(line):
+    """A command without the folders of the machine that ran it."""
+    text = shlex.join(line).replace(str(HERE.parent) + "/", "")
+    return " ".join(os.path.basename(word) if word.startswith("/") else word for word in text.split(" "))
+
+
 def command(kind, row, options, output):
     """The command of one run, and the file that its JSON is in (None: its last line)."""
     steps = ["--steps", str(options.steps), "--warmup", str(options.warmup)]
@@ -72,7 +78,7 @@ def run(kind, row, options):
         begin = time.monotonic()
         done = subprocess.run(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False)
         seconds = time.monotonic() - begin
-        result = {"row": row.text, "kind": kind, "command": shlex.join(line), "seconds": round(seconds, 1)}
+        result = {"row": row.text, "kind": kind, "command": shown(line), "seconds": round(seconds, 1)}
         # A step that did not teach has written its figures all the same.
         try:
             text = pathlib.Path(path).read_text() if path else done.stdout.strip().splitlines()[-1]
