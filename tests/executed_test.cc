@@ -94,8 +94,9 @@ TEST(Executed, TheTePathRunsTheseOperationsAndNoOther) {
   for (const KernelRecord& record : records) got.push_back(Line(record));
   EXPECT_EQ(got, want);
   for (const KernelRecord& record : records) {
-    if (record.operation.starts_with("attention"))
+    if (record.operation.starts_with("attention")) {
       EXPECT_TRUE(record.kernel.starts_with("cudnn_sdpa")) << record.kernel;
+    }
     if (record.operation == "gemm") {
       EXPECT_TRUE(record.kernel.starts_with("cublasLt")) << record.kernel;
       EXPECT_EQ(record.dtype, DType::kBFloat16);
