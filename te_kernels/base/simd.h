@@ -64,6 +64,22 @@ TE_SIMD Floats Load(const bfloat16* from, int64_t count = kLanes) {
 
 // Rounds to nearest even; NaN stays. Subnormals (below 1.2e-38) may become zero: the processor's
 // own conversion to bfloat16, eight instructions in one, knows no others.
+// a b + c, rounded once where the machine can: the same in every function that it is inlined into,
+// while of a b + c d the compiler fuses one product or the other.
+TE_SIMD Floats MultiplyAdd(Floats a, Floats b, Floats c) {
+#if defined(__AVX512F__)
+  return reinterpret_cast<Floats>(_mm512_fmadd_ps(
+      reinterpret_cast<__m512>(a), reinterpret_cast<__m512>(b), reinterpret_cast<__m512>(c)));
+#elif defined(__FMA__)
+  Floats out;
+  for (int64_t i = 0; i < kLanes; ++i) out[i] = __builtin_fmaf(a[i], b[i], c[i]);
+  return out;
+#else
+  return a * b + c;
+#endif
+}
+TE_SIMD Floats MultiplyAdd(Floats a, float b, Floats c) { return MultiplyAdd(a, Floats{} + b, c); }
+
 TE_SIMD void Store(Floats value, float* to, int64_t count = kLanes) {
   if (count == kLanes) {
     std::memcpy(to, &value, sizeof(value));

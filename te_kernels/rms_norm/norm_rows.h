@@ -217,9 +217,12 @@ Sums BackwardRow(const Row<T> row, const Row<T> next, const float* g, Sums given
   const float mean = row.mean, rstd = row.rstd, next_mean = next.mean;
   const float mean_w = given.w / static_cast<float>(hidden);
   const float mean_dot = given.dot * rstd / static_cast<float>(hidden);  // of w xhat
+  // Which of two products becomes a fused one would be the compiler's choice, anew in each
+  // instantiation: dx must not depend on whether dgamma is wanted.
   const auto gradient_of = [&](Floats gradient, Floats xhat, Floats weight) TE_SIMD_LAMBDA {
-    if constexpr (kCentered) return (gradient * weight - mean_w - xhat * mean_dot) * rstd;
-    return (gradient * weight - xhat * mean_dot) * rstd;
+    const Floats mean_terms =
+        kCentered ? simd::MultiplyAdd(xhat, -mean_dot, Floats{} - mean_w) : xhat * -mean_dot;
+    return simd::MultiplyAdd(gradient, weight, mean_terms) * rstd;
   };
   RunningSums sums;
   simd::ForEachPairInTurn(hidden, [&](int64_t h, int64_t n, int k) TE_SIMD_LAMBDA {
