@@ -94,6 +94,9 @@ class TimedDevice : public Device {
     TE_TIME(AddArgs, add);
     TE_TIME(MultiplyArgs, multiply);
     TE_TIME(CastArgs, cast);
+    TE_TIME(QuantizeArgs, quantize);
+    TE_TIME(DequantizeArgs, dequantize);
+    TE_TIME(DelayedScalingArgs, delayed_scaling);
     TE_TIME(DropoutForwardArgs, dropout_forward);
     TE_TIME(DropoutBackwardArgs, dropout_backward);
     TE_TIME(BiasGradientArgs, bias_gradient);

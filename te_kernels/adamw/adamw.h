@@ -14,10 +14,14 @@
 // of param takes the low half, m the high half, v the exclusive or of both: each is uniform and any
 // two are independent, which is what unbiased sums of roundings need. (random.step_offset =
 // &scalars->rng_offset keeps a captured graph unchanged from step to step.)
+//
+// quantized_param: param's new value is also written quantized, as the matrix [rows, n / rows] with
+// rows = param.dim(0) (what the next step's GEMMs read); on skip, the old value's.
 #pragma once
 
 #include "te_kernels/base/exec.h"
 #include "te_kernels/base/philox.h"
+#include "te_kernels/base/quant_spec.h"
 #include "te_kernels/base/step_scalars.h"
 #include "te_kernels/base/view.h"
 
@@ -38,6 +42,7 @@ struct AdamWArgs {
   Rounding rounding = Rounding::kNearest;
   RandomState random;
   const StepScalars* scalars = nullptr;  // device memory
+  QuantSpec quantized_param;             // optional; param is then rank 2
 };
 
 Status ValidateAdamW(const AdamWArgs& args);

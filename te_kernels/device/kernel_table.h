@@ -11,11 +11,14 @@
 #include "te_kernels/cast/cast.h"
 #include "te_kernels/count_labels/count_labels.h"
 #include "te_kernels/cross_entropy/cross_entropy.h"
+#include "te_kernels/delayed_scaling/delayed_scaling.h"
+#include "te_kernels/dequantize/dequantize.h"
 #include "te_kernels/dropout/dropout.h"
 #include "te_kernels/embedding/embedding.h"
 #include "te_kernels/gemm/gemm.h"
 #include "te_kernels/layer_norm/layer_norm.h"
 #include "te_kernels/multiply/multiply.h"
+#include "te_kernels/quantize/quantize.h"
 #include "te_kernels/random_fill/random_fill.h"
 #include "te_kernels/repeat_kv/repeat_kv.h"
 #include "te_kernels/rms_norm/rms_norm.h"
@@ -50,6 +53,9 @@ struct KernelTable {
   Operation<AddArgs> add;
   Operation<MultiplyArgs> multiply;
   Operation<CastArgs> cast;
+  Operation<QuantizeArgs> quantize;
+  Operation<DequantizeArgs> dequantize;
+  Operation<DelayedScalingArgs> delayed_scaling;
   Operation<DropoutForwardArgs> dropout_forward;
   Operation<DropoutBackwardArgs> dropout_backward;
   Operation<BiasGradientArgs> bias_gradient;

@@ -10,7 +10,18 @@
 // same number of threads repeats bit for bit). c has d's dtype and shape and may be d itself (beta
 // == 1 accumulates in place); with beta == 0 it is not read. The sum, beta * c included, is rounded
 // to d's dtype once; a bias may be added after a rounding of its own (cuBLASLt does so where
-// addresses are not aligned). Empty M, N or K is fine: K == 0 gives beta * c (+ bias). Source: the
+// addresses are not aligned).
+//
+// Quantized operands (both or neither): each is read in the orientation whose rows run along the
+// sum: fprop x and w rowwise; dgrad dy rowwise, w columnwise (w^T); wgrad dy and x columnwise. The
+// product is that of their dequantized values (dequantize.h), accumulated in float32; d is
+// bfloat16 or float32. With split_accumulator CUDA's tensor cores add into float32 registers at
+// intervals; without, into their own of about 14 bits. Formats: one operand may be E5M2, not both;
+// E2M1 with E2M1. Block scalings: 1x128 with 1x128 or with 128x128, not two squares. CUDA takes
+// E4M3 and E5M2 with kTensor, kTensorCurrent, kBlock1x128, kBlock128x128, where the summed
+// dimension and the row length of d are multiples of 16 (kBlock*: see the error); anything else
+// there is kUnsupported with the padding or the compute capability that would do. The CPU takes
+// all. Empty M, N or K is fine: K == 0 gives beta * c (+ bias). Source: the
 // linear layer's chain rule; names as in Transformer Engine.
 #pragma once
 
@@ -28,7 +39,8 @@ struct GemmArgs {
   ConstTensorView bias;  // fprop only; optional; [N], dtype of d
   ConstTensorView c;     // read when beta != 0; undefined means d
   TensorView d;
-  float beta = 0;  // 0 or 1
+  float beta = 0;                 // 0 or 1
+  bool split_accumulator = true;  // of quantized operands
 };
 
 // kInvalidArgument names the operand whose shape, stride or dtype breaks the contract.

@@ -11,6 +11,9 @@
 // x, y: [B, S, n, d], one dtype of {float32, bfloat16}, inner stride 1, other strides free (a slice
 // of a packed QKV buffer is fine); y may be x itself. Arithmetic in float32. positions: int32 [B,
 // S].
+//
+// Heads from num_rotated_heads on are copied: the values of a packed QKV gradient, whose quantized
+// copies this call can write. y quantized: as the matrix [B S, n d].
 #pragma once
 
 #include "te_kernels/base/exec.h"
@@ -26,6 +29,7 @@ struct RopeArgs {
   int64_t start_position = 0;
   bool interleaved = false;
   bool inverse = false;
+  int64_t num_rotated_heads = -1;  // -1: all
   Sink y;
 };
 

@@ -1,0 +1,3 @@
+#include "te_kernels/delayed_scaling/delayed_scaling.h"
+
+#include <gtest/gtest.h>

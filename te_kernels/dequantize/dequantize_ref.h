@@ -1,0 +1,3 @@
+#pragma once
+
+#include "te_kernels/dequantize/dequantize.h"

@@ -1,0 +1,3 @@
+#include "te_kernels/dequantize/dequantize.h"
+
+#include <gtest/gtest.h>

@@ -1,0 +1,47 @@
+// Writes a tensor in a quantized format: codes in one or both orientations, scales, amax.
+//
+//   code = cast(x * scale), dequantized = code * scale_inv
+//
+// cast: to nearest even, clipped to the largest finite value (PTX cvt.rn.satfinite); NaN stays NaN
+// (E4M3 0x7f, E5M2 0x7f), infinities clip. E2M1 has no NaN: it becomes the largest value, as
+// cvt.rn.satfinite.e2m1x2 has it. x * scale is one float32 multiplication.
+// amax = max |x| over the elements that are not NaN (fmaxf's rule), 0 without elements.
+//
+//   kTensor          scale is read; scale_inv = 1 / scale (float32 division)
+//   kTensorCurrent   a = max(amax, amax_epsilon); scale = QuantMax / a (float32 division); a zero,
+//                    infinite or NaN: 1; an infinite quotient: the largest float32;
+//                    power_of_2_scales clears the mantissa of scale; scale_inv = 1 / scale
+//   kBlock*          the same for each block, scale_inv to its place
+//   kMx*             e = ceil(log2(amax_block / QuantMax)) from the float32 quotient, clipped to
+//                    [-127, 127], code e + 127 (amax 0: e = -127; NaN 0xff); codes cast(x * 2^-e)
+//   kNvfp4*          S = 448 * 6 / amax (amax 0 or S infinite: as the reference, see the .cc);
+//                    block code c = e4m3(amax_block / 6 * S); codes cast(x * (S / c)); scale_inv =
+//                    1 / S; dequantized = code * c * scale_inv
+//
+// rowwise and columnwise are each quantized from x itself. NVFP4's columnwise copy with
+// random_hadamard is made from x^T whose rows were multiplied, 16 by 16 elements, by H D / 4 (H:
+// the Hadamard matrix, D: the fixed signs of the reference), in float32, rounded to x's dtype.
+// Stochastic rounding (E2M1): of element i of an orientation, number i of `random`.
+//
+// x: [M, K], float32 or bfloat16, inner stride 1, any row stride; M or K may be 0. Bitwise
+// repeatable; CPU and CUDA give the same bits. Source: Transformer Engine's recipes and their cast
+// kernels (quantize_fp8, recipe_common, quantize_transpose_vector_blockwise, cast_mxfp8,
+// quantize_transpose_nvfp4).
+#pragma once
+
+#include "te_kernels/base/exec.h"
+#include "te_kernels/base/quant_spec.h"
+
+namespace te {
+
+struct QuantizeArgs {
+  ConstTensorView x;
+  QuantSpec out;
+};
+
+Status ValidateQuantize(const QuantizeArgs& args);
+Status QuantizeCpu(const Exec& exec, const QuantizeArgs& args);
+// kUnsupported for MXFP8 and NVFP4, naming the compute capability that they need.
+Status QuantizeCuda(const Exec& exec, const QuantizeArgs& args);
+
+}  // namespace te

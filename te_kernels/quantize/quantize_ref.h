@@ -1,0 +1,3 @@
+#pragma once
+
+#include "te_kernels/quantize/quantize.h"

@@ -1,0 +1,3 @@
+#include "te_kernels/quantize/quantize.h"
+
+#include <gtest/gtest.h>
