@@ -62,7 +62,8 @@ StatusOr<std::unique_ptr<Context>> Context::Create(const ContextOptions& options
     context->options_.num_threads = context->device_->default_threads();
   context->memory_ = std::make_unique<CountingMemory>(context->device_.get());
   context->scratch_ = std::make_unique<Arena>(context->memory_.get());
-  context->default_recipe_ = std::make_unique<PrecisionRecipe>();
+  context->delayed_scaling_ = std::make_unique<DelayedScalingState>(
+      context->device_.get(), context->memory_.get(), options.groups);
   TE_ASSIGN_OR_RETURN(context->libraries_, context->device_->NewLibraryState());
   context->exec_.stream = options.stream;
   if (options.stream == nullptr) {
@@ -132,11 +133,32 @@ Status Context::BeginStep() {
   return device_->Zero(exec_, &scalars_->grad_square_sum, sizeof(scalars_->grad_square_sum));
 }
 
-Status Context::EndRecipe() {
-  if (recipe_scopes_.empty())
+void Context::BeginQuantization(const Recipe* recipe, const QuantizationOptions& options) {
+  if (quantization_scopes_.empty()) first_module_ran_ = false;
+  quantization_scopes_.push_back({recipe, options});
+}
+
+Status Context::EndQuantization() {
+  if (quantization_scopes_.empty())
     return FailedPrecondition("end of a quantization scope that was never begun");
-  recipe_scopes_.pop_back();
-  return OkStatus();
+  const QuantizationScope scope = quantization_scopes_.back();
+  quantization_scopes_.pop_back();
+  if (!quantization_scopes_.empty() || !scope.options.training || scope.recipe == nullptr)
+    return OkStatus();
+  return delayed_scaling_->Update(exec_, ScalingDirection::kForward);
+}
+
+GemmPass Context::NewGemmPass(std::string_view module_type, std::string_view name, bool saved) {
+  GemmPass pass;
+  if (quantization_scopes_.empty()) return pass;
+  const auto& [recipe, options] = quantization_scopes_.back();
+  if (recipe != nullptr) pass.recipe = recipe->ForModule(module_type, name, options.training);
+  pass.training = options.training && saved;
+  pass.calibrating = options.calibrating;
+  pass.reuse_weights = !options.is_first_microbatch;
+  if (pass.recipe != nullptr && pass.training && !first_module_ran_)
+    pass.first = first_module_ran_ = true;
+  return pass;
 }
 
 RandomState Context::Random(uint32_t stream) const {

@@ -8,7 +8,8 @@
 #include <vector>
 
 #include "te_core/comm/communicator.h"
-#include "te_core/recipe.h"
+#include "te_core/quantization/delayed_scaling_state.h"
+#include "te_core/quantization/recipe.h"
 #include "te_core/tensor.h"
 #include "te_kernels/base/step_scalars.h"
 #include "te_kernels/device/device.h"
@@ -21,6 +22,27 @@ struct ContextOptions {
   uint64_t seed = 0;
   void* stream = nullptr;  // the caller's cudaStream_t; null: the context's own (CPU: none)
   ProcessGroups groups;    // null members: groups of one
+};
+
+struct QuantizationOptions {
+  bool training = true;  // false: evaluation, which leaves no trace in any state
+  // Arithmetic in the tensors' own dtype, but amaxes enter the histories: scales are good before
+  // they are used.
+  bool calibrating = false;
+  // false: quantized copies of weights are used as they are, unless the weight has changed.
+  bool is_first_microbatch = true;
+};
+
+// What one forward pass of a module has been told by its scope; its backward pass, which runs
+// outside the scope, goes by it.
+struct GemmPass {
+  const Recipe* recipe = nullptr;  // null: every tensor keeps its dtype
+  bool training = false;
+  bool calibrating = false;
+  bool reuse_weights = false;  // is_first_microbatch is false
+  bool first = false;          // of the outermost scope
+  bool quantizes() const { return recipe != nullptr && !calibrating; }
+  bool Splits(GemmKind kind) const { return recipe == nullptr || recipe->SplitAccumulator(kind); }
 };
 
 class Context {
@@ -67,11 +89,16 @@ class Context {
   // Which micro-batch of the step is running: it is part of every random sequence.
   void set_micro_batch(uint32_t index) { micro_batch_ = index; }
 
-  // The recipe of the innermost scope; outside any, every tensor keeps its own dtype.
-  Recipe& recipe() { return recipe_scopes_.empty() ? *default_recipe_ : *recipe_scopes_.back(); }
-  // Scopes nest; `recipe` must outlive its scope.
-  void BeginRecipe(Recipe* recipe) { recipe_scopes_.push_back(recipe); }
-  Status EndRecipe();  // kFailedPrecondition without a scope
+  // A scope of quantization (Transformer Engine's autocast): the modules that run in it go by its
+  // recipe. Scopes nest; null: no quantization inside. `recipe` must outlive the scope and the
+  // backward passes of what ran in it. The end of the outermost scope in training updates the
+  // scales of forward tensors; those of gradients are updated when the first module that ran in it
+  // has ended its backward pass.
+  void BeginQuantization(const Recipe* recipe, const QuantizationOptions& options);
+  Status EndQuantization();  // kFailedPrecondition without a scope
+  // For layers: the word of the innermost scope for one module. `saved`: a backward pass follows.
+  GemmPass NewGemmPass(std::string_view module_type, std::string_view name, bool saved);
+  DelayedScalingState& delayed_scaling() { return *delayed_scaling_; }
 
   // While set, operations list there what they execute; null: off. The log must outlive it.
   void set_kernel_log(KernelLog* log) { exec_.log = log; }
@@ -92,8 +119,13 @@ class Context {
   std::unique_ptr<CountingMemory> memory_;
   std::unique_ptr<Arena> scratch_;
   std::unique_ptr<LibraryState> libraries_;
-  std::unique_ptr<Recipe> default_recipe_;
-  std::vector<Recipe*> recipe_scopes_;
+  struct QuantizationScope {
+    const Recipe* recipe = nullptr;
+    QuantizationOptions options;
+  };
+  std::unique_ptr<DelayedScalingState> delayed_scaling_;
+  std::vector<QuantizationScope> quantization_scopes_;
+  bool first_module_ran_ = false;  // of the outermost scope
   StepScalars* scalars_ = nullptr;
   void* own_stream_ = nullptr;
   uint32_t next_random_stream_ = 1;

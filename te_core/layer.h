@@ -67,7 +67,12 @@ struct BackwardArgs {
   TensorView dvalue;
   ConstTensorView dresidual;  // of layers that take `residual`: added to dinput (what reaches the
                               // input by another path)
-  ConstTensorView dnorm_output;       // gradient of the norm_output that was asked for
+  ConstTensorView dnorm_output;  // gradient of the norm_output that was asked for
+  // doutput quantized, in the memory of GradOutputQuant: the layer need not cast it. doutput itself
+  // is then read for gradients of biases alone.
+  QuantSpec doutput_quant;
+  // Where to write dinput quantized, too: GradOutputQuant of the layer that takes it as doutput.
+  QuantSpec dinput_quant;
   bool accumulate_gradients = false;  // add to parameters' gradients instead of overwriting them
   const GradientReady* gradient_ready = nullptr;
 };
@@ -93,6 +98,11 @@ class Layer {
   // Writes the parameter gradients of the GEMMs (wgrad); may run later than BackwardInput (delayed
   // wgrad).
   virtual Status BackwardWeight(const BackwardArgs& args, Saved* saved) = 0;
+  // Memory out of `arena` for what a producer of doutput can write beside it, after Forward and
+  // before BackwardInput; to be kept until BackwardWeight. Format kNone: nothing is wanted.
+  virtual StatusOr<QuantSpec> GradOutputQuant(Saved* /*saved*/, Arena* /*arena*/) {
+    return QuantSpec();
+  }
   // Both halves.
   Status Backward(const BackwardArgs& args, Saved* saved);
 

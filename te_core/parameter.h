@@ -6,9 +6,30 @@
 #include <string>
 #include <vector>
 
+#include "te_core/quantization/delayed_scaling_state.h"
+#include "te_core/quantization/recipe.h"
 #include "te_core/tensor.h"
 
 namespace te {
+
+// A weight as quantized GEMMs read it, in both orientations. The layer makes and renews it; the
+// optimizer writes it together with the value.
+struct QuantizedCopy {
+  TensorQuantization quantization;            // as which it was made
+  QuantSpec spec;                             // format kNone: there is none
+  std::vector<Tensor> memory;                 // behind spec
+  DelayedScalingState::Slot* slot = nullptr;  // of delayed scaling; the layer's
+  // What it holds: the value of this version, by the scale of this version.
+  bool valid = false;
+  uint64_t value_version = 0;
+  uint64_t scale_version = 0;
+
+  void MarkWritten(uint64_t version) {
+    valid = true;
+    value_version = version;
+    if (slot != nullptr) scale_version = slot->version();
+  }
+};
 
 // Rows [row_begin, row_begin + rows) of a parameter under a name of their own (Transformer Engine's
 // state-dict key).
@@ -29,7 +50,8 @@ struct Parameter {
   int replica_id = 0;
   bool requires_grad = true;
   bool is_expert = false;
-  uint64_t version = 0;  // bumped by every write: the key of cached quantized copies
+  uint64_t version = 0;  // bumped by every write: the key of the quantized copy
+  QuantizedCopy quantized;
 
   // For writers. Every write of the value goes through here.
   TensorView MutableValue() {

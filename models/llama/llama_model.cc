@@ -134,6 +134,9 @@ struct LlamaModel::PassState : SavedState {
   TensorView normed;               // [B, S, H]
   TensorView losses;               // float32 [B S]
   TensorView dx[2];                // gradients of x, in turns
+  // Their quantized copies, where a layer asks for them.
+  std::unique_ptr<Arena> quantized_dx[2];
+  GemmPass head;  // what the forward pass's scope says of lm_head
   bool forward_done = false;
   bool done = false;  // has had its backward
 };
@@ -419,6 +422,7 @@ Status LlamaModel::RunForward(Pass* pass) {
   norm.input = x;
   norm.output = state->normed;
   TE_RETURN_IF_ERROR(norm_->Forward(norm, root.child(static_cast<size_t>(layers + 1))));
+  state->head = head_->NewPass();
   state->forward_done = true;
   return OkStatus();
 }
@@ -504,6 +508,7 @@ Status LlamaModel::Backward(Pass* pass, const LlamaBackwardOptions& options) {
                            .labels = state.labels,
                            .scalars = context_->scalars(),
                            .dinput = dy,
+                           .pass = &state.head,
                            .weight_gradient = true,
                            .accumulate_gradients = options.accumulate_gradients,
                            .gradient_ready = options.gradient_ready}));
@@ -512,17 +517,29 @@ Status LlamaModel::Backward(Pass* pass, const LlamaBackwardOptions& options) {
   args.gradient_ready = options.gradient_ready;
   args.doutput = dy;
   args.dinput = dx;
+  // What layer i wants beside the gradient of its output; layer i + 1 (or the norm) writes it.
+  const auto quantized_for = [&](int64_t i) -> StatusOr<QuantSpec> {
+    if (i < 0) return QuantSpec();
+    std::unique_ptr<Arena>& arena = state.quantized_dx[i % 2];
+    if (arena == nullptr) arena = std::make_unique<Arena>(context_->memory());
+    TE_RETURN_IF_ERROR(arena->Reset());
+    return decoder(i)->GradOutputQuant(root.child(static_cast<size_t>(i)), arena.get());
+  };
+  TE_ASSIGN_OR_RETURN(args.dinput_quant, quantized_for(layers - 1));
   TE_RETURN_IF_ERROR(norm_->Backward(args, root.child(static_cast<size_t>(layers + 1))));
   for (int64_t i = layers - 1; i >= 0; --i) {
     std::swap(dy, dx);
     args.doutput = dy;
+    args.doutput_quant = args.dinput_quant;
     args.dinput = dx;
+    TE_ASSIGN_OR_RETURN(args.dinput_quant, quantized_for(i - 1));
     TE_RETURN_IF_ERROR(lend(te_layers_[static_cast<size_t>(i)].get()));
     TE_RETURN_IF_ERROR(decoder(i)->Backward(args, root.child(static_cast<size_t>(i))));
     root.arena()->Rewind(state.marks[static_cast<size_t>(i)]);
   }
   if (!config_.tie_word_embeddings) TE_RETURN_IF_ERROR(lend(embedding_.get()));
   args.doutput = dx;
+  args.doutput_quant = QuantSpec();
   args.dinput = TensorView();
   args.accumulate_gradients = options.accumulate_gradients || config_.tie_word_embeddings;
   return embedding_->Backward(args, root.child(static_cast<size_t>(layers)));

@@ -92,7 +92,13 @@ Status LlamaTrainingStep::RunMicroBatch(LlamaModel::Pass* pass, bool first, bool
                                               sizeof(scalars->token_count)));
     backward.gradient_ready = &update_now_;
   }
-  TE_RETURN_IF_ERROR(model_->RunForward(pass));
+  if (options_.recipe != nullptr) {
+    context->BeginQuantization(options_.recipe,
+                               {.calibrating = Calibrates(), .is_first_microbatch = first});
+  }
+  const Status forward = model_->RunForward(pass);
+  if (options_.recipe != nullptr) TE_RETURN_IF_ERROR(context->EndQuantization());
+  TE_RETURN_IF_ERROR(forward);
   TE_RETURN_IF_ERROR(model_->Backward(pass, backward));
   if (options_.update_in_backward) return optimizer_->EndUpdates();
   if (!last) return OkStatus();
@@ -115,8 +121,13 @@ Status LlamaTrainingStep::RunOrLaunch(LlamaModel::Pass* pass, size_t index, bool
   Context* context = model_->context();
   // Addresses are those of the recording as long as nothing has been allocated since.
   const auto generation = [context] { return context->memory_statistics().allocations; };
-  Recording* recording = Find(fmt::format("{} micro-batch {}{}{}", model_->KeyOf(*pass), index,
-                                          last ? " last" : "", lending_ ? " lending" : ""));
+  // A recorded step renews the weights' quantized copies at its end; what others have written since
+  // it must find renewed.
+  for (Parameter* parameter : model_->parameters())
+    TE_RETURN_IF_ERROR(RefreshQuantizedCopy(context, parameter));
+  Recording* recording =
+      Find(fmt::format("{} micro-batch {}{}{}{}", model_->KeyOf(*pass), index, last ? " last" : "",
+                       lending_ ? " lending" : "", Calibrates() ? " calibrating" : ""));
   const int64_t before = generation();
   if (recording->generation != before) {
     // Not seen since the last allocation: run it once as it is, which sizes the arenas and chooses

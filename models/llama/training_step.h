@@ -24,6 +24,12 @@ struct LlamaTrainingStepOptions {
   // own.
   bool lend_gradients = true;
   bool record = true;  // where the device can
+  // Of the layers' GEMMs; null: none. Must outlive the step.
+  const Recipe* recipe = nullptr;
+  // The first steps that compute in the parameters' own dtype, forward and backward, while their
+  // amaxes enter the histories of delayed scaling: scale 1 never meets a real tensor. 0 when a
+  // saved state has been imported.
+  int calibration_steps = 1;
 };
 
 // Thread-compatible. Model and optimizer (of the model's parameters) must outlive it.
@@ -54,6 +60,9 @@ class LlamaTrainingStep {
   Status PrepareGradients(size_t micro_batches);
   Status RunMicroBatch(LlamaModel::Pass* pass, bool first, bool last);
   Status RunOrLaunch(LlamaModel::Pass* pass, size_t index, bool last);
+  bool Calibrates() const {
+    return options_.recipe != nullptr && steps_ < options_.calibration_steps;
+  }
   Recording* Find(const std::string& key);
 
   LlamaModel* model_;

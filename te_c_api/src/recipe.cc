@@ -1,5 +1,5 @@
 // te_fp8_recipe_* and the quantization scope.
-#include "te_core/recipe.h"
+#include "te_core/quantization/recipe.h"
 
 #include "te_c_api/src/error.h"
 #include "te_c_api/src/handles.h"
@@ -42,7 +42,7 @@ te_status te_fp8_recipe_create(te_context* context, const te_fp8_recipe_options*
       return Unsupported("options->kind is {}; this library has: TE_FP8_RECIPE_NONE (0)",
                          read.kind);
     }
-    *out = new te_fp8_recipe(context->core.get(), std::make_unique<PrecisionRecipe>());
+    *out = new te_fp8_recipe(context->core.get(), MakePrecisionRecipe());
     return OkStatus();
   });
 }
@@ -72,7 +72,9 @@ te_status te_quantization_begin(te_context* context, te_fp8_recipe* recipe,
       return Unsupported(
           "options->calibrating is 1; recipe kind TE_FP8_RECIPE_NONE has nothing to calibrate");
     }
-    context->core->BeginRecipe(recipe->core.get());
+    context->core->BeginQuantization(
+        recipe->core.get(),
+        {.training = read.training != 0, .is_first_microbatch = read.is_first_microbatch != 0});
     return OkStatus();
   });
 }
@@ -80,6 +82,6 @@ te_status te_quantization_begin(te_context* context, te_fp8_recipe* recipe,
 te_status te_quantization_end(te_context* context) {
   return Guard([&]() -> Status {
     TE_RETURN_IF_ERROR(Check(context, "context"));
-    return context->core->EndRecipe();
+    return context->core->EndQuantization();
   });
 }

@@ -7,7 +7,9 @@ namespace te {
 struct LayerNormLinear::State : SavedState {
   ConstTensorView x;
   Normalization::Statistics statistics;
-  Operand normed;
+  ProjectionInput normed;
+  Sink dy;  // gradient of the output: made by BackwardInput, read by BackwardWeight
+  bool has_dy = false;
 };
 
 StatusOr<std::unique_ptr<LayerNormLinear>> LayerNormLinear::Create(
@@ -48,30 +50,35 @@ Status LayerNormLinear::Forward(const ForwardArgs& args, Saved* saved) {
       CheckOptional(name_, "norm_output", args.norm_output, dtype, args.input.shape()));
   ArenaScope scope(context_->scratch());
   Arena* arena = ArenaFor(context_, saved);
-  TensorView normed = args.norm_output;
-  if (!normed.defined()) {
-    TE_ASSIGN_OR_RETURN(normed, arena->Allocate(dtype, args.input.shape()));
-  }
-  TE_ASSIGN_OR_RETURN(const Sink sink, projection_.InputSink(Rows(normed)));
+  const ConstTensorView x = Rows(args.input);
+  TE_ASSIGN_OR_RETURN(
+      const ProjectionInput normed,
+      projection_.NewInput(arena, x.dim(0),
+                           args.norm_output.defined() ? Rows(args.norm_output) : TensorView(),
+                           saved != nullptr));
   Normalization::Statistics statistics;
   TE_RETURN_IF_ERROR(
-      norm_.Forward(Rows(args.input), sink, arena, saved != nullptr ? &statistics : nullptr));
-  TE_ASSIGN_OR_RETURN(const Operand operand, projection_.InputOperand(sink));
+      norm_.Forward(x, normed.sink, arena, saved != nullptr ? &statistics : nullptr));
   if (saved != nullptr) {
     State& state = saved->state<State>();
     state.x = args.input;
     state.statistics = statistics;
-    state.normed = operand;
+    state.normed = normed;
+    state.has_dy = false;
   }
-  return projection_.Forward(operand,
-                             args.residual.defined() ? Rows(args.residual) : ConstTensorView(),
-                             Rows(args.output));
+  return projection_.Forward(
+      normed, args.residual.defined() ? Rows(args.residual) : ConstTensorView(), Rows(args.output));
+}
+
+StatusOr<QuantSpec> LayerNormLinear::GradOutputQuant(Saved* saved, Arena* arena) {
+  TE_RETURN_IF_ERROR(CheckSaved(name_, saved));
+  return projection_.NewGradOutputQuant(arena, saved->state<State>().normed);
 }
 
 Status LayerNormLinear::BackwardInput(const BackwardArgs& args, Saved* saved) {
   TE_RETURN_IF_ERROR(CheckTaken(name_, {.residual = true, .norm_output = true}, args));
   TE_RETURN_IF_ERROR(CheckSaved(name_, saved));
-  const State& state = saved->state<State>();
+  State& state = saved->state<State>();
   const DType dtype = options_.params_dtype;
   const Shape& shape = state.x.shape();
   TE_RETURN_IF_ERROR(
@@ -79,13 +86,16 @@ Status LayerNormLinear::BackwardInput(const BackwardArgs& args, Saved* saved) {
   TE_RETURN_IF_ERROR(CheckOptional(name_, "dinput", args.dinput, dtype, shape));
   TE_RETURN_IF_ERROR(CheckOptional(name_, "dresidual", args.dresidual, dtype, shape));
   TE_RETURN_IF_ERROR(CheckOptional(name_, "dnorm_output", args.dnorm_output, dtype, shape));
+  TE_ASSIGN_OR_RETURN(state.dy, projection_.GradOutputOf(saved->arena(), state.normed,
+                                                         Rows(args.doutput), args.doutput_quant));
+  state.has_dy = true;
   if (!args.dinput.defined() && !norm_.requires_grad()) return OkStatus();
   ArenaScope scope(context_->scratch());
   TE_ASSIGN_OR_RETURN(const TensorView dnormed,
                       context_->scratch()->Allocate(dtype, Rows(state.x).shape()));
-  TE_ASSIGN_OR_RETURN(const Operand dy, projection_.GradOutputOperand(Rows(args.doutput)));
   TE_RETURN_IF_ERROR(projection_.BackwardInput(
-      dy, args.dnorm_output.defined() ? Rows(args.dnorm_output) : ConstTensorView(), dnormed));
+      state.normed, state.dy,
+      args.dnorm_output.defined() ? Rows(args.dnorm_output) : ConstTensorView(), dnormed));
   return norm_.Backward(dnormed, Rows(state.x), state.statistics,
                         args.dresidual.defined() ? Rows(args.dresidual) : ConstTensorView(),
                         args.dinput.defined() ? Rows(args.dinput) : TensorView(), args);
@@ -96,8 +106,9 @@ Status LayerNormLinear::BackwardWeight(const BackwardArgs& args, Saved* saved) {
   const State& state = saved->state<State>();
   TE_RETURN_IF_ERROR(CheckShape(name_, "doutput", args.doutput, options_.params_dtype,
                                 WithLast(state.x.shape(), options_.out_features)));
-  TE_ASSIGN_OR_RETURN(const Operand dy, projection_.GradOutputOperand(Rows(args.doutput)));
-  return projection_.BackwardWeight(dy, Rows(args.doutput), state.normed, args);
+  if (!state.has_dy)
+    return FailedPrecondition("{}: BackwardWeight before BackwardInput of the same pass", name_);
+  return projection_.BackwardWeight(state.normed, state.dy, args);
 }
 
 void LayerNormLinear::VisitParameters(const std::string& prefix, const ParameterVisitor& visit) {

@@ -7,10 +7,14 @@ namespace te {
 struct LayerNormMLP::State : SavedState {
   ConstTensorView x;
   Normalization::Statistics statistics;
-  Operand normed;      // fc1's input
-  TensorView fc1_out;  // [T, F] or [T, 2F]
-  Operand activated;   // fc2's input
-  Sink dfc1;           // gradient of fc1_out: written by BackwardInput, read by BackwardWeight
+  ProjectionInput normed;     // fc1's input
+  TensorView fc1_out;         // [T, F] or [T, 2F]
+  ProjectionInput activated;  // fc2's input
+  // Gradients of fc1_out and of the output: made by BackwardInput, read by BackwardWeight.
+  Sink dfc1;
+  Sink dy;
+  bool has_dy = false;
+  bool has_dfc1 = false;
 };
 
 StatusOr<std::unique_ptr<LayerNormMLP>> LayerNormMLP::Create(Context* context,
@@ -64,39 +68,42 @@ Status LayerNormMLP::Forward(const ForwardArgs& args, Saved* saved) {
   Arena* arena = ArenaFor(context_, saved);
   const ConstTensorView x = Rows(args.input);
   const int64_t tokens = x.dim(0);
-  TensorView normed = args.norm_output;
-  if (!normed.defined()) {
-    TE_ASSIGN_OR_RETURN(normed, arena->Allocate(dtype, shape));
-  }
-  TE_ASSIGN_OR_RETURN(const Sink norm_sink, fc1_.InputSink(Rows(normed)));
+  TE_ASSIGN_OR_RETURN(
+      const ProjectionInput normed,
+      fc1_.NewInput(arena, tokens,
+                    args.norm_output.defined() ? Rows(args.norm_output) : TensorView(),
+                    saved != nullptr));
   Normalization::Statistics statistics;
-  TE_RETURN_IF_ERROR(norm_.Forward(x, norm_sink, arena, saved != nullptr ? &statistics : nullptr));
-  TE_ASSIGN_OR_RETURN(const Operand norm_operand, fc1_.InputOperand(norm_sink));
+  TE_RETURN_IF_ERROR(
+      norm_.Forward(x, normed.sink, arena, saved != nullptr ? &statistics : nullptr));
 
   TE_ASSIGN_OR_RETURN(const TensorView fc1_out,
                       arena->Allocate(dtype, {tokens, fc1_.options().out_features}));
-  TE_RETURN_IF_ERROR(fc1_.Forward(norm_operand, ConstTensorView(), fc1_out));
+  TE_RETURN_IF_ERROR(fc1_.Forward(normed, ConstTensorView(), fc1_out));
 
-  TE_ASSIGN_OR_RETURN(const TensorView activated,
-                      arena->Allocate(dtype, {tokens, options_.ffn_hidden_size}));
-  TE_ASSIGN_OR_RETURN(const Sink sink, fc2_.InputSink(activated));
+  TE_ASSIGN_OR_RETURN(const ProjectionInput activated,
+                      fc2_.NewInput(arena, tokens, TensorView(), saved != nullptr));
   TE_RETURN_IF_ERROR(context_->kernels().activation_forward(context_->exec(),
                                                             {.kind = options_.activation,
                                                              .params = options_.activation_params,
                                                              .x = fc1_out,
-                                                             .y = sink}));
-  TE_ASSIGN_OR_RETURN(const Operand operand, fc2_.InputOperand(sink));
+                                                             .y = activated.sink}));
   if (saved != nullptr) {
     State& state = saved->state<State>();
     state.x = args.input;
     state.statistics = statistics;
-    state.normed = norm_operand;
+    state.normed = normed;
     state.fc1_out = fc1_out;
-    state.activated = operand;
-    state.dfc1 = Sink();
+    state.activated = activated;
+    state.has_dy = state.has_dfc1 = false;
   }
-  return fc2_.Forward(operand, args.residual.defined() ? Rows(args.residual) : ConstTensorView(),
+  return fc2_.Forward(activated, args.residual.defined() ? Rows(args.residual) : ConstTensorView(),
                       Rows(args.output));
+}
+
+StatusOr<QuantSpec> LayerNormMLP::GradOutputQuant(Saved* saved, Arena* arena) {
+  TE_RETURN_IF_ERROR(CheckSaved(name_, saved));
+  return fc2_.NewGradOutputQuant(arena, saved->state<State>().activated);
 }
 
 Status LayerNormMLP::BackwardInput(const BackwardArgs& args, Saved* saved) {
@@ -112,17 +119,20 @@ Status LayerNormMLP::BackwardInput(const BackwardArgs& args, Saved* saved) {
   const bool norm_wanted = args.dinput.defined() || norm_.requires_grad();
   const bool fc1_wanted =
       fc1_.weight().requires_grad || (options_.bias && fc1_.bias().requires_grad);
+  TE_ASSIGN_OR_RETURN(state.dy, fc2_.GradOutputOf(saved->arena(), state.activated,
+                                                  Rows(args.doutput), args.doutput_quant));
+  state.has_dy = true;
   if (!norm_wanted && !fc1_wanted) return OkStatus();
 
-  TE_ASSIGN_OR_RETURN(const TensorView dfc1, saved->Allocate(dtype, state.fc1_out.shape()));
-  TE_ASSIGN_OR_RETURN(state.dfc1, fc1_.GradOutputSink(dfc1));
+  TE_ASSIGN_OR_RETURN(state.dfc1, fc1_.NewGradOutput(saved->arena(), state.normed));
+  state.has_dfc1 = true;
   {
     ArenaScope scope(context_->scratch());
-    const Shape activated = {dfc1.dim(0), options_.ffn_hidden_size};
+    const Shape activated = {state.fc1_out.dim(0), options_.ffn_hidden_size};
     TE_ASSIGN_OR_RETURN(const TensorView dactivated,
                         context_->scratch()->Allocate(dtype, activated));
-    TE_ASSIGN_OR_RETURN(const Operand dy, fc2_.GradOutputOperand(Rows(args.doutput)));
-    TE_RETURN_IF_ERROR(fc2_.BackwardInput(dy, ConstTensorView(), dactivated));
+    TE_RETURN_IF_ERROR(
+        fc2_.BackwardInput(state.activated, state.dy, ConstTensorView(), dactivated));
     TE_RETURN_IF_ERROR(context_->kernels().activation_backward(
         context_->exec(), {.kind = options_.activation,
                            .params = options_.activation_params,
@@ -134,10 +144,9 @@ Status LayerNormMLP::BackwardInput(const BackwardArgs& args, Saved* saved) {
   ArenaScope scope(context_->scratch());
   TE_ASSIGN_OR_RETURN(const TensorView dnormed,
                       context_->scratch()->Allocate(dtype, Rows(state.x).shape()));
-  TE_ASSIGN_OR_RETURN(const Operand dfc1_operand, fc1_.GradOutputOperand(state.dfc1));
   TE_RETURN_IF_ERROR(fc1_.BackwardInput(
-      dfc1_operand, args.dnorm_output.defined() ? Rows(args.dnorm_output) : ConstTensorView(),
-      dnormed));
+      state.normed, state.dfc1,
+      args.dnorm_output.defined() ? Rows(args.dnorm_output) : ConstTensorView(), dnormed));
   return norm_.Backward(dnormed, Rows(state.x), state.statistics,
                         args.dresidual.defined() ? Rows(args.dresidual) : ConstTensorView(),
                         args.dinput.defined() ? Rows(args.dinput) : TensorView(), args);
@@ -148,15 +157,14 @@ Status LayerNormMLP::BackwardWeight(const BackwardArgs& args, Saved* saved) {
   const State& state = saved->state<State>();
   TE_RETURN_IF_ERROR(
       CheckShape(name_, "doutput", args.doutput, options_.params_dtype, state.x.shape()));
-  TE_ASSIGN_OR_RETURN(const Operand dy, fc2_.GradOutputOperand(Rows(args.doutput)));
-  TE_RETURN_IF_ERROR(fc2_.BackwardWeight(dy, Rows(args.doutput), state.activated, args));
-  if (!fc1_.weight().requires_grad && !(options_.bias && fc1_.bias().requires_grad))
-    return OkStatus();
-  if (!state.dfc1.dense.defined()) {
+  const bool fc1_wanted =
+      fc1_.weight().requires_grad || (options_.bias && fc1_.bias().requires_grad);
+  if (!state.has_dy || (fc1_wanted && !state.has_dfc1)) {
     return FailedPrecondition("{}: BackwardWeight before BackwardInput of the same pass", name_);
   }
-  TE_ASSIGN_OR_RETURN(const Operand dfc1, fc1_.GradOutputOperand(state.dfc1));
-  return fc1_.BackwardWeight(dfc1, state.dfc1.dense, state.normed, args);
+  TE_RETURN_IF_ERROR(fc2_.BackwardWeight(state.activated, state.dy, args));
+  if (!state.has_dfc1) return OkStatus();
+  return fc1_.BackwardWeight(state.normed, state.dfc1, args);
 }
 
 void LayerNormMLP::VisitParameters(const std::string& prefix, const ParameterVisitor& visit) {

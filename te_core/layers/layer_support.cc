@@ -91,6 +91,10 @@ Status CheckTaken(const std::string& layer, const TakenArgs& taken, const Backwa
   if (!taken.norm_output && args.dnorm_output.defined()) return Refuse(layer, "dnorm_output");
   if (!taken.key_value && args.dkey.defined()) return Refuse(layer, "dkey");
   if (!taken.key_value && args.dvalue.defined()) return Refuse(layer, "dvalue");
+  if (args.dinput_quant.format != QuantFormat::kNone && !args.dinput.defined()) {
+    return InvalidArgument("{}: dinput_quant is given without dinput, whose values it holds",
+                           layer);
+  }
   if (args.dresidual.defined() && !args.dinput.defined()) {
     return InvalidArgument("{}: dresidual is given without dinput, to which it is added", layer);
   }
@@ -158,6 +162,12 @@ StatusOr<bool> PrepareGradient(Context* context, Parameter* parameter, bool accu
 
 Status CallGradientReady(const GradientReady* ready, Parameter* parameter) {
   return ready != nullptr && *ready ? (*ready)(*parameter) : OkStatus();
+}
+
+Status QuantizeDinput(Context* context, const BackwardArgs& args) {
+  if (args.dinput_quant.format == QuantFormat::kNone) return OkStatus();
+  return context->kernels().quantize(context->exec(),
+                                     {.x = Rows(args.dinput), .out = args.dinput_quant});
 }
 
 Arena* ArenaFor(Context* context, Saved* saved) {

@@ -59,6 +59,10 @@ Status FillConstant(Context* context, float value, Parameter* parameter);
 StatusOr<bool> PrepareGradient(Context* context, Parameter* parameter, bool accumulate);
 Status CallGradientReady(const GradientReady* ready, Parameter* parameter);
 
+// For layers whose dinput no kernel quantizes as it writes it: args.dinput_quant, if wanted, from
+// args.dinput.
+Status QuantizeDinput(Context* context, const BackwardArgs& args);
+
 // The arena of `saved`, or scratch in inference (where the caller has opened an ArenaScope).
 Arena* ArenaFor(Context* context, Saved* saved);
 

@@ -6,7 +6,9 @@ namespace te {
 
 struct Linear::State : SavedState {
   Shape input_shape;
-  Operand x;
+  ProjectionInput x;
+  Sink dy;  // gradient of the output: made by BackwardInput, read by BackwardWeight
+  bool has_dy = false;
 };
 
 StatusOr<std::unique_ptr<Linear>> Linear::Create(Context* context, const LinearOptions& options,
@@ -34,29 +36,42 @@ Status Linear::Forward(const ForwardArgs& args, Saved* saved) {
   const Shape out = WithLast(args.input.shape(), options_.out_features);
   TE_RETURN_IF_ERROR(CheckShape(name_, "output", args.output, dtype, out));
   TE_RETURN_IF_ERROR(CheckOptional(name_, "residual", args.residual, dtype, out));
-  TE_ASSIGN_OR_RETURN(const Operand x, projection_.InputOperand(Rows(args.input)));
+  ArenaScope scope(context_->scratch());
+  TE_ASSIGN_OR_RETURN(
+      const ProjectionInput x,
+      projection_.InputOf(ArenaFor(context_, saved), Rows(args.input), saved != nullptr));
   if (saved != nullptr) {
     State& state = saved->state<State>();
     state.input_shape = args.input.shape();
     state.x = x;
+    state.has_dy = false;
   }
   return projection_.Forward(x, args.residual.defined() ? Rows(args.residual) : ConstTensorView(),
                              Rows(args.output));
 }
 
+StatusOr<QuantSpec> Linear::GradOutputQuant(Saved* saved, Arena* arena) {
+  TE_RETURN_IF_ERROR(CheckSaved(name_, saved));
+  return projection_.NewGradOutputQuant(arena, saved->state<State>().x);
+}
+
 Status Linear::BackwardInput(const BackwardArgs& args, Saved* saved) {
   TE_RETURN_IF_ERROR(CheckTaken(name_, {.residual = true}, args));
   TE_RETURN_IF_ERROR(CheckSaved(name_, saved));
-  const State& state = saved->state<State>();
+  State& state = saved->state<State>();
   const DType dtype = options_.params_dtype;
   TE_RETURN_IF_ERROR(CheckShape(name_, "doutput", args.doutput, dtype,
                                 WithLast(state.input_shape, options_.out_features)));
   TE_RETURN_IF_ERROR(CheckOptional(name_, "dinput", args.dinput, dtype, state.input_shape));
   TE_RETURN_IF_ERROR(CheckOptional(name_, "dresidual", args.dresidual, dtype, state.input_shape));
+  TE_ASSIGN_OR_RETURN(state.dy, projection_.GradOutputOf(saved->arena(), state.x,
+                                                         Rows(args.doutput), args.doutput_quant));
+  state.has_dy = true;
   if (!args.dinput.defined()) return OkStatus();
-  TE_ASSIGN_OR_RETURN(const Operand dy, projection_.GradOutputOperand(Rows(args.doutput)));
-  return projection_.BackwardInput(
-      dy, args.dresidual.defined() ? Rows(args.dresidual) : ConstTensorView(), Rows(args.dinput));
+  TE_RETURN_IF_ERROR(projection_.BackwardInput(
+      state.x, state.dy, args.dresidual.defined() ? Rows(args.dresidual) : ConstTensorView(),
+      Rows(args.dinput)));
+  return QuantizeDinput(context_, args);
 }
 
 Status Linear::BackwardWeight(const BackwardArgs& args, Saved* saved) {
@@ -64,8 +79,9 @@ Status Linear::BackwardWeight(const BackwardArgs& args, Saved* saved) {
   const State& state = saved->state<State>();
   TE_RETURN_IF_ERROR(CheckShape(name_, "doutput", args.doutput, options_.params_dtype,
                                 WithLast(state.input_shape, options_.out_features)));
-  TE_ASSIGN_OR_RETURN(const Operand dy, projection_.GradOutputOperand(Rows(args.doutput)));
-  return projection_.BackwardWeight(dy, Rows(args.doutput), state.x, args);
+  if (!state.has_dy)
+    return FailedPrecondition("{}: BackwardWeight before BackwardInput of the same pass", name_);
+  return projection_.BackwardWeight(state.x, state.dy, args);
 }
 
 void Linear::VisitParameters(const std::string& prefix, const ParameterVisitor& visit) {

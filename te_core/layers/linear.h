@@ -30,6 +30,7 @@ class Linear : public Layer {
                                                   std::string name);
 
   Status Forward(const ForwardArgs& args, Saved* saved) override;
+  StatusOr<QuantSpec> GradOutputQuant(Saved* saved, Arena* arena) override;
   Status BackwardInput(const BackwardArgs& args, Saved* saved) override;
   Status BackwardWeight(const BackwardArgs& args, Saved* saved) override;
   void VisitParameters(const std::string& prefix, const ParameterVisitor& visit) override;

@@ -9,6 +9,7 @@ namespace te {
 struct LinearCrossEntropy::State : SavedState {
   ConstTensorView x;
   ConstTensorView labels;
+  GemmPass pass;
 };
 
 namespace {
@@ -37,6 +38,7 @@ StatusOr<std::unique_ptr<LinearCrossEntropy>> LinearCrossEntropy::Create(
   std::unique_ptr<LinearCrossEntropy> layer(new LinearCrossEntropy(context, std::move(name)));
   layer->options_ = options;
   const std::string& n = layer->name();
+  layer->quantizers_.Init(context, kModuleType, n);
   TE_RETURN_IF_ERROR(CheckParamsDType(n, options.params_dtype));
   TE_RETURN_IF_ERROR(CheckPositive(n, "hidden_size", options.hidden_size));
   TE_RETURN_IF_ERROR(CheckPositive(n, "vocab_size", options.vocab_size));
@@ -55,14 +57,6 @@ StatusOr<std::unique_ptr<LinearCrossEntropy>> LinearCrossEntropy::Create(
   if (options.perform_initialization)
     TE_RETURN_IF_ERROR(FillNormal(context, options.init_method_std, layer->weight_));
   return layer;
-}
-
-StatusOr<Operand> LinearCrossEntropy::OperandOf(const char* tensor_type,
-                                                ConstTensorView dense) const {
-  // A recipe's OperandFor reads alone; Sink's view is writable because producers share it.
-  const TensorView view(const_cast<void*>(dense.data()), dense.dtype(), dense.shape(),
-                        dense.strides());
-  return context_->recipe().OperandFor({kModuleType, tensor_type, name_}, Sink(view));
 }
 
 Status LinearCrossEntropy::Run(const LinearCrossEntropyArgs& args) {
@@ -95,16 +89,24 @@ Status LinearCrossEntropy::Run(const LinearCrossEntropyArgs& args) {
     TE_ASSIGN_OR_RETURN(accumulate, PrepareGradient(context_, weight_, args.accumulate_gradients));
     if (tokens == 0 && !accumulate) TE_RETURN_IF_ERROR(context_->Zero(weight_->grad.view()));
   }
-  TE_ASSIGN_OR_RETURN(const Operand w, OperandOf("weight", weight_->value));
+  const GemmPass pass = args.pass != nullptr ? *args.pass : quantizers_.NewPass(gradients);
+  TE_RETURN_IF_ERROR(quantizers_.CalibrateWeight(pass, weight_->value));
+  TE_ASSIGN_OR_RETURN(const Operand w, quantizers_.Weight(pass, weight_));
   const KernelTable& kernels = context_->kernels();
   const Exec& exec = context_->exec();
   for (int64_t begin = 0; begin < tokens; begin += chunk) {
     const int64_t end = std::min(begin + chunk, tokens);
     const ConstTensorView x_chunk = x.Slice(0, begin, end);
     const TensorView logits = logits_buffer.Slice(0, 0, end - begin);
-    TE_ASSIGN_OR_RETURN(const Operand x_operand, OperandOf("input", x_chunk));
-    TE_RETURN_IF_ERROR(
-        kernels.gemm(exec, {.kind = GemmKind::kFprop, .a = x_operand, .b = w, .d = logits}));
+    ArenaScope chunk_scope(context_->scratch());
+    TE_RETURN_IF_ERROR(quantizers_.CalibrateInput(pass, x_chunk));
+    TE_ASSIGN_OR_RETURN(const Sink x_sink,
+                        quantizers_.Input(pass, context_->scratch(), x_chunk, wgrad));
+    TE_RETURN_IF_ERROR(kernels.gemm(exec, {.kind = GemmKind::kFprop,
+                                           .a = OperandOf(x_sink),
+                                           .b = w,
+                                           .d = logits,
+                                           .split_accumulator = pass.Splits(GemmKind::kFprop)}));
     TE_RETURN_IF_ERROR(kernels.cross_entropy(exec, {.logits = logits,
                                                     .labels = labels.Slice(0, begin, end),
                                                     .ignore_index = options_.ignore_index,
@@ -112,19 +114,25 @@ Status LinearCrossEntropy::Run(const LinearCrossEntropyArgs& args) {
                                                     .loss = loss.Slice(0, begin, end),
                                                     .dlogits = gradients ? logits : TensorView()}));
     if (!gradients) continue;
-    TE_ASSIGN_OR_RETURN(const Operand dy, OperandOf("grad_output", logits));
+    TE_RETURN_IF_ERROR(quantizers_.CalibrateGradOutput(pass, logits));
+    TE_ASSIGN_OR_RETURN(const Sink dy, quantizers_.GradOutput(pass, context_->scratch(), logits,
+                                                              QuantSpec(), wgrad));
     // The weight's gradient first: dinput may be the input's own memory.
     if (wgrad) {
       TE_RETURN_IF_ERROR(kernels.gemm(exec, {.kind = GemmKind::kWgrad,
-                                             .a = dy,
-                                             .b = x_operand,
+                                             .a = OperandOf(dy),
+                                             .b = OperandOf(x_sink),
                                              .d = weight_->grad.view(),
-                                             .beta = accumulate ? 1.0f : 0.0f}));
+                                             .beta = accumulate ? 1.0f : 0.0f,
+                                             .split_accumulator = pass.Splits(GemmKind::kWgrad)}));
       accumulate = true;
     }
     if (dx.defined()) {
-      TE_RETURN_IF_ERROR(kernels.gemm(
-          exec, {.kind = GemmKind::kDgrad, .a = dy, .b = w, .d = dx.Slice(0, begin, end)}));
+      TE_RETURN_IF_ERROR(kernels.gemm(exec, {.kind = GemmKind::kDgrad,
+                                             .a = OperandOf(dy),
+                                             .b = w,
+                                             .d = dx.Slice(0, begin, end),
+                                             .split_accumulator = pass.Splits(GemmKind::kDgrad)}));
     }
   }
   if (args.scalars != nullptr) {
@@ -136,7 +144,7 @@ Status LinearCrossEntropy::Run(const LinearCrossEntropyArgs& args) {
   }
   if (wgrad && weight_ == &own_weight_)
     TE_RETURN_IF_ERROR(CallGradientReady(args.gradient_ready, weight_));
-  return OkStatus();
+  return gradients ? quantizers_.EndBackward(pass) : OkStatus();
 }
 
 Status LinearCrossEntropy::Logits(ConstTensorView input, TensorView logits) {
@@ -144,10 +152,17 @@ Status LinearCrossEntropy::Logits(ConstTensorView input, TensorView logits) {
   TE_RETURN_IF_ERROR(CheckFeatures(name_, "input", input, dtype, options_.hidden_size));
   TE_RETURN_IF_ERROR(
       CheckShape(name_, "logits", logits, dtype, WithLast(input.shape(), options_.vocab_size)));
-  TE_ASSIGN_OR_RETURN(const Operand x, OperandOf("input", Rows(input)));
-  TE_ASSIGN_OR_RETURN(const Operand w, OperandOf("weight", weight_->value));
+  ArenaScope scope(context_->scratch());
+  const GemmPass pass = quantizers_.NewPass(false);
+  TE_ASSIGN_OR_RETURN(const Sink x,
+                      quantizers_.Input(pass, context_->scratch(), Rows(input), false));
+  TE_ASSIGN_OR_RETURN(const Operand w, quantizers_.Weight(pass, weight_));
   return context_->kernels().gemm(context_->exec(),
-                                  {.kind = GemmKind::kFprop, .a = x, .b = w, .d = Rows(logits)});
+                                  {.kind = GemmKind::kFprop,
+                                   .a = OperandOf(x),
+                                   .b = w,
+                                   .d = Rows(logits),
+                                   .split_accumulator = pass.Splits(GemmKind::kFprop)});
 }
 
 Status LinearCrossEntropy::Forward(const ForwardArgs& args, Saved* saved) {
@@ -159,6 +174,7 @@ Status LinearCrossEntropy::Forward(const ForwardArgs& args, Saved* saved) {
   State& state = saved->state<State>();
   state.x = args.input;
   state.labels = args.labels;
+  state.pass = quantizers_.NewPass(true);
   return OkStatus();
 }
 
@@ -173,6 +189,7 @@ Status LinearCrossEntropy::BackwardInput(const BackwardArgs& args, Saved* saved)
   return Run({.input = state.x,
               .labels = state.labels,
               .dinput = args.dinput,
+              .pass = &state.pass,
               .weight_gradient = true,
               .accumulate_gradients = args.accumulate_gradients,
               .gradient_ready = args.gradient_ready});

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "te_core/layer.h"
+#include "te_core/quantization/gemm_quantizers.h"
 #include "te_kernels/cross_entropy/cross_entropy.h"
 
 namespace te {
@@ -32,6 +33,8 @@ struct LinearCrossEntropyArgs {
   // step begins).
   StepScalars* scalars = nullptr;
   TensorView dinput;  // optional: gradient of the SUM of the losses; may be the input's own memory
+  // Of NewPass, when the forward pass began; null: of the running scope.
+  const GemmPass* pass = nullptr;
   bool weight_gradient = false;  // the weight's too, if it requires one
   bool accumulate_gradients = false;
   const GradientReady* gradient_ready =
@@ -47,6 +50,8 @@ class LinearCrossEntropy : public Layer {
       Context* context, const LinearCrossEntropyOptions& options, std::string name,
       Parameter* shared_weight = nullptr);
 
+  // What the running scope says of this layer's GEMMs, for a Run that comes when it has ended.
+  GemmPass NewPass() const { return quantizers_.NewPass(true); }
   // Loss and gradients in one pass: each chunk's logits are computed once. Without gradients: the
   // forward-only variant.
   Status Run(const LinearCrossEntropyArgs& args);
@@ -68,9 +73,9 @@ class LinearCrossEntropy : public Layer {
  private:
   struct State;
   using Layer::Layer;
-  StatusOr<Operand> OperandOf(const char* tensor_type, ConstTensorView dense) const;
 
   LinearCrossEntropyOptions options_;
+  GemmQuantizers quantizers_;
   Parameter own_weight_;
   Parameter* weight_ = nullptr;
 };

@@ -18,7 +18,9 @@ struct MultiheadAttention::State : SavedState {
   ConstTensorView positions;
   int64_t start_position = 0;
   TensorView context;  // core attention's output: proj's input
-  TensorView dqkv;     // written by BackwardInput, read by BackwardWeight
+  // Written by BackwardInput, read by BackwardWeight. Its values are those of the rotated heads'
+  // gradients where only the quantized copies are read.
+  TensorView dqkv;
 };
 
 namespace {
@@ -174,6 +176,46 @@ Status MultiheadAttention::Rotate(TensorView packed, const RotaryTable& rotary,
   return OkStatus();
 }
 
+// The inverse rotation of dqkv: in place, or, where the QKV product reads quantized copies alone,
+// into these in one pass over queries, keys and values.
+StatusOr<QuantSpec> MultiheadAttention::RotateGradient(State* state, Saved* saved) const {
+  const bool one_block = !interleaved() && options_.qkv_format == AttentionFormat::kBshd;
+  if (!state->rotary.cos.defined() || !one_block) {
+    TE_RETURN_IF_ERROR(
+        Rotate(state->dqkv, state->rotary, state->positions, state->start_position, true));
+    return QuantSpec();
+  }
+  TE_ASSIGN_OR_RETURN(const QuantSpec quant,
+                      qkv_->GradOutputQuant(saved->child(kQkv), saved->arena()));
+  if (quant.format == QuantFormat::kNone) {
+    TE_RETURN_IF_ERROR(
+        Rotate(state->dqkv, state->rotary, state->positions, state->start_position, true));
+    return quant;
+  }
+  const int64_t n = options_.num_attention_heads, g = options_.num_gqa_groups,
+                d = options_.kv_channels;
+  const TensorView heads = state->dqkv.Split(2, n + 2 * g, d);
+  Sink sink;
+  if (options_.qkv_bias.value_or(options_.bias)) sink.dense = heads;
+  sink.quant = quant;
+  TE_RETURN_IF_ERROR(
+      context_->kernels().rope(context_->exec(), {.x = heads,
+                                                  .cos = state->rotary.cos,
+                                                  .sin = state->rotary.sin,
+                                                  .positions = state->positions,
+                                                  .start_position = state->start_position,
+                                                  .interleaved = state->rotary.interleaved,
+                                                  .inverse = true,
+                                                  .num_rotated_heads = n + g,
+                                                  .y = sink}));
+  return quant;
+}
+
+StatusOr<QuantSpec> MultiheadAttention::GradOutputQuant(Saved* saved, Arena* arena) {
+  TE_RETURN_IF_ERROR(CheckSaved(name_, saved));
+  return proj_->GradOutputQuant(saved->child(kProj), arena);
+}
+
 Status MultiheadAttention::CheckCache(const AttentionInputs& attention, int64_t batch,
                                       int64_t sequence, const Saved* saved) const {
   const KeyValueCache& cache = *attention.cache;
@@ -310,6 +352,7 @@ Status MultiheadAttention::BackwardInput(const BackwardArgs& args, Saved* saved)
                         context_->scratch()->Allocate(dtype, state.context.shape()));
     BackwardArgs proj;
     proj.doutput = args.doutput;
+    proj.doutput_quant = args.doutput_quant;
     proj.dinput = dcontext;
     TE_RETURN_IF_ERROR(proj_->BackwardInput(proj, saved->child(kProj)));
 
@@ -328,11 +371,10 @@ Status MultiheadAttention::BackwardInput(const BackwardArgs& args, Saved* saved)
       TE_RETURN_IF_ERROR(context_->kernels().cast(
           context_->exec(), {.x = core.dinput.Reshape(grouped.shape()), .y = grouped}));
     }
-    TE_RETURN_IF_ERROR(
-        Rotate(state.dqkv, state.rotary, state.positions, state.start_position, true));
   }
   BackwardArgs qkv = args;
   qkv.doutput = state.dqkv;
+  TE_ASSIGN_OR_RETURN(qkv.doutput_quant, RotateGradient(&state, saved));
   return qkv_->BackwardInput(qkv, saved->child(kQkv));
 }
 

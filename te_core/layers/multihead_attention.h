@@ -59,6 +59,7 @@ class MultiheadAttention : public Layer {
       Context* context, const MultiheadAttentionOptions& options, std::string name);
 
   Status Forward(const ForwardArgs& args, Saved* saved) override;
+  StatusOr<QuantSpec> GradOutputQuant(Saved* saved, Arena* arena) override;
   Status BackwardInput(const BackwardArgs& args, Saved* saved) override;
   Status BackwardWeight(const BackwardArgs& args, Saved* saved) override;
   void VisitParameters(const std::string& prefix, const ParameterVisitor& visit) override;
@@ -84,6 +85,7 @@ class MultiheadAttention : public Layer {
   TensorView GroupedQueries(TensorView packed) const;
   Status Rotate(TensorView packed, const RotaryTable& rotary, ConstTensorView positions,
                 int64_t start_position, bool inverse) const;
+  StatusOr<QuantSpec> RotateGradient(State* state, Saved* saved) const;
   Status CheckCache(const AttentionInputs& attention, int64_t batch, int64_t sequence,
                     const Saved* saved) const;
 

@@ -78,8 +78,10 @@ Status Normalization::Forward(ConstTensorView x, const Sink& y, Arena* arena,
 Status Normalization::Backward(ConstTensorView dy, ConstTensorView x, const Statistics& statistics,
                                ConstTensorView add, TensorView dx, const BackwardArgs& args) {
   ArenaScope scope(context_->scratch());
+  Sink dx_sink(dx);
+  dx_sink.quant = args.dinput_quant;
   if (!dx.defined()) {
-    TE_ASSIGN_OR_RETURN(dx, context_->scratch()->Allocate(x.dtype(), x.shape()));
+    TE_ASSIGN_OR_RETURN(dx_sink.dense, context_->scratch()->Allocate(x.dtype(), x.shape()));
   }
   TensorView dgamma, dbeta;
   bool accumulate = args.accumulate_gradients;
@@ -107,7 +109,7 @@ Status Normalization::Backward(ConstTensorView dy, ConstTensorView x, const Stat
                .rstd = statistics.rstd,
                .zero_centered_gamma = options_.zero_centered_gamma,
                .add = add,
-               .dx = dx,
+               .dx = dx_sink,
                .dgamma = dgamma,
                .accumulate_dgamma = accumulate}));
   } else {
@@ -119,7 +121,7 @@ Status Normalization::Backward(ConstTensorView dy, ConstTensorView x, const Stat
                .rstd = statistics.rstd,
                .zero_centered_gamma = options_.zero_centered_gamma,
                .add = add,
-               .dx = dx,
+               .dx = dx_sink,
                .dgamma = dgamma,
                .dbeta = dbeta,
                .accumulate_parameter_gradients = accumulate}));

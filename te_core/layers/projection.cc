@@ -5,10 +5,10 @@
 namespace te {
 namespace {
 
-// A recipe's OperandFor reads alone; Sink's view is writable because producers share it.
-Sink ReadOnly(ConstTensorView dense) {
-  return Sink(
-      TensorView(const_cast<void*>(dense.data()), dense.dtype(), dense.shape(), dense.strides()));
+// "fc1_" of the module "layernorm_mlp" is the module "layernorm_mlp.fc1".
+std::string ModuleName(const std::string& layer, const std::string& parameter_prefix) {
+  if (parameter_prefix.empty()) return layer;
+  return JoinName(layer, parameter_prefix.substr(0, parameter_prefix.size() - 1));
 }
 
 }  // namespace
@@ -17,7 +17,7 @@ Status Projection::Init(Context* context, const ProjectionOptions& options,
                         const std::string& layer) {
   context_ = context;
   options_ = options;
-  layer_ = layer;
+  quantizers_.Init(context, options.module_type, ModuleName(layer, options.parameter_prefix));
   TE_RETURN_IF_ERROR(CheckParamsDType(layer, options.params_dtype));
   TE_RETURN_IF_ERROR(CheckPositive(layer, "in_features", options.in_features));
   TE_RETURN_IF_ERROR(CheckPositive(layer, "out_features", options.out_features));
@@ -47,70 +47,91 @@ Status Projection::Init(Context* context, const ProjectionOptions& options,
   return OkStatus();
 }
 
-StatusOr<Sink> Projection::InputSink(TensorView dense) const {
-  return context_->recipe().SinkFor(Role("input"), dense);
-}
-StatusOr<Operand> Projection::InputOperand(const Sink& written) const {
-  return context_->recipe().OperandFor(Role("input"), written);
-}
-StatusOr<Operand> Projection::InputOperand(ConstTensorView dense) const {
-  return InputOperand(ReadOnly(dense));
-}
-StatusOr<Sink> Projection::GradOutputSink(TensorView dense) const {
-  return context_->recipe().SinkFor(Role("grad_output"), dense);
-}
-StatusOr<Operand> Projection::GradOutputOperand(const Sink& written) const {
-  return context_->recipe().OperandFor(Role("grad_output"), written);
-}
-StatusOr<Operand> Projection::GradOutputOperand(ConstTensorView dense) const {
-  return GradOutputOperand(ReadOnly(dense));
-}
-StatusOr<Operand> Projection::WeightOperand() const {
-  return context_->recipe().OperandFor(Role("weight"), Sink(weight_.value.view()));
+StatusOr<ProjectionInput> Projection::NewInput(Arena* arena, int64_t tokens, TensorView dense,
+                                               bool saved) {
+  ProjectionInput x = {.pass = quantizers_.NewPass(saved), .tokens = tokens};
+  TE_ASSIGN_OR_RETURN(x.sink, quantizers_.InputSink(x.pass, arena, dense, options_.params_dtype,
+                                                    tokens, options_.in_features,
+                                                    x.pass.training && weight_.requires_grad));
+  return x;
 }
 
-Status Projection::Forward(const Operand& x, ConstTensorView residual, TensorView y) const {
-  TE_ASSIGN_OR_RETURN(const Operand w, WeightOperand());
-  return context_->kernels().gemm(context_->exec(), {.kind = GemmKind::kFprop,
-                                                     .a = x,
-                                                     .b = w,
-                                                     .bias = bias_.value,
-                                                     .c = residual,
-                                                     .d = y,
-                                                     .beta = residual.defined() ? 1.0f : 0.0f});
+StatusOr<ProjectionInput> Projection::InputOf(Arena* arena, ConstTensorView dense, bool saved) {
+  ProjectionInput x = {.pass = quantizers_.NewPass(saved), .tokens = dense.dim(0)};
+  TE_ASSIGN_OR_RETURN(
+      x.sink, quantizers_.Input(x.pass, arena, dense, x.pass.training && weight_.requires_grad));
+  return x;
 }
 
-Status Projection::BackwardInput(const Operand& dy, ConstTensorView add, TensorView dx) const {
-  TE_ASSIGN_OR_RETURN(const Operand w, WeightOperand());
-  return context_->kernels().gemm(context_->exec(), {.kind = GemmKind::kDgrad,
-                                                     .a = dy,
-                                                     .b = w,
-                                                     .c = add,
-                                                     .d = dx,
-                                                     .beta = add.defined() ? 1.0f : 0.0f});
+StatusOr<Sink> Projection::NewGradOutput(Arena* arena, const ProjectionInput& x) {
+  return quantizers_.GradOutputSink(x.pass, arena, bias_wanted(), options_.params_dtype, x.tokens,
+                                    options_.out_features, weight_.requires_grad);
 }
 
-Status Projection::BackwardWeight(const Operand& dy, ConstTensorView dense_dy, const Operand& x,
+StatusOr<QuantSpec> Projection::NewGradOutputQuant(Arena* arena, const ProjectionInput& x) {
+  return quantizers_.GradOutputSpec(x.pass, arena, x.tokens, options_.out_features,
+                                    weight_.requires_grad);
+}
+
+StatusOr<Sink> Projection::GradOutputOf(Arena* arena, const ProjectionInput& x,
+                                        ConstTensorView dense, const QuantSpec& written) {
+  return quantizers_.GradOutput(x.pass, arena, dense, written, weight_.requires_grad);
+}
+
+Status Projection::Forward(const ProjectionInput& x, ConstTensorView residual, TensorView y) {
+  TE_RETURN_IF_ERROR(quantizers_.CalibrateInput(x.pass, x.sink.dense));
+  TE_RETURN_IF_ERROR(quantizers_.CalibrateWeight(x.pass, weight_.value));
+  TE_ASSIGN_OR_RETURN(const Operand w, quantizers_.Weight(x.pass, &weight_));
+  return context_->kernels().gemm(context_->exec(),
+                                  {.kind = GemmKind::kFprop,
+                                   .a = OperandOf(x.sink),
+                                   .b = w,
+                                   .bias = bias_.value,
+                                   .c = residual,
+                                   .d = y,
+                                   .beta = residual.defined() ? 1.0f : 0.0f,
+                                   .split_accumulator = x.pass.Splits(GemmKind::kFprop)});
+}
+
+Status Projection::BackwardInput(const ProjectionInput& x, const Sink& dy, ConstTensorView add,
+                                 TensorView dx) {
+  // The copy that forward has used: its scale may have moved on, its value has not.
+  GemmPass pass = x.pass;
+  pass.reuse_weights = true;
+  TE_ASSIGN_OR_RETURN(const Operand w, quantizers_.Weight(pass, &weight_));
+  return context_->kernels().gemm(context_->exec(),
+                                  {.kind = GemmKind::kDgrad,
+                                   .a = OperandOf(dy),
+                                   .b = w,
+                                   .c = add,
+                                   .d = dx,
+                                   .beta = add.defined() ? 1.0f : 0.0f,
+                                   .split_accumulator = pass.Splits(GemmKind::kDgrad)});
+}
+
+Status Projection::BackwardWeight(const ProjectionInput& x, const Sink& dy,
                                   const BackwardArgs& args) {
+  TE_RETURN_IF_ERROR(quantizers_.CalibrateGradOutput(x.pass, dy.dense));
   if (weight_.requires_grad) {
     TE_ASSIGN_OR_RETURN(const bool accumulate,
                         PrepareGradient(context_, &weight_, args.accumulate_gradients));
-    TE_RETURN_IF_ERROR(
-        context_->kernels().gemm(context_->exec(), {.kind = GemmKind::kWgrad,
-                                                    .a = dy,
-                                                    .b = x,
-                                                    .d = weight_.grad.view(),
-                                                    .beta = accumulate ? 1.0f : 0.0f}));
+    TE_RETURN_IF_ERROR(context_->kernels().gemm(
+        context_->exec(), {.kind = GemmKind::kWgrad,
+                           .a = OperandOf(dy),
+                           .b = OperandOf(x.sink),
+                           .d = weight_.grad.view(),
+                           .beta = accumulate ? 1.0f : 0.0f,
+                           .split_accumulator = x.pass.Splits(GemmKind::kWgrad)}));
     TE_RETURN_IF_ERROR(CallGradientReady(args.gradient_ready, &weight_));
   }
-  if (options_.bias && bias_.requires_grad) {
+  if (bias_wanted()) {
     TE_ASSIGN_OR_RETURN(const bool accumulate,
                         PrepareGradient(context_, &bias_, args.accumulate_gradients));
     TE_RETURN_IF_ERROR(context_->kernels().bias_gradient(
-        context_->exec(), {.dy = dense_dy, .dbias = bias_.grad.view(), .accumulate = accumulate}));
+        context_->exec(), {.dy = dy.dense, .dbias = bias_.grad.view(), .accumulate = accumulate}));
     TE_RETURN_IF_ERROR(CallGradientReady(args.gradient_ready, &bias_));
   }
-  return OkStatus();
+  return quantizers_.EndBackward(x.pass);
 }
 
 void Projection::VisitParameters(const std::string& prefix, const ParameterVisitor& visit) {

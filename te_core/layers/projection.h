@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "te_core/layer.h"
+#include "te_core/quantization/gemm_quantizers.h"
 
 namespace te {
 
@@ -29,6 +30,14 @@ struct ProjectionOptions {
   DType params_dtype = DType::kFloat32;
 };
 
+// A product's input: where its producer writes it, what the GEMMs read of it, and what the scope
+// said when the forward pass began. Layers keep it for the backward pass.
+struct ProjectionInput {
+  GemmPass pass;
+  Sink sink;
+  int64_t tokens = 0;
+};
+
 // Thread-compatible; the context must outlive it. All tensors are rank 2 of params_dtype: x [T,
 // in], y and dy [T, out].
 class Projection {
@@ -37,22 +46,29 @@ class Projection {
   // Weight normal(0, init_std), bias 0. `layer`: the owner's full name.
   Status Init(Context* context, const ProjectionOptions& options, const std::string& layer);
 
-  // Where the producer of this product's input writes it, and what the GEMM then reads.
-  StatusOr<Sink> InputSink(TensorView dense) const;
-  StatusOr<Operand> InputOperand(const Sink& written) const;
-  StatusOr<Operand> InputOperand(ConstTensorView dense) const;
-  // The same for the gradient of its output.
-  StatusOr<Sink> GradOutputSink(TensorView dense) const;
-  StatusOr<Operand> GradOutputOperand(const Sink& written) const;
-  StatusOr<Operand> GradOutputOperand(ConstTensorView dense) const;
+  // Memory for an input of `tokens` rows that the caller then has written through its sink.
+  // `dense`: written densely in any case, into this. `saved`: a backward pass follows, and the
+  // arena is that of its saved state.
+  StatusOr<ProjectionInput> NewInput(Arena* arena, int64_t tokens, TensorView dense, bool saved);
+  // An input that exists densely.
+  StatusOr<ProjectionInput> InputOf(Arena* arena, ConstTensorView dense, bool saved);
+
+  // The same for the gradient of the output: memory for its producer, ...
+  StatusOr<Sink> NewGradOutput(Arena* arena, const ProjectionInput& x);
+  // ... what a producer of a dense one can write beside it, ...
+  StatusOr<QuantSpec> NewGradOutputQuant(Arena* arena, const ProjectionInput& x);
+  // ... one that exists densely, and quantized as NewGradOutputQuant said if `written` has a
+  // format.
+  StatusOr<Sink> GradOutputOf(Arena* arena, const ProjectionInput& x, ConstTensorView dense,
+                              const QuantSpec& written);
 
   // y = x w^T + bias (+ residual, when defined)
-  Status Forward(const Operand& x, ConstTensorView residual, TensorView y) const;
+  Status Forward(const ProjectionInput& x, ConstTensorView residual, TensorView y);
   // dx = dy w (+ add, when defined)
-  Status BackwardInput(const Operand& dy, ConstTensorView add, TensorView dx) const;
-  // Weight's and bias's gradients; calls gradient_ready for each.
-  Status BackwardWeight(const Operand& dy, ConstTensorView dense_dy, const Operand& x,
-                        const BackwardArgs& args);
+  Status BackwardInput(const ProjectionInput& x, const Sink& dy, ConstTensorView add,
+                       TensorView dx);
+  // Weight's and bias's gradients; calls gradient_ready for each. Ends the product's backward pass.
+  Status BackwardWeight(const ProjectionInput& x, const Sink& dy, const BackwardArgs& args);
 
   void VisitParameters(const std::string& prefix, const ParameterVisitor& visit);
   const ProjectionOptions& options() const { return options_; }
@@ -63,14 +79,11 @@ class Projection {
   int64_t parameter_count() const;
 
  private:
-  StatusOr<Operand> WeightOperand() const;
-  QuantizerRole Role(const char* tensor_type) const {
-    return {options_.module_type, tensor_type, layer_};
-  }
+  bool bias_wanted() const { return options_.bias && bias_.requires_grad; }
 
   Context* context_ = nullptr;
   ProjectionOptions options_;
-  std::string layer_;
+  GemmQuantizers quantizers_;
   Parameter weight_;
   Parameter bias_;
 };

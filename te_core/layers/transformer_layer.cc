@@ -127,6 +127,13 @@ Status TransformerLayer::Forward(const ForwardArgs& args, Saved* saved) {
   return Located(ForwardBlock(args, saved));
 }
 
+StatusOr<QuantSpec> TransformerLayer::GradOutputQuant(Saved* saved, Arena* arena) {
+  TE_RETURN_IF_ERROR(CheckSaved(name_, saved));
+  // Behind dropout or a norm, fc2 reads another gradient than doutput.
+  if (options_.output_layernorm || options_.hidden_dropout > 0) return QuantSpec();
+  return layernorm_mlp_->GradOutputQuant(saved->child(kMlp), arena);
+}
+
 Status TransformerLayer::BackwardInput(const BackwardArgs& args, Saved* saved) {
   return Located(BackwardInputBlock(args, saved));
 }
@@ -226,7 +233,15 @@ Status TransformerLayer::BackwardInputBlock(const BackwardArgs& args, Saved* sav
   TE_ASSIGN_OR_RETURN(state.dmlp, DropoutBackward(dy, state.mlp_random, saved));
   TE_ASSIGN_OR_RETURN(state.dh, saved->Allocate(dtype, state.shape));
   child.doutput = state.dmlp.defined() ? ConstTensorView(state.dmlp) : dy;
+  child.doutput_quant = args.doutput_quant;
   child.dinput = state.dh;
+  const bool attention_reads_dh = !parallel && options_.hidden_dropout == 0;
+  QuantSpec dh_quant;
+  if (attention_reads_dh) {
+    TE_ASSIGN_OR_RETURN(dh_quant,
+                        self_attention_->GradOutputQuant(saved->child(kAttention), saved->arena()));
+  }
+  child.dinput_quant = dh_quant;
   (post ? child.dnorm_output : child.dresidual) = dy;
   TE_RETURN_IF_ERROR(layernorm_mlp_->BackwardInput(child, saved->child(kMlp)));
 
@@ -234,7 +249,9 @@ Status TransformerLayer::BackwardInputBlock(const BackwardArgs& args, Saved* sav
   const ConstTensorView dattn_sum = parallel ? dy : state.dh;
   TE_ASSIGN_OR_RETURN(state.dattn, DropoutBackward(dattn_sum, state.attention_random, saved));
   child.doutput = state.dattn.defined() ? ConstTensorView(state.dattn) : dattn_sum;
+  child.doutput_quant = dh_quant;
   child.dinput = args.dinput;
+  child.dinput_quant = args.dinput_quant;
   child.dresidual = child.dnorm_output = ConstTensorView();
   if (post && !options_.output_layernorm) {
     child.dnorm_output = dattn_sum;

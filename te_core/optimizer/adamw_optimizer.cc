@@ -127,7 +127,11 @@ Status AdamWOptimizer::EndUpdates() {
 }
 
 void AdamWOptimizer::CountLaunch() {
-  for (const State& state : states_) ++state.parameter->version;
+  for (const State& state : states_) {
+    Parameter& parameter = *state.parameter;
+    ++parameter.version;
+    if (parameter.quantized.valid) parameter.quantized.MarkWritten(parameter.version);
+  }
 }
 
 // The context's scalars serve whichever optimizer steps: each brings its own count of steps.
@@ -191,20 +195,24 @@ Status AdamWOptimizer::Update(const State& state, uint64_t offset) {
                               .stream = state.random_stream,
                               .offset = offset,
                               .step_offset = &context_->scalars()->rng_offset};
-  return context_->kernels()
-      .adamw(context_->exec(), {.param = parameter.MutableValue(),
-                                .grad = parameter.grad,
-                                .m = state.m.view(),
-                                .v = state.v.view(),
-                                .master = state.master.view(),
-                                .beta1 = options_.beta1,
-                                .beta2 = options_.beta2,
-                                .epsilon = options_.epsilon,
-                                .weight_decay = options_.weight_decay,
-                                .rounding = options_.rounding,
-                                .random = random,
-                                .scalars = context_->scalars()})
-      .WithContext(parameter.name);
+  TE_RETURN_IF_ERROR(context_->kernels()
+                         .adamw(context_->exec(), {.param = parameter.MutableValue(),
+                                                   .grad = parameter.grad,
+                                                   .m = state.m.view(),
+                                                   .v = state.v.view(),
+                                                   .master = state.master.view(),
+                                                   .beta1 = options_.beta1,
+                                                   .beta2 = options_.beta2,
+                                                   .epsilon = options_.epsilon,
+                                                   .weight_decay = options_.weight_decay,
+                                                   .rounding = options_.rounding,
+                                                   .random = random,
+                                                   .scalars = context_->scalars(),
+                                                   .quantized_param = parameter.quantized.spec})
+                         .WithContext(parameter.name));
+  // Its write is the cast of the next forward pass.
+  if (parameter.quantized.valid) parameter.quantized.MarkWritten(parameter.version);
+  return OkStatus();
 }
 
 std::vector<AdamWOptimizer::StateTensor> AdamWOptimizer::StateTensors() const {

@@ -1,0 +1,208 @@
+#include "te_core/quantization/delayed_scaling_state.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace te {
+namespace {
+
+// Columns of a pool: enough for one kernel a model, not more memory than a long history deserves.
+int64_t CapacityFor(int64_t history_len) {
+  constexpr int64_t kElements = 1 << 19;
+  return std::clamp<int64_t>(kElements / history_len, 32, 512);
+}
+
+}  // namespace
+
+struct DelayedScalingState::Pool {
+  TensorQuantization quantization;
+  ScalingDirection direction = ScalingDirection::kForward;
+  Tensor history;  // float32 [len, capacity]
+  Tensor scale;    // float32 [capacity]
+  int64_t capacity = 0;
+  int64_t used = 0;               // columns given out so far
+  std::vector<int64_t> released;  // of them
+  uint64_t version = 0;
+};
+
+DelayedScalingState::DelayedScalingState(Device* device, MemoryResource* memory,
+                                         const ProcessGroups& groups)
+    : device_(device), memory_(memory), groups_(groups) {}
+
+DelayedScalingState::~DelayedScalingState() = default;
+
+const float* DelayedScalingState::Slot::scale() const {
+  return pool->scale.view().as<float>() + index;
+}
+float* DelayedScalingState::Slot::amax() const { return pool->history.view().as<float>() + index; }
+uint64_t DelayedScalingState::Slot::version() const { return pool->version; }
+
+StatusOr<DelayedScalingState::Pool*> DelayedScalingState::PoolFor(
+    const Exec& exec, const TensorQuantization& quantization, ScalingDirection direction) {
+  for (const std::unique_ptr<Pool>& pool : pools_) {
+    if (pool->quantization == quantization && pool->direction == direction &&
+        (pool->used < pool->capacity || !pool->released.empty())) {
+      return pool.get();
+    }
+  }
+  auto pool = std::make_unique<Pool>();
+  pool->quantization = quantization;
+  pool->direction = direction;
+  pool->capacity = CapacityFor(quantization.amax_history_len);
+  TE_ASSIGN_OR_RETURN(
+      pool->history,
+      Tensor::Allocate(memory_, DType::kFloat32, {quantization.amax_history_len, pool->capacity}));
+  TE_ASSIGN_OR_RETURN(pool->scale, Tensor::Allocate(memory_, DType::kFloat32, {pool->capacity}));
+  TE_RETURN_IF_ERROR(
+      device_->Zero(exec, pool->history.view().data(), pool->history.view().bytes()));
+  const std::vector<float> ones(static_cast<size_t>(pool->capacity), 1.0f);
+  TE_RETURN_IF_ERROR(device_->CopyFromHost(exec, ones.data(), pool->scale.view().data(),
+                                           pool->scale.view().bytes()));
+  pools_.push_back(std::move(pool));
+  return pools_.back().get();
+}
+
+StatusOr<DelayedScalingState::Slot*> DelayedScalingState::NewSlot(
+    const Exec& exec, const std::string& name, const TensorQuantization& quantization,
+    ScalingDirection direction) {
+  TE_ASSIGN_OR_RETURN(Pool * pool, PoolFor(exec, quantization, direction));
+  auto slot = std::make_unique<Slot>();
+  slot->name = name;
+  slot->pool = pool;
+  const bool fresh = pool->released.empty();
+  slot->index = fresh ? pool->used : pool->released.back();
+  const auto found = imported_.find(name);
+  if (found != imported_.end()) {
+    TE_RETURN_IF_ERROR(WriteColumn(exec, slot.get(), found->second));
+    imported_.erase(found);
+  } else if (!fresh) {
+    Saved empty;
+    empty.format = quantization.format;
+    empty.amax_history.resize(static_cast<size_t>(quantization.amax_history_len));
+    TE_RETURN_IF_ERROR(WriteColumn(exec, slot.get(), empty));
+  }
+  if (fresh) {
+    ++pool->used;
+  } else {
+    pool->released.pop_back();
+  }
+  slots_.push_back(std::move(slot));
+  return slots_.back().get();
+}
+
+void DelayedScalingState::Release(Slot* slot) {
+  const auto it = std::find_if(slots_.begin(), slots_.end(),
+                               [slot](const auto& owned) { return owned.get() == slot; });
+  if (it == slots_.end()) return;
+  slot->pool->released.push_back(slot->index);
+  slots_.erase(it);
+}
+
+Status DelayedScalingState::Update(const Exec& exec, ScalingDirection direction) {
+  for (const std::unique_ptr<Pool>& pool : pools_) {
+    if (pool->direction != direction) continue;
+    const TensorView amaxes = pool->history.view().Select(0, 0);
+    if (pool->quantization.reduce_amax) {
+      for (Communicator* group : {groups_.data, groups_.tensor}) {
+        if (group == nullptr) continue;
+        TE_RETURN_IF_ERROR(group->AllReduce(exec, amaxes, ReduceOp::kMax));
+      }
+    }
+    TE_RETURN_IF_ERROR(
+        device_->kernels().delayed_scaling(exec, {.history = pool->history.view(),
+                                                  .scale = pool->scale.view(),
+                                                  .algo = pool->quantization.amax_compute_algo,
+                                                  .margin = pool->quantization.margin,
+                                                  .format = pool->quantization.format}));
+    ++pool->version;
+  }
+  return OkStatus();
+}
+
+Status DelayedScalingState::WriteColumn(const Exec& exec, Slot* slot, const Saved& state) {
+  Pool* pool = slot->pool;
+  const auto len = static_cast<size_t>(pool->quantization.amax_history_len);
+  if (state.format != pool->quantization.format || state.amax_history.size() != len) {
+    return FailedPrecondition(
+        "the saved FP8 state of {} has format {} and a history of {}; the recipe asks for {} and "
+        "{}",
+        slot->name, Name(state.format), state.amax_history.size(), Name(pool->quantization.format),
+        len);
+  }
+  // A column has no contiguous copy: the whole pool goes through the host. Rare: once a slot.
+  const TensorView& history = pool->history.view();
+  std::vector<float> host(static_cast<size_t>(history.elements()));
+  TE_RETURN_IF_ERROR(device_->CopyToHost(exec, history.data(), host.data(), history.bytes()));
+  TE_RETURN_IF_ERROR(device_->Synchronize(exec));
+  for (size_t i = 0; i < len; ++i)
+    host[i * static_cast<size_t>(pool->capacity) + static_cast<size_t>(slot->index)] =
+        state.amax_history[i];
+  TE_RETURN_IF_ERROR(device_->CopyFromHost(exec, host.data(), history.data(), history.bytes()));
+  TE_RETURN_IF_ERROR(device_->CopyFromHost(
+      exec, &state.scale, pool->scale.view().as<float>() + slot->index, sizeof(float)));
+  ++pool->version;
+  return OkStatus();
+}
+
+StatusOr<std::vector<DelayedScalingState::Saved>> DelayedScalingState::Export(
+    const Exec& exec) const {
+  struct Host {
+    std::vector<float> history, scale;
+  };
+  std::map<const Pool*, Host> hosts;
+  for (const std::unique_ptr<Pool>& pool : pools_) {
+    Host& host = hosts[pool.get()];
+    host.history.resize(static_cast<size_t>(pool->history.view().elements()));
+    host.scale.resize(static_cast<size_t>(pool->capacity));
+    TE_RETURN_IF_ERROR(device_->CopyToHost(exec, pool->history.view().data(), host.history.data(),
+                                           pool->history.view().bytes()));
+    TE_RETURN_IF_ERROR(device_->CopyToHost(exec, pool->scale.view().data(), host.scale.data(),
+                                           pool->scale.view().bytes()));
+  }
+  TE_RETURN_IF_ERROR(device_->Synchronize(exec));
+  std::map<std::string, Saved> by_name;
+  for (const std::unique_ptr<Slot>& slot : slots_) {
+    const Host& host = hosts[slot->pool];
+    Saved saved;
+    saved.name = slot->name;
+    saved.format = slot->pool->quantization.format;
+    const auto index = static_cast<size_t>(slot->index);
+    saved.scale = host.scale[index];
+    for (size_t i = index; i < host.history.size(); i += static_cast<size_t>(slot->pool->capacity))
+      saved.amax_history.push_back(host.history[i]);
+    if (!by_name.emplace(slot->name, std::move(saved)).second) {
+      return FailedPrecondition(
+          "two modules of this context are named so that both have FP8 state under '{}'; expected "
+          "names of their own",
+          slot->name);
+    }
+  }
+  std::vector<Saved> out;
+  for (auto& [name, saved] : by_name) out.push_back(std::move(saved));
+  return out;
+}
+
+Status DelayedScalingState::Import(const Exec& exec, std::vector<Saved> states) {
+  std::map<std::string, Saved> by_name;
+  for (Saved& state : states) {
+    if (!(state.scale > 0) || !std::isfinite(state.scale)) {
+      return InvalidArgument("FP8 state of {}: scale is {}; expected a finite number above 0",
+                             state.name, state.scale);
+    }
+    if (state.amax_history.empty())
+      return InvalidArgument("FP8 state of {}: the amax history is empty", state.name);
+    const std::string name = state.name;
+    if (!by_name.emplace(name, std::move(state)).second)
+      return InvalidArgument("FP8 state of {} is there twice", name);
+  }
+  for (const std::unique_ptr<Slot>& slot : slots_) {
+    const auto found = by_name.find(slot->name);
+    if (found == by_name.end()) continue;
+    TE_RETURN_IF_ERROR(WriteColumn(exec, slot.get(), found->second));
+    by_name.erase(found);
+  }
+  imported_ = std::move(by_name);
+  return OkStatus();
+}
+
+}  // namespace te

@@ -1,0 +1,76 @@
+// Scales and amax histories of delayed scaling: one slot a tensor role of a GEMM, many slots side
+// by side, so that one kernel (and one reduction over ranks) updates them all.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "te_core/comm/communicator.h"
+#include "te_core/quantization/recipe.h"
+#include "te_core/tensor.h"
+#include "te_kernels/device/device.h"
+
+namespace te {
+
+// When scales are updated: at the end of a scope, or of the backward pass of its first module.
+enum class ScalingDirection { kForward = 0, kBackward = 1 };
+
+// Of one context. Thread-compatible. Slots start with scale 1 and an empty history, or with what
+// was imported under their name.
+class DelayedScalingState {
+ public:
+  DelayedScalingState(Device* device, MemoryResource* memory, const ProcessGroups& groups);
+
+  ~DelayedScalingState();
+  DelayedScalingState(const DelayedScalingState&) = delete;
+  DelayedScalingState& operator=(const DelayedScalingState&) = delete;
+
+  struct Pool;
+  struct Slot {
+    std::string name;  // "<module>.<tensor_type>"
+    Pool* pool = nullptr;
+    int64_t index = 0;
+    // Device memory, at the same address for good.
+    const float* scale() const;
+    float* amax() const;  // of the current step
+    // Counts the writings of scale.
+    uint64_t version() const;
+  };
+
+  // `quantization` must be delayed().
+  StatusOr<Slot*> NewSlot(const Exec& exec, const std::string& name,
+                          const TensorQuantization& quantization, ScalingDirection direction);
+  void Release(Slot* slot);
+  // Reduces the amaxes over the ranks and derives the next scales, of all slots of a direction.
+  Status Update(const Exec& exec, ScalingDirection direction);
+
+  // One slot in host memory: what a file holds.
+  struct Saved {
+    std::string name;
+    QuantFormat format = QuantFormat::kNone;
+    float scale = 1;
+    std::vector<float> amax_history;  // row 0: the amax of the current step
+  };
+  // kFailedPrecondition: two slots share a name.
+  StatusOr<std::vector<Saved>> Export(const Exec& exec) const;
+  // Slots of these names, those that exist and those to come, take over scale and history.
+  // kInvalidArgument: a name twice, no history, a scale that is not positive and finite.
+  // A slot whose recipe has another format or length refuses (then, or when it is made).
+  Status Import(const Exec& exec, std::vector<Saved> states);
+
+ private:
+  StatusOr<Pool*> PoolFor(const Exec& exec, const TensorQuantization& quantization,
+                          ScalingDirection direction);
+  Status WriteColumn(const Exec& exec, Slot* slot, const Saved& state);
+
+  Device* device_;
+  MemoryResource* memory_;
+  ProcessGroups groups_;
+  std::vector<std::unique_ptr<Pool>> pools_;
+  std::vector<std::unique_ptr<Slot>> slots_;
+  std::map<std::string, Saved> imported_;  // waiting for their slots
+};
+
+}  // namespace te

@@ -1,0 +1,245 @@
+#include "te_core/quantization/gemm_quantizers.h"
+
+#include <utility>
+
+#include "fmt/format.h"
+
+namespace te {
+namespace {
+
+constexpr const char* kTensorTypes[] = {"input", "weight", "grad_output"};
+
+Sink ReadOnly(ConstTensorView dense) {
+  // A sink's view is writable because producers share it; an operand's is only read.
+  return Sink(
+      TensorView(const_cast<void*>(dense.data()), dense.dtype(), dense.shape(), dense.strides()));
+}
+
+}  // namespace
+
+class GemmQuantizers::Source {
+ public:
+  explicit Source(Arena* arena) : arena_(arena) {}
+  Source(Context* context, std::vector<Tensor>* tensors) : context_(context), tensors_(tensors) {}
+
+  StatusOr<TensorView> Allocate(DType dtype, const Shape& shape) {
+    if (arena_ != nullptr) return arena_->Allocate(dtype, shape);
+    TE_ASSIGN_OR_RETURN(Tensor tensor, context_->NewTensor(dtype, shape));
+    tensors_->push_back(std::move(tensor));
+    return tensors_->back().view();
+  }
+
+ private:
+  Arena* arena_ = nullptr;
+  Context* context_ = nullptr;
+  std::vector<Tensor>* tensors_ = nullptr;
+};
+
+GemmQuantizers::~GemmQuantizers() {
+  for (State& state : states_)
+    if (state.slot != nullptr) context_->delayed_scaling().Release(state.slot);
+}
+
+void GemmQuantizers::Init(Context* context, std::string module_type, std::string name) {
+  context_ = context;
+  module_type_ = std::move(module_type);
+  name_ = std::move(name);
+}
+
+QuantizerRole GemmQuantizers::RoleOf(Role role) const {
+  return {module_type_, kTensorTypes[role], name_};
+}
+
+GemmPass GemmQuantizers::NewPass(bool saved) const {
+  return context_->NewGemmPass(module_type_, name_, saved);
+}
+
+Status GemmQuantizers::UseSlot(Role role, const GemmPass& pass,
+                               const TensorQuantization& quantization, QuantSpec* spec) {
+  State& state = states_[role];
+  if (state.slot != nullptr && !(state.quantization == quantization)) {
+    // Another recipe than before: its history begins anew.
+    context_->delayed_scaling().Release(state.slot);
+    state.slot = nullptr;
+  }
+  if (state.slot == nullptr) {
+    TE_ASSIGN_OR_RETURN(
+        state.slot,
+        context_->delayed_scaling().NewSlot(
+            context_->exec(), fmt::format("{}.{}", name_, kTensorTypes[role]), quantization,
+            role == kGradOutput ? ScalingDirection::kBackward : ScalingDirection::kForward));
+    state.quantization = quantization;
+  }
+  spec->scale = state.slot->scale();
+  spec->amax = pass.training ? state.slot->amax() : nullptr;
+  return OkStatus();
+}
+
+StatusOr<QuantSpec> GemmQuantizers::Spec(Role role, const GemmPass& pass, Source* source,
+                                         int64_t rows, int64_t columns, bool rowwise,
+                                         bool columnwise) {
+  QuantSpec spec;
+  if (!pass.quantizes()) return spec;
+  const TensorQuantization q = pass.recipe->For(RoleOf(role));
+  if (!q.quantized()) return spec;
+  spec.format = q.format;
+  spec.scaling = q.scaling;
+  spec.power_of_2_scales = q.power_of_2_scales;
+  spec.amax_epsilon = q.amax_epsilon;
+  spec.stochastic_rounding = q.stochastic_rounding;
+  spec.random_hadamard = q.random_hadamard;
+  if (q.stochastic_rounding) {
+    std::optional<uint32_t>& stream = states_[role].random_stream;
+    if (!stream.has_value()) stream = context_->NewRandomStream();
+    spec.random = context_->Random(*stream);
+  }
+  // scale_inv and, where the tensor's own amax makes the scale, the numbers behind it: each at a
+  // 16-byte boundary.
+  constexpr int64_t kStride = 4;
+  TE_ASSIGN_OR_RETURN(const TensorView numbers, source->Allocate(DType::kFloat32, {3 * kStride}));
+  const QuantBlock block = BlockOf(q.scaling);
+  const bool fp4 = q.format == QuantFormat::kFloat4E2M1;
+  if (block.rows == 0 || fp4) spec.scale_inv = numbers.as<float>();
+  if (fp4) spec.columnwise_tensor_scale_inv = numbers.as<float>() + kStride;
+  if (q.delayed()) {
+    TE_RETURN_IF_ERROR(UseSlot(role, pass, q, &spec));
+  } else if (block.rows == 0 || fp4) {
+    spec.amax = numbers.as<float>() + 2 * kStride;
+  }
+  const auto allocate = [&](int64_t r, int64_t c, TensorView* data, TensorView* scales) -> Status {
+    TE_ASSIGN_OR_RETURN(*data, source->Allocate(DType::kUInt8, QuantDataShape(q.format, r, c)));
+    const Shape shape = BlockScaleShape(q.scaling, r, c);
+    if (shape.rank() == 0) return OkStatus();
+    TE_ASSIGN_OR_RETURN(*scales, source->Allocate(BlockScaleDType(q.scaling), shape));
+    return OkStatus();
+  };
+  if (rowwise) {
+    TE_RETURN_IF_ERROR(allocate(rows, columns, &spec.rowwise_data, &spec.rowwise_scale_inv));
+  }
+  if (columnwise) {
+    TE_RETURN_IF_ERROR(allocate(columns, rows, &spec.columnwise_data, &spec.columnwise_scale_inv));
+  }
+  return spec;
+}
+
+StatusOr<Sink> GemmQuantizers::InputSink(const GemmPass& pass, Arena* arena, TensorView dense,
+                                         DType dtype, int64_t rows, int64_t columns,
+                                         bool columnwise) {
+  Source source(arena);
+  Sink sink(dense);
+  TE_ASSIGN_OR_RETURN(sink.quant, Spec(kInput, pass, &source, rows, columns, true, columnwise));
+  if (!sink.quantized() && !dense.defined()) {
+    TE_ASSIGN_OR_RETURN(sink.dense, arena->Allocate(dtype, {rows, columns}));
+  }
+  return sink;
+}
+
+StatusOr<QuantSpec> GemmQuantizers::GradOutputSpec(const GemmPass& pass, Arena* arena, int64_t rows,
+                                                   int64_t columns, bool columnwise) {
+  Source source(arena);
+  return Spec(kGradOutput, pass, &source, rows, columns, true, columnwise);
+}
+
+StatusOr<Sink> GemmQuantizers::GradOutputSink(const GemmPass& pass, Arena* arena, bool dense_wanted,
+                                              DType dtype, int64_t rows, int64_t columns,
+                                              bool columnwise) {
+  Sink sink;
+  TE_ASSIGN_OR_RETURN(sink.quant, GradOutputSpec(pass, arena, rows, columns, columnwise));
+  if (dense_wanted || !sink.quantized()) {
+    TE_ASSIGN_OR_RETURN(sink.dense, arena->Allocate(dtype, {rows, columns}));
+  }
+  return sink;
+}
+
+StatusOr<Sink> GemmQuantizers::Input(const GemmPass& pass, Arena* arena, ConstTensorView dense,
+                                     bool columnwise) {
+  Sink sink = ReadOnly(dense);
+  Source source(arena);
+  TE_ASSIGN_OR_RETURN(sink.quant,
+                      Spec(kInput, pass, &source, dense.dim(0), dense.dim(1), true, columnwise));
+  if (sink.quantized()) {
+    TE_RETURN_IF_ERROR(
+        context_->kernels().quantize(context_->exec(), {.x = dense, .out = sink.quant}));
+  }
+  return sink;
+}
+
+StatusOr<Sink> GemmQuantizers::GradOutput(const GemmPass& pass, Arena* arena, ConstTensorView dense,
+                                          const QuantSpec& written, bool columnwise) {
+  Sink sink = ReadOnly(dense);
+  sink.quant = written;
+  if (sink.quantized()) return sink;
+  TE_ASSIGN_OR_RETURN(sink.quant,
+                      GradOutputSpec(pass, arena, dense.dim(0), dense.dim(1), columnwise));
+  if (sink.quantized()) {
+    TE_RETURN_IF_ERROR(
+        context_->kernels().quantize(context_->exec(), {.x = dense, .out = sink.quant}));
+  }
+  return sink;
+}
+
+StatusOr<Operand> GemmQuantizers::Weight(const GemmPass& pass, Parameter* weight) {
+  Operand out(weight->value.view());
+  if (!pass.quantizes()) return out;
+  const TensorQuantization q = pass.recipe->For(RoleOf(kWeight));
+  if (!q.quantized()) return out;
+  QuantizedCopy& copy = weight->quantized;
+  const bool complete = copy.spec.columnwise_data.rank() != 0 || !pass.training;
+  if (!(copy.quantization == q) || !complete) {
+    copy = QuantizedCopy();
+    Source source(context_, &copy.memory);
+    TE_ASSIGN_OR_RETURN(copy.spec, Spec(kWeight, pass, &source, weight->value.shape()[0],
+                                        weight->value.shape()[1], true, pass.training));
+    copy.quantization = q;
+    copy.slot = q.delayed() ? states_[kWeight].slot : nullptr;
+    if (copy.slot != nullptr) copy.spec.amax = copy.slot->amax();  // for the optimizer, too
+  }
+  const bool scale_is_new =
+      copy.slot != nullptr && !pass.reuse_weights && copy.scale_version != copy.slot->version();
+  if (copy.value_version != weight->version || !copy.valid || scale_is_new) {
+    QuantSpec spec = copy.spec;
+    if (q.delayed() && !pass.training) spec.amax = nullptr;  // evaluation leaves no trace
+    TE_RETURN_IF_ERROR(
+        context_->kernels().quantize(context_->exec(), {.x = weight->value, .out = spec}));
+    copy.MarkWritten(weight->version);
+  }
+  out.quant = copy.spec;
+  return out;
+}
+
+Status GemmQuantizers::Calibrate(Role role, const GemmPass& pass, ConstTensorView dense) {
+  if (pass.recipe == nullptr || !pass.calibrating || !pass.training) return OkStatus();
+  const TensorQuantization q = pass.recipe->For(RoleOf(role));
+  if (!q.delayed()) return OkStatus();
+  QuantSpec spec;
+  spec.format = q.format;
+  spec.scaling = q.scaling;
+  TE_RETURN_IF_ERROR(UseSlot(role, pass, q, &spec));
+  return context_->kernels().quantize(context_->exec(), {.x = dense, .out = spec});
+}
+
+Status GemmQuantizers::CalibrateInput(const GemmPass& pass, ConstTensorView dense) {
+  return Calibrate(kInput, pass, dense);
+}
+Status GemmQuantizers::CalibrateWeight(const GemmPass& pass, ConstTensorView dense) {
+  return Calibrate(kWeight, pass, dense);
+}
+Status GemmQuantizers::CalibrateGradOutput(const GemmPass& pass, ConstTensorView dense) {
+  return Calibrate(kGradOutput, pass, dense);
+}
+
+Status GemmQuantizers::EndBackward(const GemmPass& pass) {
+  if (!pass.first || !pass.training) return OkStatus();
+  return context_->delayed_scaling().Update(context_->exec(), ScalingDirection::kBackward);
+}
+
+Status RefreshQuantizedCopy(Context* context, Parameter* weight) {
+  QuantizedCopy& copy = weight->quantized;
+  if (!copy.valid || copy.value_version == weight->version) return OkStatus();
+  TE_RETURN_IF_ERROR(
+      context->kernels().quantize(context->exec(), {.x = weight->value, .out = copy.spec}));
+  copy.MarkWritten(weight->version);
+  return OkStatus();
+}
+
+}  // namespace te

@@ -1,0 +1,110 @@
+// A recipe says how each tensor of a GEMM is quantized. Layers name a tensor's role and pass on
+// what they get; no layer ever asks which recipe runs. Names, options and defaults are Transformer
+// Engine's (common/recipe/__init__.py); the semantics: te_kernels/quantize/quantize.h and
+// te_kernels/delayed_scaling/delayed_scaling.h.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "te_kernels/delayed_scaling/delayed_scaling.h"
+#include "te_kernels/gemm/gemm.h"
+
+namespace te {
+
+// Transformer Engine's QuantizerRole.
+struct QuantizerRole {
+  std::string_view
+      module_type;  // "linear", "layernorm_linear", "layernorm_mlp.fc2", "lm_head", ...
+  std::string_view tensor_type;  // "input", "weight", "grad_output"
+  std::string_view name;         // the module's full name
+};
+
+// How the tensors of one role are quantized. A value.
+struct TensorQuantization {
+  QuantFormat format = QuantFormat::kNone;  // kNone: in the tensor's own dtype
+  QuantScaling scaling = QuantScaling::kTensor;
+  bool power_of_2_scales = false;
+  float amax_epsilon = 0;
+  bool stochastic_rounding = false;
+  bool random_hadamard = false;
+  // Of kTensor, whose scales have a history.
+  int margin = 0;
+  int64_t amax_history_len = 0;
+  AmaxComputeAlgo amax_compute_algo = AmaxComputeAlgo::kMax;
+  bool reduce_amax = true;
+
+  bool quantized() const { return format != QuantFormat::kNone; }
+  bool delayed() const { return quantized() && scaling == QuantScaling::kTensor; }
+  friend bool operator==(const TensorQuantization&, const TensorQuantization&) = default;
+};
+
+// Immutable: any number of scopes and threads may use one.
+class Recipe {
+ public:
+  virtual ~Recipe() = default;
+  virtual std::string name() const = 0;
+  // The recipe of one module: this one, unless it chooses by name. Null: no quantization.
+  virtual const Recipe* ForModule(std::string_view /*module_type*/, std::string_view /*name*/,
+                                  bool /*training*/) const {
+    return this;
+  }
+  virtual TensorQuantization For(const QuantizerRole& role) const = 0;
+  // GemmArgs::split_accumulator.
+  virtual bool SplitAccumulator(GemmKind kind) const = 0;
+};
+
+enum class Fp8Format : int32_t {
+  kHybrid = 0,  // E4M3 forward, E5M2 for gradients
+  kE4M3 = 1,
+};
+const char* Name(Fp8Format format);                         // "hybrid", "e4m3"
+StatusOr<Fp8Format> ParseFp8Format(std::string_view name);  // kInvalidArgument lists both
+const char* Name(AmaxComputeAlgo algo);                     // "max", "most_recent"
+StatusOr<AmaxComputeAlgo> ParseAmaxComputeAlgo(std::string_view name);
+
+// The scale of a tensor comes from the amaxes of the steps before.
+struct DelayedScalingRecipe {
+  int margin = 0;
+  Fp8Format fp8_format = Fp8Format::kHybrid;
+  int64_t amax_history_len = 1024;
+  AmaxComputeAlgo amax_compute_algo = AmaxComputeAlgo::kMax;
+  bool reduce_amax = true;  // over the data- and tensor-parallel group
+};
+// The scale of a tensor comes from its own amax.
+struct Float8CurrentScalingRecipe {
+  Fp8Format fp8_format = Fp8Format::kHybrid;
+  bool use_power_2_scales = false;
+  float amax_epsilon = 0;
+};
+// One scale for 1x128 elements of inputs and gradients, 128x128 of weights.
+struct Float8BlockScalingRecipe {
+  Fp8Format fp8_format = Fp8Format::kE4M3;
+  bool use_power_2_scales = true;
+  float amax_epsilon = 0;
+};
+// One E8M0 scale for 32 elements.
+struct MXFP8BlockScalingRecipe {
+  int margin = 0;  // the reference declares it and knows 0 alone
+  Fp8Format fp8_format = Fp8Format::kE4M3;
+  bool enable_2d_quantization = false;  // of weights
+};
+// One E4M3 scale for 16 elements of E2M1, and one float32 a tensor.
+struct NVFP4BlockScalingRecipe {
+  bool disable_rht = false;
+  bool disable_stochastic_rounding = false;
+  bool disable_2d_quantization = false;
+};
+
+// kInvalidArgument names the option.
+StatusOr<std::unique_ptr<Recipe>> MakeRecipe(const DelayedScalingRecipe& options);
+StatusOr<std::unique_ptr<Recipe>> MakeRecipe(const Float8CurrentScalingRecipe& options);
+StatusOr<std::unique_ptr<Recipe>> MakeRecipe(const Float8BlockScalingRecipe& options);
+StatusOr<std::unique_ptr<Recipe>> MakeRecipe(const MXFP8BlockScalingRecipe& options);
+StatusOr<std::unique_ptr<Recipe>> MakeRecipe(const NVFP4BlockScalingRecipe& options);
+
+// Every tensor in its own dtype: FP32 and BF16 training.
+std::unique_ptr<Recipe> MakePrecisionRecipe();
+
+}  // namespace te
