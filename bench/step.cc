@@ -21,6 +21,7 @@
 #include "bench/timed_device.h"
 #include "fmt/format.h"
 #include "models/llama/training_step.h"
+#include "te_core/quantization/module_recipes.h"
 
 namespace te::bench {
 namespace {
@@ -35,6 +36,8 @@ struct Options {
   int64_t vocab_size = 0;  // 0: the model's
   std::string path = "te";
   std::string precision = "fp32";
+  std::string recipe = "delayed";
+  bool fp8_lm_head = false;
   std::string rounding = "nearest";
   int64_t batch = 4;
   int64_t sequence = 256;
@@ -54,6 +57,7 @@ struct Options {
 // Members are destroyed in reverse order: the context goes last.
 struct Training {
   LlamaConfig config;
+  std::unique_ptr<Recipe> recipe;  // null: none
   std::unique_ptr<Context> context;
   std::unique_ptr<LlamaModel> model;
   std::unique_ptr<AdamWOptimizer> optimizer;
@@ -90,6 +94,25 @@ Status RandomizeNorms(LlamaModel* model) {
   return OkStatus();
 }
 
+// Of --recipe, with its reference's defaults; lm_head stays in BF16 unless asked for.
+StatusOr<std::unique_ptr<Recipe>> MakeFp8Recipe(const Options& options) {
+  std::unique_ptr<Recipe> recipe;
+  if (options.recipe == "delayed") {
+    TE_ASSIGN_OR_RETURN(recipe, MakeRecipe(DelayedScalingRecipe()));
+  } else if (options.recipe == "current") {
+    TE_ASSIGN_OR_RETURN(recipe, MakeRecipe(Float8CurrentScalingRecipe()));
+  } else if (options.recipe == "block") {
+    TE_ASSIGN_OR_RETURN(recipe, MakeRecipe(Float8BlockScalingRecipe()));
+  } else if (options.recipe == "mxfp8") {
+    TE_ASSIGN_OR_RETURN(recipe, MakeRecipe(MXFP8BlockScalingRecipe()));
+  } else {
+    TE_ASSIGN_OR_RETURN(recipe, MakeRecipe(NVFP4BlockScalingRecipe()));
+  }
+  if (options.fp8_lm_head) return recipe;
+  return MakeModuleRecipes({{.pattern = "lm_head", .training = nullptr, .evaluation = nullptr}},
+                           std::move(recipe));
+}
+
 StatusOr<Training> MakeTraining(const Options& options) {
   Training t;
   TE_ASSIGN_OR_RETURN(t.config, BenchModel(options.model));
@@ -97,7 +120,12 @@ StatusOr<Training> MakeTraining(const Options& options) {
   if (options.vocab_size != 0) t.config.vocab_size = options.vocab_size;
   TE_RETURN_IF_ERROR(t.config.Validate());
   TE_ASSIGN_OR_RETURN(const LlamaPath path, ParseLlamaPath(options.path));
-  const DType dtype = options.precision == "bf16" ? DType::kBFloat16 : DType::kFloat32;
+  const DType dtype = options.precision == "fp32" ? DType::kFloat32 : DType::kBFloat16;
+  if (options.precision == "fp8") {
+    if (path != LlamaPath::kTe)
+      return InvalidArgument("--precision fp8 with --path hf: only the te path has FP8");
+    TE_ASSIGN_OR_RETURN(t.recipe, MakeFp8Recipe(options));
+  }
 
   TE_ASSIGN_OR_RETURN(std::unique_ptr<Device> device, MakeDevice(options.device));
   if (options.profile) device = MakeTimedDevice(std::move(device));
@@ -118,7 +146,8 @@ StatusOr<Training> MakeTraining(const Options& options) {
                       LlamaTrainingStep::Create(t.model.get(), t.optimizer.get(),
                                                 {.max_grad_norm = options.max_grad_norm,
                                                  .update_in_backward = options.update_in_backward,
-                                                 .record = options.record}));
+                                                 .record = options.record,
+                                                 .recipe = t.recipe.get()}));
 
   t.tokens.reserve(static_cast<size_t>(options.micro_batches));
   for (int64_t i = 0; i < options.micro_batches; ++i) {
@@ -191,6 +220,7 @@ Status RunBench(const Options& options) {
                      {"parameters", std::to_string(training.config.ParameterCount())},
                      {"path", options.path},
                      {"precision", options.precision},
+                     {"recipe", training.recipe == nullptr ? "none" : training.recipe->name()},
                      {"moments", Name(dtype)},
                      {"rounding", options.rounding},
                      {"batch_size", std::to_string(options.batch)},
@@ -232,6 +262,8 @@ Status RunBench(const Options& options) {
     plain.max_grad_norm = options.max_grad_norm;
     plain.update_in_backward = options.update_in_backward;
     plain.record = false;
+    plain.recipe = training.recipe.get();
+    plain.calibration_steps = 0;
     TE_ASSIGN_OR_RETURN(
         const auto step,
         LlamaTrainingStep::Create(training.model.get(), training.optimizer.get(), plain));
@@ -277,8 +309,12 @@ int main(int argc, char** argv) {
   app.add_option("--vocab-size", options.vocab_size,
                  "Rows of the embedding and of lm_head; 0: the model's")
       ->check(CLI::NonNegativeNumber);
-  app.add_option("--precision", options.precision, "Storage and arithmetic")
-      ->check(CLI::IsMember({"fp32", "bf16"}));
+  app.add_option("--precision", options.precision,
+                 "Storage and arithmetic; fp8: BF16, and the GEMMs by --recipe")
+      ->check(CLI::IsMember({"fp32", "bf16", "fp8"}));
+  app.add_option("--recipe", options.recipe, "Of --precision fp8")
+      ->check(CLI::IsMember({"delayed", "current", "block", "mxfp8", "nvfp4"}));
+  app.add_flag("--fp8-lm-head", options.fp8_lm_head, "lm_head by the recipe, too");
   app.add_option("--path", options.path, "Fused layers, or Hugging Face's operations one by one")
       ->check(CLI::IsMember({"te", "hf"}));
   app.add_option("--rounding", options.rounding, "Of AdamW's bfloat16 stores")
