@@ -173,10 +173,11 @@ void ExpectTheDenseUpdateThenQuantize(const Case& c) {
   for (const HostTensor* t : {&p.param, &p.grad, &p.m, &p.v, &p.master})
     EXPECT_TRUE(t->GuardsIntact());
   if (c.rows * c.columns == 0 || (c.wanted == kNeither && !c.has_amax)) return;
-  // A twin: one weight of another size, the last of all.
+  // A twin: one weight, the last of all, of another sign and size.
   const TensorView last =
       dense.args.param.Slice(0, c.rows - 1, c.rows).Slice(1, c.columns - 1, c.columns);
-  test::FromDoubles({-1.25 * std::abs(test::ToDoubles(last)[0]) - 5}, last);
+  const double old = test::ToDoubles(last)[0];
+  test::FromDoubles({std::copysign(1.25 * std::abs(old) + 5, -old)}, last);
   ASSERT_TRUE(IsOk(TE_OP(Quantize)(exec, {.x = dense.args.param, .out = want.spec})));
   EXPECT_NE(got.Bytes(), want.Bytes());
 }
