@@ -1,5 +1,7 @@
 #include "te_kernels/adamw/adamw.h"
 
+#include "te_kernels/quantize/quantize.h"
+
 namespace te {
 namespace {
 
@@ -14,6 +16,21 @@ Status CheckTensor(const char* name, const ConstTensorView& view, int64_t elemen
                            name, view.ToString(), elements);
   }
   return OkStatus();
+}
+
+Status CheckQuantizedParam(const AdamWArgs& args) {
+  const QuantSpec& quant = args.quantized_param;
+  if (quant.format == QuantFormat::kNone) return OkStatus();
+  if (args.param.rank() != 2) {
+    return InvalidArgument("adamw: param is {}; expected rank 2 beside a quantized_param",
+                           args.param.ToString());
+  }
+  TE_RETURN_IF_ERROR(
+      CheckQuantSpec("adamw", "quantized_param", quant, args.param.dim(0), args.param.dim(1)));
+  if (quant.scaling == QuantScaling::kTensor && quant.scale == nullptr) {
+    return InvalidArgument("adamw: quantized_param has no scale, which scaling tensor needs");
+  }
+  return ValidateQuantize({.x = args.param, .out = quant});
 }
 
 }  // namespace
@@ -50,7 +67,7 @@ Status ValidateAdamW(const AdamWArgs& args) {
   if (args.scalars == nullptr) {
     return InvalidArgument("adamw: scalars is null; expected the step's scalars");
   }
-  return OkStatus();
+  return CheckQuantizedParam(args);
 }
 
 }  // namespace te

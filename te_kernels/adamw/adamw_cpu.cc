@@ -7,6 +7,7 @@
 #include "te_kernels/base/parallel.h"
 #include "te_kernels/base/philox_fill.h"
 #include "te_kernels/base/simd.h"
+#include "te_kernels/quantize/quantize.h"
 
 namespace te {
 namespace {
@@ -106,10 +107,12 @@ void ByGrad(const Exec& exec, const AdamWArgs& args) {
 
 Status AdamWCpu(const Exec& exec, const AdamWArgs& args) {
   TE_RETURN_IF_ERROR(ValidateAdamW(args));
-  if (args.scalars->skip != 0) return OkStatus();
-  const bool wide = args.param.dtype() == DType::kFloat32;
-  wide ? ByGrad<float>(exec, args) : ByGrad<bfloat16>(exec, args);
-  return OkStatus();
+  if (args.scalars->skip == 0) {
+    const bool wide = args.param.dtype() == DType::kFloat32;
+    wide ? ByGrad<float>(exec, args) : ByGrad<bfloat16>(exec, args);
+  }
+  if (args.quantized_param.format == QuantFormat::kNone) return OkStatus();
+  return QuantizeCpu(exec, {.x = args.param, .out = args.quantized_param});
 }
 
 }  // namespace te

@@ -4,13 +4,18 @@
 #include <algorithm>
 #include <type_traits>
 
-#include "te_kernels/adamw/adamw.h"
+#include "te_kernels/adamw/adamw_tiles.h"
+#include "te_kernels/adamw/adamw_update.cuh"
 #include "te_kernels/cuda/cuda_state.h"
 #include "te_kernels/cuda/cuda_status.h"
 #include "te_kernels/cuda/vector.cuh"
+#include "te_kernels/quantize/quantize.h"
 
 namespace te {
 namespace {
+
+using adamw_cuda::Constants;
+using adamw_cuda::Hyperparameters;
 
 constexpr int kThreads = 512;
 // Two fit an SM by registers; as many again smooth the end of the grid.
@@ -27,55 +32,6 @@ struct Tensors {
   int64_t elements;
   int64_t vectors;  // of kWidth elements, from the start; 0 when a pointer is not aligned
 };
-
-struct Hyperparameters {
-  double beta1, beta2, epsilon, weight_decay;
-  const StepScalars* scalars;
-  RandomState random;
-};
-
-struct Constants {
-  float grad_scale;
-  float decay;  // 1 - lr * weight_decay
-  float beta1, one_minus_beta1;
-  float beta2, one_minus_beta2;
-  float step_size;        // lr / (1 - beta1^t)
-  float root_correction;  // 1 / sqrt(1 - beta2^t)
-  float epsilon;
-};
-
-// base^exponent by squaring; its relative error, about exponent * 2^-53, is nothing in float32.
-__device__ double Power(double base, int64_t exponent) {
-  double result = 1;
-  for (; exponent > 0; exponent >>= 1) {
-    if (exponent & 1) result *= base;
-    base *= base;
-  }
-  return result;
-}
-
-__device__ Constants MakeConstants(const Hyperparameters& h) {
-  const double lr = h.scalars->learning_rate;
-  const int64_t t = h.scalars->step;
-  Constants c;
-  c.grad_scale = h.scalars->grad_scale;
-  c.decay = static_cast<float>(1 - lr * h.weight_decay);
-  c.beta1 = static_cast<float>(h.beta1);
-  c.one_minus_beta1 = static_cast<float>(1 - h.beta1);
-  c.beta2 = static_cast<float>(h.beta2);
-  c.one_minus_beta2 = static_cast<float>(1 - h.beta2);
-  c.step_size = static_cast<float>(lr / (1 - Power(h.beta1, t)));
-  c.root_correction = static_cast<float>(1 / sqrt(1 - Power(h.beta2, t)));
-  c.epsilon = static_cast<float>(h.epsilon);
-  return c;
-}
-
-// Relative error 2^-23: one unit of the last place in a dozen roundings.
-__device__ float FastSqrt(float x) {
-  float root;
-  asm("sqrt.approx.f32 %0, %1;" : "=f"(root) : "f"(x));
-  return root;
-}
 
 template <typename T>
 __device__ void LoadWide(const T* p, float (&out)[kWidth]) {
@@ -103,13 +59,6 @@ __device__ void StoreWide(T* p, const float (&in)[N]) {
   }
 }
 
-// The float whose upper half is `value` rounded stochastically to bfloat16 (its lower half is
-// zero, so that the store's rounding changes nothing).
-__device__ float RoundStochastically(float value, uint32_t random16) {
-  const uint32_t rounded = (__float_as_uint(value) + random16) & 0xffff0000u;
-  return isnan(value) ? value : __uint_as_float(rounded);
-}
-
 // Elements [i, i + N), N = 1 or kWidth. i is a multiple of N.
 template <typename Param, typename Grad, typename Moment, bool kMaster, bool kStochastic, int N>
 __device__ void Update(const Tensors& t, const Constants& c, const RandomState& random, int64_t i) {
@@ -125,41 +74,9 @@ __device__ void Update(const Tensors& t, const Constants& c, const RandomState& 
   } else {
     LoadWide(param, w);
   }
-#pragma unroll
-  for (int e = 0; e < N; ++e) {
-    const float gradient = c.grad_scale * g[e];
-    m[e] = c.beta1 * m[e] + c.one_minus_beta1 * gradient;
-    v[e] = c.beta2 * v[e] + c.one_minus_beta2 * gradient * gradient;
-    const float denominator = FastSqrt(v[e]) * c.root_correction + c.epsilon;
-    // The quotient is within 2 units of the last place. The denominator is far below the 2^126 from
-    // which this division gives 0.
-    w[e] = w[e] * c.decay - c.step_size * __fdividef(m[e], denominator);
-  }
+  adamw_cuda::UpdateValues(c, g, &m, &v, &w);
   if constexpr (kMaster) StoreWide(t.master + i, w);
-  if constexpr (kStochastic) {
-#pragma unroll
-    for (int first = 0; first < N; first += 4) {
-      const uint64_t index = static_cast<uint64_t>(i) + first;
-      const auto numbers = Philox::Block(random, index / 4);
-#pragma unroll
-      for (int e = first; e < N && e < first + 4; ++e) {
-        uint32_t number = numbers[e - first];
-        if constexpr (N == 1) {
-          const uint32_t lane = index % 4;
-          number = lane == 0   ? numbers[0]
-                   : lane == 1 ? numbers[1]
-                   : lane == 2 ? numbers[2]
-                               : numbers[3];
-        }
-        const uint32_t low = number & 0xffffu, high = number >> 16;
-        if constexpr (sizeof(Param) == 2) w[e] = RoundStochastically(w[e], low);
-        if constexpr (sizeof(Moment) == 2) {
-          m[e] = RoundStochastically(m[e], high);
-          v[e] = RoundStochastically(v[e], low ^ high);
-        }
-      }
-    }
-  }
+  if constexpr (kStochastic) adamw_cuda::RoundStochastically<Param, Moment>(random, i, &w, &m, &v);
   StoreWide(param, w);
   StoreWide(m_out, m);
   StoreWide(v_out, v);
@@ -171,9 +88,9 @@ __global__ void __launch_bounds__(kThreads, 2)
   if (hyperparameters.scalars->skip != 0) return;
   // Once a block: the powers of beta are some hundred instructions in double.
   __shared__ Constants shared;
-  if (threadIdx.x == 0) shared = MakeConstants(hyperparameters);
-  RandomState random = hyperparameters.random;
-  if (kStochastic && random.step_offset != nullptr) random.offset += *random.step_offset;
+  if (threadIdx.x == 0) shared = adamw_cuda::MakeConstants(hyperparameters);
+  const RandomState random =
+      kStochastic ? adamw_cuda::Resolved(hyperparameters.random) : RandomState();
   __syncthreads();
   const Constants c = shared;
   const int64_t stride = int64_t{gridDim.x} * kThreads;
@@ -202,17 +119,11 @@ Status Run(const Exec& exec, const AdamWArgs& args) {
                            .master = kMaster ? args.master.as<float>() : nullptr,
                            .elements = n,
                            .vectors = vectors ? n / kWidth : 0};
-  const Hyperparameters hyperparameters = {.beta1 = args.beta1,
-                                           .beta2 = args.beta2,
-                                           .epsilon = args.epsilon,
-                                           .weight_decay = args.weight_decay,
-                                           .scalars = args.scalars,
-                                           .random = args.random};
   const int64_t needed = (n + kWidth * kThreads - 1) / (kWidth * kThreads);
   const int64_t blocks = std::min<int64_t>(needed, int64_t{kBlocksPerSm} * state->num_sms());
   AdamWKernel<Param, Grad, Moment, kMaster, kStochastic>
-      <<<static_cast<unsigned int>(blocks), kThreads, 0, cuda::StreamOf(exec)>>>(tensors,
-                                                                                 hyperparameters);
+      <<<static_cast<unsigned int>(blocks), kThreads, 0, cuda::StreamOf(exec)>>>(
+          tensors, adamw_cuda::HyperparametersOf(args));
   return cuda::LaunchStatus("adamw");
 }
 
@@ -242,10 +153,7 @@ Status ByGrad(const Exec& exec, const AdamWArgs& args) {
                                               : ByMoment<Param, bfloat16>(exec, args);
 }
 
-}  // namespace
-
-Status AdamWCuda(const Exec& exec, const AdamWArgs& args) {
-  TE_RETURN_IF_ERROR(ValidateAdamW(args));
+Status Dense(const Exec& exec, const AdamWArgs& args) {
   // Read grad, the moments and master or param; write the moments, param and master.
   const auto bytes = args.grad.bytes() + 2 * args.m.bytes() + 2 * args.v.bytes() +
                      args.param.bytes() +
@@ -254,6 +162,26 @@ Status AdamWCuda(const Exec& exec, const AdamWArgs& args) {
   if (args.param.elements() == 0) return OkStatus();
   return args.param.dtype() == DType::kFloat32 ? ByGrad<float>(exec, args)
                                                : ByGrad<bfloat16>(exec, args);
+}
+
+// Scalings that QuantizeCuda may refuse, having written nothing.
+bool NeedsNewerDevice(QuantScaling scaling) {
+  return scaling != QuantScaling::kTensor && scaling != QuantScaling::kTensorCurrent &&
+         scaling != QuantScaling::kBlock1x128 && scaling != QuantScaling::kBlock128x128;
+}
+
+}  // namespace
+
+Status AdamWCuda(const Exec& exec, const AdamWArgs& args) {
+  TE_RETURN_IF_ERROR(ValidateAdamW(args));
+  const QuantSpec& quant = args.quantized_param;
+  if (quant.format == QuantFormat::kNone) return Dense(exec, args);
+  if (adamw_cuda::TilesTake(args)) return adamw_cuda::AdamWTiles(exec, args);
+  const QuantizeArgs quantize = {.x = args.param, .out = quant};
+  // A refusal must come before the update; where there is none, this copy is overwritten.
+  if (NeedsNewerDevice(quant.scaling)) TE_RETURN_IF_ERROR(QuantizeCuda(exec, quantize));
+  TE_RETURN_IF_ERROR(Dense(exec, args));
+  return QuantizeCuda(exec, quantize);
 }
 
 }  // namespace te
