@@ -12,16 +12,24 @@
 //                    infinite or NaN: 1; an infinite quotient: the largest float32;
 //                    power_of_2_scales clears the mantissa of scale; scale_inv = 1 / scale
 //   kBlock*          the same for each block, scale_inv to its place
-//   kMx*             e = ceil(log2(amax_block / QuantMax)) from the float32 quotient, clipped to
-//                    [-127, 127], code e + 127 (amax 0: e = -127; NaN 0xff); codes cast(x * 2^-e)
-//   kNvfp4*          S = 448 * 6 / amax (amax 0 or S infinite: as the reference, see the .cc);
-//                    block code c = e4m3(amax_block / 6 * S); codes cast(x * (S / c)); scale_inv =
-//                    1 / S; dequantized = code * c * scale_inv
+//   kMx*             e = ceil(log2(amax_block * (1 / QuantMax))), reciprocal and product rounded to
+//                    float32, e clipped to [-127, 127] (amax_block 0: -127); code e + 127; codes
+//                    cast(x * 2^-e)
+//   kNvfp4*          S = 448 * 6 / amax; infinite: the largest float32; amax 0 or infinite: 1;
+//                    block code c = e4m3(amax_block * (S * (1 / 6))); codes cast(x * s) with
+//                    s = 1 / (c * (1 / S)), infinite: the largest float32 (where c is 0, x but 0
+//                    clips, and the dequantized value is 0); scale_inv = 1 / S; dequantized =
+//                    (code * c) * scale_inv; each operation in float32
 //
 // rowwise and columnwise are each quantized from x itself. NVFP4's columnwise copy with
 // random_hadamard is made from x^T whose rows were multiplied, 16 by 16 elements, by H D / 4 (H:
-// the Hadamard matrix, D: the fixed signs of the reference), in float32, rounded to x's dtype.
-// Stochastic rounding (E2M1): of element i of an orientation, number i of `random`.
+// Sylvester's Hadamard matrix; D: the reference's signs, + + + - + - - - - - - + - + - -) in
+// float32, as the fast transform sums (pairs 1 apart, then 2, 4, 8), rounded to x's dtype. What a
+// row has after its last 16 elements stays as it is: a product over rows of two such copies is that
+// of the tensors all the same. Their amaxes are those of the rounded result.
+// Stochastic rounding (E2M1): of element i (row * columns + column) of an orientation, with u =
+// Philox::ToUniform(number i of `random`): to the larger of the two neighbouring magnitudes if u is
+// below the distance to the smaller one over the distance between them.
 //
 // x: [M, K], float32 or bfloat16, inner stride 1, any row stride; M or K may be 0. Bitwise
 // repeatable; CPU and CUDA give the same bits. Source: Transformer Engine's recipes and their cast

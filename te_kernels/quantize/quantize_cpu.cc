@@ -1,10 +1,146 @@
+// Tiles of 128 x 128 elements, which all blocks divide: one read of x makes both orientations, and
+// what they need twice (scales of squares, codes of a whole tensor's scale) is made once. Maxima
+// do not depend on their order, so results do not depend on the number of threads.
+#include <atomic>
+
+#include "te_kernels/base/parallel.h"
 #include "te_kernels/quantize/quantize.h"
+#include "te_kernels/quantize/quantize_scales.h"
+#include "te_kernels/quantize/quantize_tile.h"
 
 namespace te {
+namespace {
 
-Status QuantizeCpu(const Exec&, const QuantizeArgs& args) {
+using quantize_internal::kTile;
+using quantize_internal::Plan;
+using quantize_internal::Tile;
+
+constexpr int64_t kGrain = 2;  // tiles
+
+int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+class SharedMaximum {
+ public:
+  void Include(uint32_t bits) {
+    uint32_t seen = bits_.load(std::memory_order_relaxed);
+    while (seen < bits && !bits_.compare_exchange_weak(seen, bits, std::memory_order_relaxed)) {
+    }
+  }
+  float value() const { return std::bit_cast<float>(bits_.load(std::memory_order_relaxed)); }
+
+ private:
+  std::atomic<uint32_t> bits_ = 0;
+};
+
+template <typename T, typename Body>
+void ForEachTile(const Exec& exec, const ConstTensorView& x, const Body& body) {
+  const int64_t rows = x.dim(0), columns = x.dim(1);
+  const int64_t across = CeilDiv(columns, kTile);
+  ParallelFor(exec, CeilDiv(rows, kTile) * across, kGrain, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      Tile<T> tile;
+      tile.first_row = i / across * kTile;
+      tile.first_column = i % across * kTile;
+      tile.rows = std::min(kTile, rows - tile.first_row);
+      tile.columns = std::min(kTile, columns - tile.first_column);
+      tile.stride = x.stride(0);
+      tile.x = x.as<T>() + tile.first_row * tile.stride + tile.first_column;
+      body(tile);
+    }
+  });
+}
+
+template <typename T>
+float MaxAbsOf(const Exec& exec, const ConstTensorView& x) {
+  SharedMaximum maximum;
+  ForEachTile<T>(exec, x, [&](const Tile<T>& tile) { maximum.Include(MaxAbsBits(tile)); });
+  return maximum.value();
+}
+
+template <typename T>
+float TransformedMaxAbsOf(const Exec& exec, const ConstTensorView& x) {
+  SharedMaximum maximum;
+  ForEachTile<T>(exec, x, [&](const Tile<T>& tile) {
+    alignas(64) T transformed[kTile * kTile];
+    maximum.Include(MaxAbsBits(quantize_internal::Transformed(tile, transformed)));
+  });
+  return maximum.value();
+}
+
+// Entries of float32 block scales beyond the tensor.
+void ClearPadding(QuantScaling scaling, const TensorView& scales, int64_t rows, int64_t columns) {
+  if (scales.rank() == 0 || BlockScaleDType(scaling) != DType::kFloat32) return;
+  const int64_t used = scaling == QuantScaling::kBlock1x128 ? rows : CeilDiv(columns, kTile);
+  for (int64_t i = 0; i < scales.dim(0); ++i) {
+    for (int64_t j = used; j < scales.dim(1); ++j) scales.as<float>()[i * scales.dim(1) + j] = 0;
+  }
+}
+
+// Scales of the whole tensor, and what says them.
+template <typename T>
+void SetTensorScales(const Exec& exec, const QuantizeArgs& args, Plan& plan) {
+  const QuantSpec& out = args.out;
+  switch (out.scaling) {
+    case QuantScaling::kTensor:
+      plan.rowwise_scale = plan.columnwise_scale = out.scale == nullptr ? 1 : *out.scale;
+      if (out.scale_inv != nullptr) *out.scale_inv = 1.0f / plan.rowwise_scale;
+      break;
+    case QuantScaling::kTensorCurrent: {
+      const float amax = MaxAbsOf<T>(exec, args.x);
+      if (out.amax != nullptr) *out.amax = amax;
+      plan.rowwise_scale = plan.columnwise_scale =
+          ScaleFromAmax(amax, QuantMax(out.format), out.power_of_2_scales, out.amax_epsilon);
+      if (out.scale_inv != nullptr) *out.scale_inv = 1.0f / plan.rowwise_scale;
+      break;
+    }
+    case QuantScaling::kNvfp4_1x16:
+    case QuantScaling::kNvfp4_16x16: {
+      const float amax = MaxAbsOf<T>(exec, args.x);
+      plan.rowwise_scale = plan.columnwise_scale = Nvfp4TensorScale(amax);
+      if (out.amax != nullptr) out.amax[0] = amax;
+      if (out.scale_inv != nullptr) *out.scale_inv = 1.0f / plan.rowwise_scale;
+      if (!plan.columnwise) break;
+      float columnwise_amax = amax;
+      if (out.random_hadamard) {
+        columnwise_amax = TransformedMaxAbsOf<T>(exec, args.x);
+        plan.columnwise_scale = Nvfp4TensorScale(columnwise_amax);
+        *out.columnwise_tensor_scale_inv = 1.0f / plan.columnwise_scale;
+      }
+      if (out.amax != nullptr) out.amax[1] = columnwise_amax;
+      break;
+    }
+    default:
+      break;
+  }
+}
+
+template <typename T>
+void Run(const Exec& exec, const QuantizeArgs& args) {
+  const QuantSpec& out = args.out;
+  Plan plan(args);
+  SetTensorScales<T>(exec, args, plan);
+  ClearPadding(out.scaling, out.rowwise_scale_inv, plan.rows, plan.columns);
+  ClearPadding(out.scaling, out.columnwise_scale_inv, plan.columns, plan.rows);
+  const bool count = out.scaling == QuantScaling::kTensor && out.amax != nullptr;
+  if (!plan.rowwise && !plan.columnwise && !count) return;
+  SharedMaximum maximum;
+  ForEachTile<T>(exec, args.x, [&](const Tile<T>& tile) {
+    if (count) maximum.Include(MaxAbsBits(tile));
+    QuantizeTile(plan, tile);
+  });
+  if (count && !(*out.amax >= maximum.value())) *out.amax = maximum.value();
+}
+
+}  // namespace
+
+Status QuantizeCpu(const Exec& exec, const QuantizeArgs& args) {
   TE_RETURN_IF_ERROR(ValidateQuantize(args));
-  return Unsupported("quantize: not built yet");
+  if (args.x.dtype() == DType::kFloat32) {
+    Run<float>(exec, args);
+  } else {
+    Run<bfloat16>(exec, args);
+  }
+  return OkStatus();
 }
 
 }  // namespace te

@@ -1,0 +1,61 @@
+// One tile of the CPU's quantize: maxima, scales, codes in both orientations.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "te_kernels/base/dtype.h"
+#include "te_kernels/quantize/quantize.h"
+
+namespace te::quantize_internal {
+
+inline constexpr int64_t kTile = 128;
+
+// Where the block scales of an orientation lie: entry (row, block) at row / rows_per_entry *
+// row_stride + block * block_stride.
+struct ScaleLayout {
+  void* data = nullptr;
+  bool float32 = false;
+  int64_t rows_per_entry = 1;
+  int64_t row_stride = 0;
+  int64_t block_stride = 0;
+};
+
+// What all tiles share.
+struct Plan {
+  explicit Plan(const QuantizeArgs& args);
+
+  QuantSpec out;  // with its random state resolved
+  int64_t rows = 0;
+  int64_t columns = 0;
+  bool rowwise = false;
+  bool columnwise = false;
+  QuantBlock block;  // kTile x kTile where the whole tensor shares a scale
+  float rowwise_scale = 1;
+  float columnwise_scale = 1;
+  ScaleLayout rowwise_scales;
+  ScaleLayout columnwise_scales;
+};
+
+template <typename T>
+struct Tile {
+  const T* x = nullptr;
+  int64_t stride = 0;
+  int64_t first_row = 0;
+  int64_t first_column = 0;
+  int64_t rows = 0;  // <= kTile
+  int64_t columns = 0;
+};
+
+// Bits of the largest |x|, NaN not counted.
+template <typename T>
+uint32_t MaxAbsBits(const Tile<T>& tile);
+
+// The tile of which the columnwise copy is made with random_hadamard, in `storage` [kTile, kTile].
+template <typename T>
+Tile<T> Transformed(const Tile<T>& tile, T* storage);
+
+template <typename T>
+void QuantizeTile(const Plan& plan, const Tile<T>& tile);
+
+}  // namespace te::quantize_internal
