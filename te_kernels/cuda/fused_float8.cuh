@@ -27,11 +27,14 @@ struct Float8Output {
 // Vectors of 8 codes rowwise and of 8 or 16 columnwise.
 inline constexpr int64_t kFloat8Multiple = 16;
 
-// Whether kernels that write through Float8Output can write these copies of x [rows, columns].
+// Whether kernels that write through Float8Output can write these copies of x [rows, columns]. What
+// they cannot, and what is wrong, goes to Quantize, which says so.
 inline bool FusesFloat8(const QuantSpec& quant, int64_t rows, int64_t columns) {
   const bool format =
       quant.format == QuantFormat::kFloat8E4M3 || quant.format == QuantFormat::kFloat8E5M2;
-  return quant.scaling == QuantScaling::kTensor && format && quant.scale != nullptr &&
+  const bool options = quant.power_of_2_scales || quant.amax_epsilon != 0 ||
+                       quant.stochastic_rounding || quant.random_hadamard;
+  return quant.scaling == QuantScaling::kTensor && format && !options && quant.scale != nullptr &&
          (quant.rowwise_data.defined() || quant.columnwise_data.defined()) && rows > 0 &&
          columns > 0 && rows % kFloat8Multiple == 0 && columns % kFloat8Multiple == 0 &&
          Aligned<kFloat8Multiple>(quant.rowwise_data.as<uint8_t>(), 0) &&

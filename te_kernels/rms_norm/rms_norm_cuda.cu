@@ -2,6 +2,7 @@
 #include "te_kernels/quantize/quantize.h"
 #include "te_kernels/rms_norm/norm_rows.cuh"
 #include "te_kernels/rms_norm/rms_norm.h"
+#include "te_kernels/rms_norm/rms_norm_float8.h"
 
 namespace te {
 namespace {
@@ -62,6 +63,7 @@ Status Run(const Exec& exec, const RmsNormBackwardArgs& args) {
 
 Status RmsNormForwardCuda(const Exec& exec, const RmsNormForwardArgs& args) {
   TE_RETURN_IF_ERROR(ValidateRmsNormForward(args));
+  if (norm::FusesForward(args)) return norm::RmsNormForwardFloat8Cuda(exec, args);
   const size_t rstd_bytes = args.rstd.defined() ? args.rstd.bytes() : 0;
   Record(exec, "rms_norm_forward", "rms_norm_forward_cuda", args.x.dtype(),
          static_cast<int64_t>(2 * args.x.bytes() + args.gamma.bytes() + rstd_bytes));
@@ -75,6 +77,7 @@ Status RmsNormForwardCuda(const Exec& exec, const RmsNormForwardArgs& args) {
 
 Status RmsNormBackwardCuda(const Exec& exec, const RmsNormBackwardArgs& args) {
   TE_RETURN_IF_ERROR(ValidateRmsNormBackward(args));
+  if (norm::FusesBackward(args)) return norm::RmsNormBackwardFloat8Cuda(exec, args);
   const size_t tensors = args.add.defined() ? 4 : 3;
   const size_t dgamma_bytes =
       args.dgamma.defined() ? args.dgamma.bytes() * (args.accumulate_dgamma ? 2 : 1) : 0;
