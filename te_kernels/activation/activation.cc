@@ -5,6 +5,7 @@
 #include <string>
 
 #include "te_kernels/base/check.h"
+#include "te_kernels/base/sink.h"
 
 namespace te {
 namespace {
@@ -85,21 +86,20 @@ StatusOr<ActivationKind> ParseActivation(std::string_view name) {
 
 Status ValidateActivationForward(const ActivationForwardArgs& args) {
   constexpr const char* kOp = "activation_forward";
-  TE_RETURN_IF_ERROR(RequireDense(kOp, "y", args.y.quant.format));
   TE_RETURN_IF_ERROR(CheckKind(kOp, args.kind, args.params));
   Shape shape;
   TE_RETURN_IF_ERROR(OutputShape(kOp, args.kind, args.x, &shape));
-  return CheckTensor(kOp, "y", args.y.dense, args.x.dtype(), shape);
+  return CheckSink(kOp, "y", args.y, args.x.dtype(), shape, shape[0], shape[1]);
 }
 
 Status ValidateActivationBackward(const ActivationBackwardArgs& args) {
   constexpr const char* kOp = "activation_backward";
-  TE_RETURN_IF_ERROR(RequireDense(kOp, "dx", args.dx.quant.format));
   TE_RETURN_IF_ERROR(CheckKind(kOp, args.kind, args.params));
   Shape shape;
   TE_RETURN_IF_ERROR(OutputShape(kOp, args.kind, args.x, &shape));
   TE_RETURN_IF_ERROR(CheckTensor(kOp, "dy", args.dy, args.x.dtype(), shape));
-  TE_RETURN_IF_ERROR(CheckTensor(kOp, "dx", args.dx.dense, args.x.dtype(), args.x.shape()));
+  TE_RETURN_IF_ERROR(
+      CheckSink(kOp, "dx", args.dx, args.x.dtype(), args.x.shape(), args.x.dim(0), args.x.dim(1)));
   if (!args.y.defined()) return OkStatus();
   if (!IsGated(args.kind)) {
     return InvalidArgument("{}: y is {}; {} is not gated: expected no y", kOp, args.y.ToString(),

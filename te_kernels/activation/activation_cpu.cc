@@ -3,6 +3,8 @@
 #include "te_kernels/activation/activation.h"
 #include "te_kernels/base/parallel.h"
 #include "te_kernels/base/simd.h"
+#include "te_kernels/base/sink.h"
+#include "te_kernels/quantize/quantize.h"
 
 namespace te {
 namespace {
@@ -265,14 +267,25 @@ void Backward(const Exec& exec, const ActivationBackwardArgs& args) {
 
 Status ActivationForwardCpu(const Exec& exec, const ActivationForwardArgs& args) {
   TE_RETURN_IF_ERROR(ValidateActivationForward(args));
-  args.x.dtype() == DType::kFloat32 ? Forward<float>(exec, args) : Forward<bfloat16>(exec, args);
-  return OkStatus();
+  const ArenaScope scope(exec.scratch);
+  ActivationForwardArgs dense = args;
+  TE_ASSIGN_OR_RETURN(dense.y.dense,
+                      DenseResult(exec, args.y, args.x.dtype(),
+                                  {args.x.dim(0), args.x.dim(1) / (IsGated(args.kind) ? 2 : 1)}));
+  args.x.dtype() == DType::kFloat32 ? Forward<float>(exec, dense) : Forward<bfloat16>(exec, dense);
+  if (!args.y.quantized()) return OkStatus();
+  return QuantizeCpu(exec, {.x = dense.y.dense, .out = args.y.quant});
 }
 
 Status ActivationBackwardCpu(const Exec& exec, const ActivationBackwardArgs& args) {
   TE_RETURN_IF_ERROR(ValidateActivationBackward(args));
-  args.x.dtype() == DType::kFloat32 ? Backward<float>(exec, args) : Backward<bfloat16>(exec, args);
-  return OkStatus();
+  const ArenaScope scope(exec.scratch);
+  ActivationBackwardArgs dense = args;
+  TE_ASSIGN_OR_RETURN(dense.dx.dense, DenseResult(exec, args.dx, args.x.dtype(), args.x.shape()));
+  args.x.dtype() == DType::kFloat32 ? Backward<float>(exec, dense)
+                                    : Backward<bfloat16>(exec, dense);
+  if (!args.dx.quantized()) return OkStatus();
+  return QuantizeCpu(exec, {.x = dense.dx.dense, .out = args.dx.quant});
 }
 
 }  // namespace te

@@ -9,6 +9,7 @@
 #include "te_kernels/activation/activation_ref.h"
 #include "te_kernels/testing/host_tensor.h"
 #include "te_kernels/testing/near.h"
+#include "te_kernels/testing/quantized_sink.h"
 #include "te_kernels/testing/test_device.h"
 
 namespace te {
@@ -256,6 +257,76 @@ TEST(ActivationTest, ClampedSwigluStopsGradientsOnlyWhereItClamps) {
   for (int i = 0; i < 8; ++i) EXPECT_EQ(got[i] != 0, nonzero[i]) << i;
 }
 
+void ExpectQuantizedSinks(const Exec& exec, const Problem& p, bool fuses) {
+  SCOPED_TRACE(std::string(Name(p.kind)) + " " + std::to_string(p.tokens) + " x " +
+               std::to_string(p.width));
+  fuses = fuses && p.dtype == DType::kBFloat16;
+  test::ExpectSinksQuantizeTheDenseResult(exec, p.dtype, {p.tokens, p.width}, p.tokens, p.width,
+                                          fuses ? "activation_forward_fp8_cuda" : nullptr,
+                                          [&](const Exec& e, const Sink& sink) {
+                                            ActivationForwardArgs args = p.ForwardArgs(p.x);
+                                            args.y = sink;
+                                            return TE_OP(ActivationForward)(e, args);
+                                          });
+  const HostTensor y(p.dtype, {p.tokens, p.width}), again(p.dtype, {p.tokens, p.width}, 8);
+  ASSERT_TRUE(test::IsOk(TE_OP(ActivationForward)(exec, p.ForwardArgs(y))));
+  test::ExpectSinksQuantizeTheDenseResult(
+      exec, p.dtype, {p.tokens, p.halves * p.width}, p.tokens, p.halves * p.width,
+      fuses ? "activation_backward_fp8_cuda" : nullptr, [&](const Exec& e, const Sink& sink) {
+        ActivationBackwardArgs args = p.BackwardArgs(p.x);
+        args.dx = sink;
+        if (p.halves == 2) args.y = again;
+        return TE_OP(ActivationBackward)(e, args);
+      });
+  if (p.halves == 2) {
+    EXPECT_TRUE(again.Bytes() == y.Bytes());
+  }
+}
+
+TEST(ActivationTest, QuantizedSinksHoldTheQuantizedDenseResult) {
+  const test::TestExec exec;
+  for (const ActivationKind kind : kKinds)
+    ExpectQuantizedSinks(exec, Problem(kind, DType::kBFloat16, 80, 144, 8), true);
+  struct {
+    int64_t tokens, width;
+    bool fuses;
+  } const shapes[] = {{16, 16, true}, {64, 128, true}, {144, 400, true}, {0, 8, false},
+                      {5, 37, false}, {17, 64, false}, {16, 40, false},  {31, 101, false}};
+  for (const auto& shape : shapes) {
+    for (const ActivationKind kind : {ActivationKind::kSwiglu, ActivationKind::kGelu}) {
+      for (const DType dtype : {DType::kBFloat16, DType::kFloat32})
+        ExpectQuantizedSinks(exec, Problem(kind, dtype, shape.tokens, shape.width, 8), shape.fuses);
+    }
+  }
+}
+
+// A gradient in place, and inputs at addresses that allow no vectors.
+TEST(ActivationTest, QuantizedSinksMayAliasAndBeMisaligned) {
+  const test::TestExec exec;
+  const Problem p(ActivationKind::kGelu, DType::kBFloat16, 32, 48, 0);
+  const test::QuantizedTensor want({}, 32, 48), in_place({}, 32, 48), misaligned({}, 32, 48),
+      twin({}, 32, 48);
+  const HostTensor dx(DType::kBFloat16, {32, 48}), wide(DType::kBFloat16, {32, 56});
+  ActivationBackwardArgs args = p.BackwardArgs(dx);
+  ASSERT_TRUE(test::IsOk(TE_OP(ActivationBackward)(exec, args)));
+  ASSERT_TRUE(test::IsOk(TE_OP(Quantize)(exec, {.x = dx, .out = want.spec()})));
+  ASSERT_TRUE(test::IsOk(TE_OP(Quantize)(exec, {.x = p.dy, .out = twin.spec()})));
+  const TensorView shifted = wide.view().Slice(1, 1, 49);
+  test::FromDoubles(p.xs, shifted);
+  args.x = shifted;
+  args.dx = Sink();
+  args.dx.quant = misaligned.spec();
+  ASSERT_TRUE(test::IsOk(TE_OP(ActivationBackward)(exec, args)));
+  args.x = p.x;
+  args.dx = Sink(p.dy);
+  args.dx.quant = in_place.spec();
+  ASSERT_TRUE(test::IsOk(TE_OP(ActivationBackward)(exec, args)));
+  EXPECT_TRUE(misaligned.Bytes() == want.Bytes());
+  EXPECT_TRUE(in_place.Bytes() == want.Bytes());
+  EXPECT_TRUE(p.dy.Bytes() == dx.Bytes());
+  EXPECT_FALSE(in_place.Bytes() == twin.Bytes());
+}
+
 TEST(ActivationTest, NamesRoundTripAndUnknownOnesListTheKnown) {
   for (const ActivationKind kind : kKinds) {
     const auto parsed = ParseActivation(Name(kind));
@@ -287,9 +358,12 @@ TEST(ActivationTest, RefusesWhatDoesNotFitByName) {
   args.params.limit = 0;
   EXPECT_TRUE(test::FailsWith(TE_OP(ActivationForward)(exec, args), kBad, "params.limit is 0"));
   args = p.ForwardArgs(y);
+  args.y = Sink();
+  EXPECT_TRUE(test::FailsWith(TE_OP(ActivationForward)(exec, args), kBad, "y is nothing"));
   args.y.quant.format = QuantFormat::kFloat8E4M3;
-  EXPECT_TRUE(
-      test::FailsWith(TE_OP(ActivationForward)(exec, args), StatusCode::kUnsupported, "y is"));
+  args.y.quant.columnwise_data = y;
+  EXPECT_TRUE(test::FailsWith(TE_OP(ActivationForward)(exec, args), kBad,
+                              "y's columnwise data is float32 [2, 4]"));
   ActivationBackwardArgs backward = p.BackwardArgs(y);
   EXPECT_TRUE(test::FailsWith(TE_OP(ActivationBackward)(exec, backward), kBad, "dx is"));
   backward = p.BackwardArgs(dx);

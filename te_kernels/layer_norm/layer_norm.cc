@@ -1,19 +1,20 @@
 #include "te_kernels/layer_norm/layer_norm.h"
 
 #include "te_kernels/base/check.h"
+#include "te_kernels/base/sink.h"
 
 namespace te {
 
 Status ValidateLayerNormForward(const LayerNormForwardArgs& args) {
   constexpr const char* kOp = "layer_norm_forward";
-  TE_RETURN_IF_ERROR(RequireDense(kOp, "y", args.y.quant.format));
   TE_RETURN_IF_ERROR(CheckFloats(kOp, "x", args.x, 2));
   const DType dtype = args.x.dtype();
   const Shape hidden = {args.x.dim(1)};
   const Shape tokens = {args.x.dim(0)};
   TE_RETURN_IF_ERROR(CheckParameter(kOp, "gamma", args.gamma, dtype, hidden));
   TE_RETURN_IF_ERROR(CheckParameter(kOp, "beta", args.beta, dtype, hidden));
-  TE_RETURN_IF_ERROR(CheckTensor(kOp, "y", args.y.dense, dtype, args.x.shape()));
+  TE_RETURN_IF_ERROR(
+      CheckSink(kOp, "y", args.y, dtype, args.x.shape(), args.x.dim(0), args.x.dim(1)));
   if (args.mean.defined() || args.rstd.defined()) {
     TE_RETURN_IF_ERROR(CheckTensor(kOp, "mean", args.mean, DType::kFloat32, tokens));
     TE_RETURN_IF_ERROR(CheckTensor(kOp, "rstd", args.rstd, DType::kFloat32, tokens));
@@ -26,7 +27,6 @@ Status ValidateLayerNormForward(const LayerNormForwardArgs& args) {
 
 Status ValidateLayerNormBackward(const LayerNormBackwardArgs& args) {
   constexpr const char* kOp = "layer_norm_backward";
-  TE_RETURN_IF_ERROR(RequireDense(kOp, "dx", args.dx.quant.format));
   TE_RETURN_IF_ERROR(CheckFloats(kOp, "x", args.x, 2));
   const DType dtype = args.x.dtype();
   const Shape hidden = {args.x.dim(1)};
@@ -35,7 +35,8 @@ Status ValidateLayerNormBackward(const LayerNormBackwardArgs& args) {
   TE_RETURN_IF_ERROR(CheckParameter(kOp, "gamma", args.gamma, dtype, hidden));
   TE_RETURN_IF_ERROR(CheckTensor(kOp, "mean", args.mean, DType::kFloat32, tokens));
   TE_RETURN_IF_ERROR(CheckTensor(kOp, "rstd", args.rstd, DType::kFloat32, tokens));
-  TE_RETURN_IF_ERROR(CheckTensor(kOp, "dx", args.dx.dense, dtype, args.x.shape()));
+  TE_RETURN_IF_ERROR(
+      CheckSink(kOp, "dx", args.dx, dtype, args.x.shape(), args.x.dim(0), args.x.dim(1)));
   if (args.add.defined()) {
     TE_RETURN_IF_ERROR(CheckTensor(kOp, "add", args.add, dtype, args.x.shape()));
   }

@@ -1,4 +1,6 @@
+#include "te_kernels/base/sink.h"
 #include "te_kernels/layer_norm/layer_norm.h"
+#include "te_kernels/quantize/quantize.h"
 #include "te_kernels/rms_norm/norm_rows.h"
 
 namespace te {
@@ -60,15 +62,23 @@ Status Backward(const Exec& exec, const LayerNormBackwardArgs& args) {
 Status LayerNormForwardCpu(const Exec& exec, const LayerNormForwardArgs& args) {
   TE_RETURN_IF_ERROR(ValidateLayerNormForward(args));
   const ArenaScope scope(exec.scratch);
-  return args.x.dtype() == DType::kFloat32 ? Forward<float>(exec, args)
-                                           : Forward<bfloat16>(exec, args);
+  LayerNormForwardArgs dense = args;
+  TE_ASSIGN_OR_RETURN(dense.y.dense, DenseResult(exec, args.y, args.x.dtype(), args.x.shape()));
+  TE_RETURN_IF_ERROR(args.x.dtype() == DType::kFloat32 ? Forward<float>(exec, dense)
+                                                       : Forward<bfloat16>(exec, dense));
+  if (!args.y.quantized()) return OkStatus();
+  return QuantizeCpu(exec, {.x = dense.y.dense, .out = args.y.quant});
 }
 
 Status LayerNormBackwardCpu(const Exec& exec, const LayerNormBackwardArgs& args) {
   TE_RETURN_IF_ERROR(ValidateLayerNormBackward(args));
   const ArenaScope scope(exec.scratch);
-  return args.x.dtype() == DType::kFloat32 ? Backward<float>(exec, args)
-                                           : Backward<bfloat16>(exec, args);
+  LayerNormBackwardArgs dense = args;
+  TE_ASSIGN_OR_RETURN(dense.dx.dense, DenseResult(exec, args.dx, args.x.dtype(), args.x.shape()));
+  TE_RETURN_IF_ERROR(args.x.dtype() == DType::kFloat32 ? Backward<float>(exec, dense)
+                                                       : Backward<bfloat16>(exec, dense));
+  if (!args.dx.quantized()) return OkStatus();
+  return QuantizeCpu(exec, {.x = dense.dx.dense, .out = args.dx.quant});
 }
 
 }  // namespace te

@@ -1,5 +1,7 @@
+#include "te_kernels/base/sink.h"
 #include "te_kernels/cuda/elementwise.cuh"
 #include "te_kernels/layer_norm/layer_norm.h"
+#include "te_kernels/quantize/quantize.h"
 #include "te_kernels/rms_norm/norm_rows.cuh"
 
 namespace te {
@@ -67,6 +69,18 @@ Status Backward(const Exec& exec, const LayerNormBackwardArgs& args) {
 
 size_t BytesOf(const TensorView& optional) { return optional.defined() ? optional.bytes() : 0; }
 
+Status Run(const Exec& exec, const LayerNormForwardArgs& args) {
+  if (args.x.dtype() == DType::kFloat32) return Forward<float, float>(exec, args);
+  return args.gamma.dtype() == DType::kFloat32 ? Forward<bfloat16, float>(exec, args)
+                                               : Forward<bfloat16, bfloat16>(exec, args);
+}
+
+Status Run(const Exec& exec, const LayerNormBackwardArgs& args) {
+  if (args.x.dtype() == DType::kFloat32) return Backward<float, float>(exec, args);
+  return args.gamma.dtype() == DType::kFloat32 ? Backward<bfloat16, float>(exec, args)
+                                               : Backward<bfloat16, bfloat16>(exec, args);
+}
+
 }  // namespace
 
 Status LayerNormForwardCuda(const Exec& exec, const LayerNormForwardArgs& args) {
@@ -77,9 +91,10 @@ Status LayerNormForwardCuda(const Exec& exec, const LayerNormForwardArgs& args) 
   ArenaScope scope(exec.scratch);
   LayerNormForwardArgs same = args;
   TE_RETURN_IF_ERROR(InOneDType(exec, &same.gamma, &same.beta));
-  if (same.x.dtype() == DType::kFloat32) return Forward<float, float>(exec, same);
-  return same.gamma.dtype() == DType::kFloat32 ? Forward<bfloat16, float>(exec, same)
-                                               : Forward<bfloat16, bfloat16>(exec, same);
+  TE_ASSIGN_OR_RETURN(same.y.dense, DenseResult(exec, args.y, args.x.dtype(), args.x.shape()));
+  TE_RETURN_IF_ERROR(Run(exec, same));
+  if (!args.y.quantized()) return OkStatus();
+  return QuantizeCuda(exec, {.x = same.y.dense, .out = args.y.quant});
 }
 
 Status LayerNormBackwardCuda(const Exec& exec, const LayerNormBackwardArgs& args) {
@@ -90,9 +105,12 @@ Status LayerNormBackwardCuda(const Exec& exec, const LayerNormBackwardArgs& args
   Record(exec, "layer_norm_backward", "layer_norm_backward_cuda", args.x.dtype(),
          static_cast<int64_t>(tensors * args.x.bytes() + args.gamma.bytes() + args.mean.bytes() +
                               args.rstd.bytes() + gradients));
-  if (args.x.dtype() == DType::kFloat32) return Backward<float, float>(exec, args);
-  return args.gamma.dtype() == DType::kFloat32 ? Backward<bfloat16, float>(exec, args)
-                                               : Backward<bfloat16, bfloat16>(exec, args);
+  ArenaScope scope(exec.scratch);
+  LayerNormBackwardArgs dense = args;
+  TE_ASSIGN_OR_RETURN(dense.dx.dense, DenseResult(exec, args.dx, args.x.dtype(), args.x.shape()));
+  TE_RETURN_IF_ERROR(Run(exec, dense));
+  if (!args.dx.quantized()) return OkStatus();
+  return QuantizeCuda(exec, {.x = dense.dx.dense, .out = args.dx.quant});
 }
 
 }  // namespace te

@@ -9,6 +9,7 @@
 #include "te_kernels/layer_norm/layer_norm_ref.h"
 #include "te_kernels/testing/host_tensor.h"
 #include "te_kernels/testing/near.h"
+#include "te_kernels/testing/quantized_sink.h"
 #include "te_kernels/testing/test_device.h"
 
 namespace te {
@@ -419,6 +420,32 @@ TEST(LayerNormTest, NanInARowStaysInThatRow) {
   for (int64_t i = 0; i < 40; ++i) EXPECT_EQ(std::isnan(got[i]), i < 20) << i;
 }
 
+TEST(LayerNormTest, QuantizedSinksHoldTheQuantizedDenseResult) {
+  const test::TestExec exec;
+  const int64_t shapes[][2] = {{16, 16}, {48, 512}, {0, 16}, {7, 13}, {17, 31}};
+  for (const auto& [tokens, hidden] : shapes) {
+    for (const DType dtype : {DType::kBFloat16, DType::kFloat32}) {
+      Problem p({tokens, hidden, dtype, DType::kFloat32, false, 8});
+      const auto forward = [&](const Exec& e, const Sink& sink) {
+        LayerNormForwardArgs args = p.ForwardArgs(p.x);
+        args.y = sink;
+        return TE_OP(LayerNormForward)(e, args);
+      };
+      test::ExpectSinksQuantizeTheDenseResult(exec, dtype, {tokens, hidden}, tokens, hidden,
+                                              nullptr, forward);
+      const HostTensor dgamma(DType::kFloat32, {hidden}), dbeta(DType::kFloat32, {hidden});
+      const auto backward = [&](const Exec& e, const Sink& sink) {
+        LayerNormBackwardArgs args = p.BackwardArgs(p.dy, dgamma);
+        args.dbeta = dbeta;
+        args.dx = sink;
+        return TE_OP(LayerNormBackward)(e, args);
+      };
+      test::ExpectSinksQuantizeTheDenseResult(exec, dtype, {tokens, hidden}, tokens, hidden,
+                                              nullptr, backward);
+    }
+  }
+}
+
 TEST(LayerNormTest, RefusesWhatDoesNotFitByName) {
   const test::TestExec exec;
   Problem p({2, 4, DType::kFloat32, DType::kFloat32, false, 0});
@@ -442,9 +469,12 @@ TEST(LayerNormTest, RefusesWhatDoesNotFitByName) {
   args.epsilon = -1;
   EXPECT_TRUE(test::FailsWith(TE_OP(LayerNormForward)(exec, args), kBad, "epsilon is -1"));
   args = good;
+  args.y = Sink();
+  EXPECT_TRUE(test::FailsWith(TE_OP(LayerNormForward)(exec, args), kBad, "y is nothing"));
   args.y.quant.format = QuantFormat::kFloat8E4M3;
-  EXPECT_TRUE(test::FailsWith(TE_OP(LayerNormForward)(exec, args), StatusCode::kUnsupported,
-                              "y is a quantized"));
+  args.y.quant.rowwise_data = wrong;
+  EXPECT_TRUE(test::FailsWith(TE_OP(LayerNormForward)(exec, args), kBad,
+                              "y's rowwise data is float32 [2, 5]"));
   const LayerNormBackwardArgs good_backward = p.BackwardArgs(y, dgamma);
   LayerNormBackwardArgs backward = good_backward;
   backward.dy = wrong;

@@ -49,6 +49,36 @@ struct BackwardRows {
   int64_t dx_stride;
 };
 
+// ---- Arithmetic ----
+// Kernels of one operation round alike, whatever surrounds the arithmetic: where the compiler could
+// fuse either of two products, or none, it is written out.
+
+__device__ inline float AddProduct(float a, float b, float sum) { return __fmaf_rn(a, b, sum); }
+// rsqrtf errs by at most 2 ulp.
+__device__ inline float Rstd(float squares, float inverse_hidden, float epsilon) {
+  return rsqrtf(__fmaf_rn(squares, inverse_hidden, epsilon));
+}
+// A term of y without beta; of the gradient, w = dy g.
+__device__ inline float Normalized(float centered, float rstd, float gamma, float plus) {
+  return __fmul_rn(__fmul_rn(centered, rstd), __fadd_rn(gamma, plus));
+}
+__device__ inline float Weighted(float dy, float gamma, float plus) {
+  return __fmul_rn(dy, __fadd_rn(gamma, plus));
+}
+// dx = rstd w + offset + slope (x - mean), with slope = -rstd^2 mean(w xhat), offset = -rstd
+// mean(w).
+__device__ inline float Slope(float rstd, float weighted_sum, float inverse_hidden) {
+  return __fmul_rn(__fmul_rn(-rstd, rstd),
+                   __fmul_rn(__fmul_rn(weighted_sum, rstd), inverse_hidden));
+}
+__device__ inline float InputGradient(float w, float rstd, float slope, float centered) {
+  return __fmaf_rn(slope, centered, __fmul_rn(rstd, w));
+}
+__device__ inline float InputGradient(float w, float rstd, float slope, float centered,
+                                      float offset) {
+  return __fmaf_rn(slope, centered, __fmaf_rn(rstd, w, offset));
+}
+
 // ---- Forward ----
 
 // Blocks of a multiprocessor: at most 64 registers a thread, 128 where that spills.
@@ -89,11 +119,10 @@ __global__ void __launch_bounds__(Tile::kBlock, kForwardBlocks<kCentered, Tile>)
 #pragma unroll
     for (int e = 0; e < N; ++e) {
       const float centered = counts ? xs[e] - mean : 0;
-      squares += centered * centered;
+      squares = AddProduct(centered, centered, squares);
     }
   }
-  // rsqrtf errs by at most 2 ulp.
-  const float rstd = rsqrtf(cuda::RowSum<Tile>(squares, shared[1]) * p.inverse_hidden + p.epsilon);
+  const float rstd = Rstd(cuda::RowSum<Tile>(squares, shared[1]), p.inverse_hidden, p.epsilon);
   if (lane == 0 && p.rstd != nullptr) {
     p.rstd[t] = rstd;
     if constexpr (kCentered) p.mean[t] = mean;
@@ -109,7 +138,7 @@ __global__ void __launch_bounds__(Tile::kBlock, kForwardBlocks<kCentered, Tile>)
     if constexpr (kCentered) cuda::LoadParameter<N>(p.beta + parameter, beta);
 #pragma unroll
     for (int e = 0; e < N; ++e) {
-      out[e] = (xs[e] - mean) * rstd * (gamma[e] + p.plus);
+      out[e] = Normalized(xs[e] - mean, rstd, gamma[e], p.plus);
       if constexpr (kCentered) out[e] += beta[e];
     }
     if (i < vectors) cuda::Store<N>(y + int64_t{i} * N, out);
@@ -202,19 +231,18 @@ __global__ void __launch_bounds__(Tile::kBlock, kBackwardBlocks<kCentered, Tile>
 #pragma unroll
       for (int e = 0; e < N; ++e) {
         const float centered = kCentered ? xs[e] - row.mean : xs[e];
-        const float w = dys[e] * (gamma[e] + p.plus);
-        sums[0] += w * centered;
+        const float w = Weighted(dys[e], gamma[e], p.plus);
+        sums[0] = AddProduct(w, centered, sums[0]);
         if constexpr (kCentered) sums[1] += w;
         if constexpr (Tile::kVectors > 0) {
-          dgamma[j][e] += dys[e] * (centered * row.rstd);
+          dgamma[j][e] = AddProduct(dys[e], centered * row.rstd, dgamma[j][e]);
           if constexpr (kCentered) dbeta[j][e] += dys[e];
         }
       }
     }
     // The barrier of the next row's sums lies between this buffer's uses.
     cuda::RowSums<Tile>(sums, shared[buffer]);
-    // dx = rstd w - rstd mean(w) - (x - mean) rstd^2 mean(w xhat)
-    const float slope = -row.rstd * row.rstd * (sums[0] * row.rstd * p.inverse_hidden);
+    const float slope = Slope(row.rstd, sums[0], p.inverse_hidden);
     const float offset = kCentered ? -row.rstd * (sums[kSums - 1] * p.inverse_hidden) : 0;
     T* dx = p.dx + t * p.dx_stride;
 #pragma unroll
@@ -229,9 +257,9 @@ __global__ void __launch_bounds__(Tile::kBlock, kBackwardBlocks<kCentered, Tile>
 #pragma unroll
       for (int e = 0; e < N; ++e) {
         const float centered = kCentered ? xs[e] - row.mean : xs[e];
-        const float w = dys[e] * (gamma[e] + p.plus);
-        const float base = kCentered ? row.rstd * w + offset : row.rstd * w;
-        const float gradient = base + slope * centered;
+        const float w = Weighted(dys[e], gamma[e], p.plus);
+        const float gradient = kCentered ? InputGradient(w, row.rstd, slope, centered, offset)
+                                         : InputGradient(w, row.rstd, slope, centered);
         out[e] = kAdd ? gradient + out[e] : gradient;
       }
       if (i < vectors) cuda::Store<N>(dx + int64_t{i} * N, out);

@@ -1,3 +1,5 @@
+#include "te_kernels/base/sink.h"
+#include "te_kernels/quantize/quantize.h"
 #include "te_kernels/rms_norm/norm_rows.h"
 #include "te_kernels/rms_norm/rms_norm.h"
 
@@ -50,15 +52,23 @@ Status Backward(const Exec& exec, const RmsNormBackwardArgs& args) {
 Status RmsNormForwardCpu(const Exec& exec, const RmsNormForwardArgs& args) {
   TE_RETURN_IF_ERROR(ValidateRmsNormForward(args));
   const ArenaScope scope(exec.scratch);
-  return args.x.dtype() == DType::kFloat32 ? Forward<float>(exec, args)
-                                           : Forward<bfloat16>(exec, args);
+  RmsNormForwardArgs dense = args;
+  TE_ASSIGN_OR_RETURN(dense.y.dense, DenseResult(exec, args.y, args.x.dtype(), args.x.shape()));
+  TE_RETURN_IF_ERROR(args.x.dtype() == DType::kFloat32 ? Forward<float>(exec, dense)
+                                                       : Forward<bfloat16>(exec, dense));
+  if (!args.y.quantized()) return OkStatus();
+  return QuantizeCpu(exec, {.x = dense.y.dense, .out = args.y.quant});
 }
 
 Status RmsNormBackwardCpu(const Exec& exec, const RmsNormBackwardArgs& args) {
   TE_RETURN_IF_ERROR(ValidateRmsNormBackward(args));
   const ArenaScope scope(exec.scratch);
-  return args.x.dtype() == DType::kFloat32 ? Backward<float>(exec, args)
-                                           : Backward<bfloat16>(exec, args);
+  RmsNormBackwardArgs dense = args;
+  TE_ASSIGN_OR_RETURN(dense.dx.dense, DenseResult(exec, args.dx, args.x.dtype(), args.x.shape()));
+  TE_RETURN_IF_ERROR(args.x.dtype() == DType::kFloat32 ? Backward<float>(exec, dense)
+                                                       : Backward<bfloat16>(exec, dense));
+  if (!args.dx.quantized()) return OkStatus();
+  return QuantizeCpu(exec, {.x = dense.dx.dense, .out = args.dx.quant});
 }
 
 }  // namespace te

@@ -2,12 +2,14 @@
 
 #include <cmath>
 #include <complex>
+#include <utility>
 #include <vector>
 
 #include "gtest/gtest.h"
 #include "te_kernels/rms_norm/rms_norm_ref.h"
 #include "te_kernels/testing/host_tensor.h"
 #include "te_kernels/testing/near.h"
+#include "te_kernels/testing/quantized_sink.h"
 #include "te_kernels/testing/test_device.h"
 
 namespace te {
@@ -337,6 +339,115 @@ TEST(RmsNormTest, NanInARowStaysInThatRow) {
   for (int64_t i = 0; i < 40; ++i) EXPECT_EQ(std::isnan(got[i]), i < 20) << i;
 }
 
+struct SinkShape {
+  int64_t tokens, hidden;
+  bool fuses;
+};
+
+std::vector<SinkShape> SinkShapes() {
+  std::vector<SinkShape> out = {{16, 16, true},   {48, 512, true},  {32, 1024, true},
+                                {16, 2048, true}, {32, 4096, true}, {16, 5136, true},
+                                {0, 16, false},   {7, 13, false},   {20, 64, false},
+                                {16, 24, false},  {17, 31, false}};
+  if (test::kOnCuda) {  // several tiles a block; the longest rows that fit, and longer ones
+    for (const SinkShape& more : {SinkShape{4304, 144, true}, SinkShape{16, 10240, true},
+                                  SinkShape{16, 10256, false}, SinkShape{16, 20000, false}}) {
+      out.push_back(more);
+    }
+  }
+  return out;
+}
+
+TEST(RmsNormTest, QuantizedSinksHoldTheQuantizedDenseResult) {
+  const test::TestExec exec;
+  for (const SinkShape& shape : SinkShapes()) {
+    for (const auto& [dtype, parameter] : {std::pair(DType::kBFloat16, DType::kBFloat16),
+                                           std::pair(DType::kBFloat16, DType::kFloat32),
+                                           std::pair(DType::kFloat32, DType::kFloat32)}) {
+      const bool zero_centered = parameter == DType::kFloat32;
+      Problem p({shape.tokens, shape.hidden, dtype, parameter, zero_centered, 8});
+      const bool fuses = shape.fuses && dtype == DType::kBFloat16;
+      const auto forward = [&](const Exec& e, const Sink& sink) {
+        RmsNormForwardArgs args = p.ForwardArgs(p.x);
+        args.y = sink;
+        return TE_OP(RmsNormForward)(e, args);
+      };
+      test::ExpectSinksQuantizeTheDenseResult(
+          exec, dtype, {shape.tokens, shape.hidden}, shape.tokens, shape.hidden,
+          fuses ? "rms_norm_forward_fp8_cuda" : nullptr, forward);
+      EXPECT_TRUE(
+          test::Near(p.rstd.ToDoubles(), p.WantRstd(), p.RstdError() * test::MaxAbs(p.WantRstd())));
+      for (const bool with_add : {false, true}) {
+        const HostTensor dgamma(parameter, {shape.hidden});
+        const auto backward = [&](const Exec& e, const Sink& sink) {
+          RmsNormBackwardArgs args = p.BackwardArgs(p.dy, dgamma);
+          if (with_add) args.add = p.add;
+          args.dx = sink;
+          return TE_OP(RmsNormBackward)(e, args);
+        };
+        test::ExpectSinksQuantizeTheDenseResult(
+            exec, dtype, {shape.tokens, shape.hidden}, shape.tokens, shape.hidden,
+            fuses ? "rms_norm_backward_fp8_cuda" : nullptr, backward);
+      }
+    }
+  }
+}
+
+// The parameter's gradient, which a kernel that writes FP8 copies sums in other pieces.
+TEST(RmsNormTest, QuantizedSinksDoNotDisturbTheGammaGradient) {
+  const test::TestExec exec;
+  const int64_t hiddens[] = {16, 144, 512, 1024, 4096};
+  for (const int64_t hidden : hiddens) {
+    Problem p({160, hidden, DType::kBFloat16, DType::kFloat32, false, 0});
+    const test::QuantizedTensor codes({}, 160, hidden), again({}, 160, hidden);
+    const HostTensor dgamma(DType::kFloat32, {hidden}), dgamma2(DType::kFloat32, {hidden});
+    RmsNormBackwardArgs args = p.BackwardArgs(p.dy, dgamma);
+    args.dx = Sink();
+    args.dx.quant = codes.spec();
+    ASSERT_TRUE(test::IsOk(TE_OP(RmsNormBackward)(exec, args)));
+    const auto want = p.WantGradients(p.dys, false);
+    EXPECT_TRUE(test::Near(dgamma.ToDoubles(), want.dgamma, want.dgamma_tolerance));
+    EXPECT_FALSE(test::Near(dgamma.ToDoubles(), test::Disturbed(want.dgamma, hidden - 1, 1),
+                            want.dgamma_tolerance));
+    // Again, in place, and without the gradient.
+    args.dx.quant = again.spec();
+    args.dx.dense = p.dy;
+    args.dgamma = dgamma2;
+    ASSERT_TRUE(test::IsOk(TE_OP(RmsNormBackward)(exec, args)));
+    EXPECT_TRUE(dgamma2.Bytes() == dgamma.Bytes());
+    EXPECT_TRUE(again.Bytes() == codes.Bytes());
+    EXPECT_TRUE(test::Near(p.dy.ToDoubles(), want.dx, want.dx_tolerance));
+  }
+}
+
+// Rows at addresses that allow no vectors are written unfused.
+TEST(RmsNormTest, MisalignedQuantizedSinksAreTheSame) {
+  const test::TestExec exec;
+  Problem p({16, 64, DType::kBFloat16, DType::kBFloat16, false, 0});
+  const HostTensor wide(DType::kBFloat16, {16, 72});
+  const TensorView shifted = wide.view().Slice(1, 3, 67);
+  test::FromDoubles(p.xs, shifted);
+  const test::QuantizedTensor aligned({}, 16, 64), misaligned({}, 16, 64);
+  RmsNormForwardArgs args = p.ForwardArgs(p.x);
+  args.y = Sink();
+  args.y.quant = aligned.spec();
+  ASSERT_TRUE(test::IsOk(TE_OP(RmsNormForward)(exec, args)));
+  args.x = shifted;
+  args.y.quant = misaligned.spec();
+  ASSERT_TRUE(test::IsOk(TE_OP(RmsNormForward)(exec, args)));
+  if (!test::kOnCuda) {  // CUDA's two ways sum in other orders
+    EXPECT_TRUE(misaligned.Bytes() == aligned.Bytes());
+  }
+  const HostTensor y(DType::kBFloat16, {16, 64});
+  args.y = Sink(y);
+  ASSERT_TRUE(test::IsOk(TE_OP(RmsNormForward)(exec, args)));
+  const test::QuantizedTensor want({}, 16, 64), twin({}, 16, 64);
+  ASSERT_TRUE(test::IsOk(TE_OP(Quantize)(exec, {.x = y, .out = want.spec()})));
+  EXPECT_TRUE(misaligned.Bytes() == want.Bytes());
+  ASSERT_TRUE(test::IsOk(TE_OP(Quantize)(exec, {.x = p.x, .out = twin.spec()})));
+  EXPECT_FALSE(misaligned.Bytes() == twin.Bytes());
+}
+
 TEST(RmsNormTest, RefusesWhatDoesNotFitByName) {
   const test::TestExec exec;
   Problem p({2, 4, DType::kFloat32, DType::kFloat32, false, 0});
@@ -360,9 +471,12 @@ TEST(RmsNormTest, RefusesWhatDoesNotFitByName) {
   args.epsilon = -1;
   EXPECT_TRUE(test::FailsWith(TE_OP(RmsNormForward)(exec, args), kBad, "epsilon is -1"));
   args = good;
+  args.y = Sink();
+  EXPECT_TRUE(test::FailsWith(TE_OP(RmsNormForward)(exec, args), kBad, "y is nothing"));
   args.y.quant.format = QuantFormat::kFloat8E4M3;
-  EXPECT_TRUE(test::FailsWith(TE_OP(RmsNormForward)(exec, args), StatusCode::kUnsupported,
-                              "y is a quantized"));
+  args.y.quant.rowwise_data = wrong;
+  EXPECT_TRUE(test::FailsWith(TE_OP(RmsNormForward)(exec, args), kBad,
+                              "y's rowwise data is float32 [2, 5]"));
   const RmsNormBackwardArgs good_backward = p.BackwardArgs(y, dgamma);
   RmsNormBackwardArgs backward = good_backward;
   backward.dy = wrong;

@@ -1,14 +1,22 @@
 #include "te_kernels/rope/rope.h"
 
 #include "te_kernels/base/check.h"
+#include "te_kernels/base/sink.h"
 
 namespace te {
 
 Status ValidateRope(const RopeArgs& args) {
   constexpr const char* kOp = "rope";
-  TE_RETURN_IF_ERROR(RequireDense(kOp, "y", args.y.quant.format));
   TE_RETURN_IF_ERROR(CheckFloats(kOp, "x", args.x, 4));
-  TE_RETURN_IF_ERROR(CheckTensor(kOp, "y", args.y.dense, args.x.dtype(), args.x.shape()));
+  const Shape& shape = args.x.shape();
+  TE_RETURN_IF_ERROR(
+      CheckSink(kOp, "y", args.y, args.x.dtype(), shape, shape[0] * shape[1], shape[2] * shape[3]));
+  if (args.num_rotated_heads < -1 || args.num_rotated_heads > shape[2]) {
+    return InvalidArgument(
+        "{}: num_rotated_heads is {}; x {} has {} heads: expected 0 to {}, or -1 "
+        "for all",
+        kOp, args.num_rotated_heads, args.x.ToString(), shape[2], shape[2]);
+  }
   TE_RETURN_IF_ERROR(CheckFloats(kOp, "cos", args.cos, 2));
   TE_RETURN_IF_ERROR(CheckTensor(kOp, "cos", args.cos, DType::kFloat32, args.cos.shape()));
   TE_RETURN_IF_ERROR(CheckTensor(kOp, "sin", args.sin, DType::kFloat32, args.cos.shape()));

@@ -3,6 +3,7 @@
 #include "te_kernels/base/parallel.h"
 #include "te_kernels/base/simd.h"
 #include "te_kernels/rope/rope.h"
+#include "te_kernels/rope/rope_sink.h"
 
 namespace te {
 namespace {
@@ -86,6 +87,7 @@ void Rotate(const Exec& exec, const RopeArgs& args) {
   const ConstTensorView& x = args.x;
   const TensorView& y = args.y.dense;
   const int64_t length = x.dim(1), heads = x.dim(2), head_dim = x.dim(3), pairs = args.cos.dim(1);
+  const int64_t rotated = rope::RotatedHeads(args);
   const float sign = args.inverse ? -1.0f : 1.0f;
   const int64_t grain =
       std::max<int64_t>(1, kElementsPerThread / std::max<int64_t>(1, heads * head_dim));
@@ -105,17 +107,18 @@ void Rotate(const Exec& exec, const RopeArgs& args) {
       for (int64_t first = 0; first < pairs; first += kBlock) {
         const int64_t count = std::min(kBlock, pairs - first);
         angles.Set<T, kInterleaved>(cos + first, sin + first, sign, count);
-        for (int64_t n = 0; n < heads; ++n) {
+        for (int64_t n = 0; n < rotated; ++n) {
           const T* from = x_heads + n * x.stride(2);
           T* to = y_heads + n * y.stride(2);
           kInterleaved ? RotateInterleaved(from + 2 * first, angles, count, to + 2 * first)
                        : RotateHalves(from + first, angles, count, pairs, to + first);
         }
       }
-      if (y_heads == x_heads || head_dim == 2 * pairs) continue;
-      for (int64_t n = 0; n < heads; ++n) {
+      if (y_heads == x_heads) continue;
+      for (int64_t n = head_dim == 2 * pairs ? rotated : 0; n < heads; ++n) {
+        const int64_t copied = n < rotated ? 2 * pairs : 0;  // from here on
         const T* from = x_heads + n * x.stride(2);
-        std::copy(from + 2 * pairs, from + head_dim, y_heads + n * y.stride(2) + 2 * pairs);
+        std::copy(from + copied, from + head_dim, y_heads + n * y.stride(2) + copied);
       }
     }
   });
@@ -126,12 +129,18 @@ void Rotate(const Exec& exec, const RopeArgs& args) {
 Status RopeCpu(const Exec& exec, const RopeArgs& args) {
   TE_RETURN_IF_ERROR(ValidateRope(args));
   TE_RETURN_IF_ERROR(CheckPositions(args));
-  if (args.x.dtype() == DType::kFloat32) {
-    args.interleaved ? Rotate<float, true>(exec, args) : Rotate<float, false>(exec, args);
-  } else {
-    args.interleaved ? Rotate<bfloat16, true>(exec, args) : Rotate<bfloat16, false>(exec, args);
-  }
-  return OkStatus();
+  const auto run = [&exec](const RopeArgs& dense) {
+    if (dense.x.dtype() == DType::kFloat32) {
+      dense.interleaved ? Rotate<float, true>(exec, dense) : Rotate<float, false>(exec, dense);
+    } else {
+      dense.interleaved ? Rotate<bfloat16, true>(exec, dense)
+                        : Rotate<bfloat16, false>(exec, dense);
+    }
+    return OkStatus();
+  };
+  return rope::RunThenQuantize(exec, args, run, [&exec](const QuantizeArgs& quantize) {
+    return QuantizeCpu(exec, quantize);
+  });
 }
 
 }  // namespace te

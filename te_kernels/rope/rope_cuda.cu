@@ -3,7 +3,10 @@
 #include "te_kernels/cuda/cuda_state.h"
 #include "te_kernels/cuda/cuda_status.h"
 #include "te_kernels/cuda/vector.cuh"
+#include "te_kernels/rope/rope.cuh"
 #include "te_kernels/rope/rope.h"
+#include "te_kernels/rope/rope_float8.h"
+#include "te_kernels/rope/rope_sink.h"
 
 namespace te {
 namespace {
@@ -12,6 +15,7 @@ constexpr int kThreads = 256;
 
 struct Layout {
   unsigned int length, heads, vectors;  // vectors of N pairs in a head
+  unsigned int rotated;                 // heads from here on are copied
   int pairs, head_dim;
   int64_t x_stride[3], y_stride[3];  // of b, s and head
   int64_t cos_stride, sin_stride;
@@ -48,6 +52,8 @@ __global__ void __launch_bounds__(kThreads)
   const T* from =
       x + at.b * layout.x_stride[0] + at.s * layout.x_stride[1] + at.n * layout.x_stride[2];
   T* to = y + at.b * layout.y_stride[0] + at.s * layout.y_stride[1] + at.n * layout.y_stride[2];
+  // A copied head's elements go through float, which changes no number.
+  const bool rotates = at.n < layout.rotated;
   float c[N], s[N];
 #pragma unroll
   for (int e = 0; e < N; ++e) {
@@ -65,8 +71,9 @@ __global__ void __launch_bounds__(kThreads)
     }
 #pragma unroll
     for (int e = 0; e < N; ++e) {
-      out[2 * e] = pair[2 * e] * c[e] - pair[2 * e + 1] * s[e];
-      out[2 * e + 1] = pair[2 * e] * s[e] + pair[2 * e + 1] * c[e];
+      const float u = pair[2 * e], v = pair[2 * e + 1];
+      out[2 * e] = rotates ? rope::RotatedFirst(u, v, c[e], s[e]) : u;
+      out[2 * e + 1] = rotates ? rope::RotatedSecond(u, v, c[e], s[e]) : v;
     }
     if constexpr (N == 1) {
       to[2 * at.first] = cuda::FromFloat<T>(out[0]);
@@ -80,8 +87,8 @@ __global__ void __launch_bounds__(kThreads)
     cuda::Load<N>(from + layout.pairs + at.first, v);
 #pragma unroll
     for (int e = 0; e < N; ++e) {
-      first[e] = u[e] * c[e] - v[e] * s[e];
-      second[e] = u[e] * s[e] + v[e] * c[e];
+      first[e] = rotates ? rope::RotatedFirst(u[e], v[e], c[e], s[e]) : u[e];
+      second[e] = rotates ? rope::RotatedSecond(u[e], v[e], c[e], s[e]) : v[e];
     }
     cuda::Store<N>(to + at.first, first);
     cuda::Store<N>(to + layout.pairs + at.first, second);
@@ -115,9 +122,11 @@ Status Launch(const Exec& exec, const RopeArgs& args) {
   const ConstTensorView& x = args.x;
   const TensorView& y = args.y.dense;
   const int pairs = static_cast<int>(args.cos.dim(1));
+  const int64_t rotated = rope::RotatedHeads(args);
   Layout layout = {.length = static_cast<unsigned int>(x.dim(1)),
                    .heads = static_cast<unsigned int>(x.dim(2)),
                    .vectors = static_cast<unsigned int>(pairs / N),
+                   .rotated = static_cast<unsigned int>(rotated),
                    .pairs = pairs,
                    .head_dim = static_cast<int>(x.dim(3)),
                    .cos_stride = args.cos.stride(0),
@@ -168,9 +177,16 @@ Status Run(const Exec& exec, const RopeArgs& args) {
 
 Status RopeCuda(const Exec& exec, const RopeArgs& args) {
   TE_RETURN_IF_ERROR(ValidateRope(args));
-  if (args.x.elements() == 0) return OkStatus();
-  Record(exec, "rope", "rope_cuda", args.x.dtype(), static_cast<int64_t>(2 * args.x.bytes()));
-  return args.x.dtype() == DType::kFloat32 ? Run<float>(exec, args) : Run<bfloat16>(exec, args);
+  if (args.y.quantized() && rope::FusesFloat8(args)) return rope::RopeFloat8Cuda(exec, args);
+  const auto run = [&exec](const RopeArgs& dense) {
+    if (dense.x.elements() == 0) return OkStatus();
+    Record(exec, "rope", "rope_cuda", dense.x.dtype(), static_cast<int64_t>(2 * dense.x.bytes()));
+    return dense.x.dtype() == DType::kFloat32 ? Run<float>(exec, dense)
+                                              : Run<bfloat16>(exec, dense);
+  };
+  return rope::RunThenQuantize(exec, args, run, [&exec](const QuantizeArgs& quantize) {
+    return QuantizeCuda(exec, quantize);
+  });
 }
 
 }  // namespace te

@@ -7,6 +7,7 @@
 #include "te_kernels/rope/rope_ref.h"
 #include "te_kernels/testing/host_tensor.h"
 #include "te_kernels/testing/near.h"
+#include "te_kernels/testing/quantized_sink.h"
 #include "te_kernels/testing/test_device.h"
 
 namespace te {
@@ -191,6 +192,104 @@ TEST(RopeTest, WorksInPlaceOnAnyStrides) {
   }
 }
 
+// Heads of the values in a packed Q, K, V: copied, in place left alone.
+TEST(RopeTest, HeadsBehindTheRotatedOnesAreCopied) {
+  const test::TestExec exec;
+  for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
+    for (const bool interleaved : {false, true}) {
+      for (const int64_t pairs : {8, 5, 0}) {  // of heads of 16: some elements are copied anyway
+        const Problem p({2, 3, 5, 16, pairs, dtype, interleaved, 0});
+        const Shape shape = {2, 3, 5, 16};
+        const HostTensor all(dtype, shape), some(dtype, shape), in_place(dtype, shape);
+        ASSERT_TRUE(test::IsOk(TE_OP(Rope)(exec, p.Args(all))));
+        test::FromDoubles(p.x.ToDoubles(), in_place);
+        for (const int64_t rotated : {3, 0, 5}) {
+          RopeArgs args = p.Args(some);
+          args.num_rotated_heads = rotated;
+          ASSERT_TRUE(test::IsOk(TE_OP(Rope)(exec, args)));
+          EXPECT_EQ(test::BytesOf(some.view().Slice(2, 0, rotated)),
+                    test::BytesOf(all.view().Slice(2, 0, rotated)));
+          EXPECT_EQ(test::BytesOf(some.view().Slice(2, rotated, 5)),
+                    test::BytesOf(p.x.view().Slice(2, rotated, 5)));
+          if (pairs == 0 || rotated == 5) continue;
+          EXPECT_NE(test::BytesOf(some.view().Slice(2, rotated, 5)),
+                    test::BytesOf(all.view().Slice(2, rotated, 5)));
+        }
+        RopeArgs args = p.Args(in_place);
+        args.x = in_place;
+        args.num_rotated_heads = 3;
+        ASSERT_TRUE(test::IsOk(TE_OP(Rope)(exec, args)));
+        ASSERT_TRUE(test::IsOk(TE_OP(Rope)(exec, [&] {
+          RopeArgs apart = p.Args(some);
+          apart.num_rotated_heads = 3;
+          return apart;
+        }())));
+        EXPECT_EQ(in_place.Bytes(), some.Bytes());
+      }
+    }
+  }
+}
+
+TEST(RopeTest, QuantizedSinksHoldTheQuantizedDenseResult) {
+  const test::TestExec exec;
+  struct {
+    int64_t b, s, n, d, pairs;
+    bool fuses;
+  } const shapes[] = {{4, 12, 3, 64, 32, true},  {4, 4, 5, 128, 64, true},
+                      {10, 8, 3, 32, 16, true},  {16, 1, 9, 16, 8, true},
+                      {1, 3, 2, 128, 64, false}, {16, 1, 2, 80, 40, false},
+                      {2, 8, 2, 64, 24, false},  {2, 2, 3, 23, 7, false},
+                      {3, 0, 2, 16, 8, false},   {2, 8, 3, 256, 128, false}};
+  for (const auto& shape : shapes) {
+    for (const DType dtype : {DType::kBFloat16, DType::kFloat32}) {
+      for (const bool interleaved : {false, true}) {
+        const Problem p({shape.b, shape.s, shape.n, shape.d, shape.pairs, dtype, interleaved, 0});
+        const HostTensor positions(DType::kInt32, {shape.b, shape.s},
+                                   test::UniformDoubles(shape.b * shape.s, 5, 0, kRows - 1));
+        for (const int64_t rotated : {int64_t{-1}, shape.n - 1}) {
+          test::ExpectSinksQuantizeTheDenseResult(
+              exec, dtype, {shape.b, shape.s, shape.n, shape.d}, shape.b * shape.s,
+              shape.n * shape.d,
+              shape.fuses && dtype == DType::kBFloat16 ? "rope_fp8_cuda" : nullptr,
+              [&](const Exec& e, const Sink& sink) {
+                RopeArgs args = p.Args(TensorView());
+                args.num_rotated_heads = rotated;
+                args.inverse = rotated >= 0;
+                if (rotated >= 0) args.positions = positions;
+                args.y = sink;
+                return TE_OP(Rope)(e, args);
+              });
+        }
+      }
+    }
+  }
+}
+
+// In place on a packed buffer, and on heads that do not lie side by side.
+TEST(RopeTest, QuantizedSinksMayBeInPlaceAndStrided) {
+  const test::TestExec exec;
+  const Problem p({4, 12, 3, 64, 32, DType::kBFloat16, false, 0});
+  const HostTensor y(DType::kBFloat16, {4, 12, 3, 64}), x(DType::kBFloat16, {4, 12, 3, 64}),
+      apart(DType::kBFloat16, {4, 12, 3, 64}, 8), packed(DType::kBFloat16, {4, 12, 5, 64});
+  const test::QuantizedTensor want({}, 48, 192), twin({}, 48, 192);
+  ASSERT_TRUE(test::IsOk(TE_OP(Rope)(exec, p.Args(y))));
+  ASSERT_TRUE(
+      test::IsOk(TE_OP(Quantize)(exec, {.x = y.view().Reshape({48, 192}), .out = want.spec()})));
+  ASSERT_TRUE(
+      test::IsOk(TE_OP(Quantize)(exec, {.x = p.x.view().Reshape({48, 192}), .out = twin.spec()})));
+  for (const TensorView& view : {x.view(), apart.view(), packed.view().Slice(2, 1, 4)}) {
+    test::FromDoubles(p.x.ToDoubles(), view);
+    const test::QuantizedTensor got({}, 48, 192);
+    RopeArgs args = p.Args(view);
+    args.x = view;
+    args.y.quant = got.spec();
+    ASSERT_TRUE(test::IsOk(TE_OP(Rope)(exec, args)));
+    EXPECT_TRUE(got.Bytes() == want.Bytes());
+    EXPECT_FALSE(got.Bytes() == twin.Bytes());
+    EXPECT_TRUE(test::BytesOf(view) == y.Bytes());
+  }
+}
+
 TEST(RopeTest, ThreadsAndRepetitionDoNotChangeABit) {
   for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
     const Problem p({9, 11, 8, 64, 32, dtype, false, 0});
@@ -255,9 +354,16 @@ TEST(RopeTest, RefusesWhatDoesNotFitByName) {
   args = p.Args(wide);
   EXPECT_TRUE(test::FailsWith(TE_OP(Rope)(exec, args), kBad, "y is"));
   args = p.Args(y);
+  args.num_rotated_heads = 2;
+  EXPECT_TRUE(test::FailsWith(TE_OP(Rope)(exec, args), kBad, "num_rotated_heads is 2"));
+  args.num_rotated_heads = -2;
+  EXPECT_TRUE(test::FailsWith(TE_OP(Rope)(exec, args), kBad, "num_rotated_heads is -2"));
+  args = p.Args(y);
+  args.y = Sink();
+  EXPECT_TRUE(test::FailsWith(TE_OP(Rope)(exec, args), kBad, "y is nothing"));
   args.y.quant.format = QuantFormat::kFloat8E4M3;
-  EXPECT_TRUE(
-      test::FailsWith(TE_OP(Rope)(exec, args), StatusCode::kUnsupported, "y is a quantized"));
+  args.y.quant.rowwise_data = y;
+  EXPECT_TRUE(test::FailsWith(TE_OP(Rope)(exec, args), kBad, "y's rowwise data is float32"));
 }
 
 }  // namespace
