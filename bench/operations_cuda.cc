@@ -1,10 +1,13 @@
 // Every operation of a Llama step on a GPU against its ceiling, measured in the same run: memory
 // operations against a copy's bandwidth, matrix products against the fastest of cuBLASLt's
-// candidates, attention as FLOP/s beside the best matrix product's.
+// candidates, attention against the fastest deterministic plan of cuDNN's.
 //
-//   with_cuda bin/operations_cuda [--filter TEXT] [--json FILE]
+//   with_cuda bin/operations_cuda [--filter TEXT] [--hot] [--attention-knobs] [--json FILE]
 #include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cmath>
 #include <cstdio>
+#include <numeric>
 #include <string>
 #include <vector>
 
@@ -12,6 +15,8 @@
 #include "bench/operation_timer.h"
 #include "fmt/format.h"
 #include "models/json/json.h"
+#include "te_kernels/attention/sdpa_graph.h"
+#include "te_kernels/cuda/cuda_state.h"
 
 namespace te::bench {
 namespace {
@@ -21,6 +26,8 @@ constexpr DType kBf16 = DType::kBFloat16;
 struct Options {
   std::string filter;
   std::string json;
+  bool hot = false;
+  bool attention_knobs = false;
   std::vector<int64_t> tokens = {2048, 4096};
 };
 
@@ -332,10 +339,58 @@ class Bench {
     // Two products of the visible half forward, five backward.
     const double pairs = static_cast<double>(sequence) * static_cast<double>(sequence + 1) / 2;
     const double flops = 4 * static_cast<double>(batch * n * d) * pairs;
-    TE_ASSIGN_OR_RETURN(const double seconds, timer_->Seconds(forward, count));
-    Add({"attention_forward", shape, seconds, flops / seconds, 0, true});
-    TE_ASSIGN_OR_RETURN(const double back, timer_->Seconds(backward, count));
-    Add({"attention_backward", shape, back, 2.5 * flops / back, 0, true});
+    // Before the backward pass, so that it has outputs and sums of its inputs.
+    for (int i = 0; i < count; ++i) TE_RETURN_IF_ERROR(forward(i));
+    TE_RETURN_IF_ERROR(AgainstPlans("attention_forward", shape, flops, forward, count));
+    return AgainstPlans("attention_backward", shape, 2.5 * flops, backward, count);
+  }
+
+  // Beside the library's first choice, and those plans that were fastest when ours was chosen.
+  Status AgainstPlans(const char* operation, const std::string& shape, double flops,
+                      const OperationTimer::Call& call, int rotations) {
+    constexpr size_t kKept = 5;
+    if (!Wanted(operation, shape)) return OkStatus();
+    TE_ASSIGN_OR_RETURN(cuda::CudaState * state, cuda::GetCudaState(exec()));
+    SdpaCache* cache = SdpaCache::Of(state);
+    cache->tune_knobs = options_.attention_knobs;
+    cache->last = nullptr;
+    TE_RETURN_IF_ERROR(call(0));
+    SdpaGraph* graph = cache->last;
+    if (graph == nullptr) {  // our own kernels
+      TE_ASSIGN_OR_RETURN(const double seconds, timer_->Seconds(call, rotations));
+      Add({operation, shape, seconds, flops / seconds, 0, true});
+      return OkStatus();
+    }
+    const size_t chosen = graph->chosen();
+    std::vector<size_t> plans(graph->plans().size());
+    std::iota(plans.begin(), plans.end(), 0);
+    // Infinite: the plan failed when it ran. The first choice comes first, whatever it took.
+    std::erase_if(plans, [&](size_t p) { return !std::isfinite(graph->plans()[p].milliseconds); });
+    if (!plans.empty()) {
+      std::sort(plans.begin() + 1, plans.end(), [&](size_t a, size_t b) {
+        return graph->plans()[a].milliseconds < graph->plans()[b].milliseconds;
+      });
+    }
+    if (plans.size() > kKept) plans.resize(kKept);
+    std::vector<OperationTimer::Call> calls = {call};
+    for (const size_t plan : plans) {
+      calls.emplace_back([=, &call](int i) {
+        graph->Choose(plan);
+        const Status status = call(i);
+        graph->Choose(chosen);
+        return status;
+      });
+    }
+    TE_ASSIGN_OR_RETURN(const std::vector<double> seconds, timer_->Seconds(calls, rotations));
+    const double best = *std::min_element(seconds.begin() + 1, seconds.end());
+    Add({operation, fmt::format("{} of {}", shape, graph->plans().size()), seconds[0],
+         flops / seconds[0], flops / best, true});
+    for (size_t i = 0; i < plans.size(); ++i) {
+      const SdpaPlan& plan = graph->plans()[plans[i]];
+      fmt::print("    {:>10.1f} us  plan {}{}, workspace {} bytes{}\n", seconds[i + 1] * 1e6,
+                 plans[i] == 0 ? "(cuDNN's first choice) " : "", plan.config, plan.workspace_bytes,
+                 plans[i] == chosen ? ", ours" : "");
+    }
     return OkStatus();
   }
 
@@ -425,6 +480,7 @@ Status RunBench(const Options& options) {
   TE_ASSIGN_OR_RETURN(const auto machine, DescribeMachine(context->device()));
   for (const auto& [name, value] : machine) fmt::print("{}: {}\n", name, value);
   TE_ASSIGN_OR_RETURN(OperationTimer timer, OperationTimer::Make(context.get()));
+  if (options.hot) TE_RETURN_IF_ERROR(timer.StayHot());
   Bench bench(&timer, options);
   TE_RETURN_IF_ERROR(bench.Run());
   return options.json.empty() ? OkStatus() : Write(bench.rows(), options.json);
@@ -440,6 +496,10 @@ int main(int argc, char** argv) {
   app.add_option("--filter", options.filter,
                  "Only rows whose operation and shape hold this text: 'gemm wgrad 8B'");
   app.add_option("--tokens", options.tokens, "Tokens of a step")->capture_default_str();
+  app.add_flag("--hot", options.hot,
+               "Matrix products before each timing: the card has the clock that it has in a step");
+  app.add_flag("--attention-knobs", options.attention_knobs,
+               "Look beyond cuDNN's heuristics: each knob of the best attention plan, one by one");
   app.add_option("--json", options.json, "Write the rows to this file, too");
   CLI11_PARSE(app, argc, argv);
 

@@ -2,6 +2,7 @@
 // values that the host reads without stopping the stream, choices that can be pinned.
 #include <gtest/gtest.h>
 
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -113,6 +114,74 @@ TEST(CudaDevice, PinnedChoicesAreTakenOverAndOthersRefused) {
   const auto third = NewContext();
   EXPECT_TRUE(Value(third->device().PinChoices(third->exec(), nonsense)));
   EXPECT_TRUE(gemm(third.get()).starts_with("cublasLt"));
+}
+
+// Attention's choices stand in the same text, behind the matrix products'.
+TEST(CudaDevice, PinnedAttentionPlansGiveTheSameBits) {
+  constexpr int64_t kTokens = 1024, kHeads = 8, kDim = 128;
+  const Shape shape = {1, kTokens, kHeads, kDim};
+  const auto attend = [&](Context* c) {
+    std::vector<Tensor> t;
+    for (int i = 0; i < 8; ++i) t.push_back(Value(c->NewZeroTensor(DType::kBFloat16, shape)));
+    const Tensor lse = Value(c->NewTensor(DType::kFloat32, {1, kHeads, kTokens}));
+    std::vector<uint16_t> values(static_cast<size_t>(kTokens * kHeads * kDim));
+    uint32_t random = 1;
+    for (int i = 0; i < 4; ++i) {
+      for (uint16_t& value : values) {  // of [1, 2): the bits below the exponent
+        random = random * 1664525u + 1013904223u;
+        value = static_cast<uint16_t>(0x3f80u | (random >> 25));
+      }
+      Ok(c->CopyFromHost(values.data(), t[static_cast<size_t>(i)].view()));
+    }
+    const AttentionForwardArgs forward = {.q = t[0].view(),
+                                          .k = t[1].view(),
+                                          .v = t[2].view(),
+                                          .softmax_scale = 0.0625f,
+                                          .out = t[4].view(),
+                                          .lse = lse.view()};
+    Ok(c->kernels().attention_forward(c->exec(), forward));
+    Ok(c->kernels().attention_backward(c->exec(), {.q = t[0].view(),
+                                                   .k = t[1].view(),
+                                                   .v = t[2].view(),
+                                                   .out = t[4].view(),
+                                                   .dout = t[3].view(),
+                                                   .lse = lse.view(),
+                                                   .softmax_scale = 0.0625f,
+                                                   .dq = t[5].view(),
+                                                   .dk = t[6].view(),
+                                                   .dv = t[7].view()}));
+    std::vector<std::vector<uint16_t>> results;
+    for (size_t i = 4; i < 8; ++i) {
+      Ok(c->CopyToHost(t[i], values.data()));
+      Ok(c->Synchronize());
+      results.push_back(values);
+    }
+    return results;
+  };
+  const auto context = NewContext();
+  const auto expected = attend(context.get());
+  EXPECT_EQ(attend(context.get()), expected);
+  const std::string text = Value(context->device().TunedChoices(context->exec()));
+  const size_t section = text.find("te cudnn attention choices");
+  ASSERT_NE(section, std::string::npos) << text;
+  EXPECT_NE(text.find("\nforward ", section), std::string::npos) << text;
+  EXPECT_NE(text.find("\nbackward ", section), std::string::npos) << text;
+  const auto other = NewContext();
+  EXPECT_TRUE(Value(other->device().PinChoices(other->exec(), text)));
+  EXPECT_EQ(attend(other.get()), expected);
+  EXPECT_EQ(Value(other->device().TunedChoices(other->exec())), text);
+  const auto broken = other->device().PinChoices(other->exec(), text + "no plan\n");
+  EXPECT_EQ(broken.status().code(), StatusCode::kCorruptData);
+  // Engines that do not exist: the library is asked, and a choice made anew.
+  std::string nonsense = text.substr(0, section);
+  std::istringstream lines(text.substr(section));
+  for (std::string line; std::getline(lines, line);)
+    nonsense += line.substr(0, line.rfind(" : ")) +
+                (line.find(" : ") == std::string::npos ? "\n" : " : 12345 1:2\n");
+  const auto third = NewContext();
+  EXPECT_TRUE(Value(third->device().PinChoices(third->exec(), nonsense)));
+  EXPECT_EQ(attend(third.get()).size(), expected.size());
+  EXPECT_EQ(Value(third->device().TunedChoices(third->exec())).find("12345"), std::string::npos);
 }
 
 }  // namespace

@@ -38,11 +38,6 @@ AttentionMaskType BottomRight(AttentionMaskType type) {
   }
 }
 
-bool IsBottomRight(AttentionMaskType type) {
-  return type == AttentionMaskType::kCausalBottomRight ||
-         type == AttentionMaskType::kPaddingCausalBottomRight;
-}
-
 }  // namespace
 
 StatusOr<std::unique_ptr<MultiheadAttention>> MultiheadAttention::Create(

@@ -1,21 +1,19 @@
 #include "te_kernels/attention/attention_cudnn.h"
 
-#include <cudnn_frontend.h>
+#include <cuda_runtime_api.h>
 
 #include <algorithm>
-#include <exception>
 #include <memory>
 #include <string>
-#include <unordered_map>
 #include <utility>
 
+#include "te_kernels/attention/sdpa_graph.h"
 #include "te_kernels/attention/sequence_lengths_cuda.h"
 #include "te_kernels/cuda/cuda_state.h"
+#include "te_kernels/cuda/cuda_status.h"
 
 namespace te {
 namespace {
-
-namespace fe = cudnn_frontend;
 
 // Before 9.25 cuDNN's deterministic backward keeps dS, [batch, heads, Sq, Skv] of bfloat16, in its
 // workspace: more than this is done in slices of batch and heads, whose workspace is reused. A
@@ -23,38 +21,8 @@ namespace fe = cudnn_frontend;
 // 870 in one (H200).
 constexpr int64_t kMaxScoreBytes = int64_t{2} << 30;
 
-enum Uid : int64_t { kQ = 1, kK, kV, kOut, kLse, kDout, kDq, kDk, kDv, kLengthsQ, kLengthsKv };
-
-struct Problem {
-  ConstTensorView q, k, v, out, dout, lse, dq, dk, dv;  // dout and later: backward only
-  AttentionMaskType mask;
-  int64_t window_left;
-  float scale;
-  bool lengths;
-  bool backward;
-
-  std::string Key() const {
-    std::string key = backward ? "backward" : "forward";
-    for (const ConstTensorView* t : {&q, &k, &v, &out, &dout, &lse, &dq, &dk, &dv}) {
-      if (!t->defined()) {
-        key += " -";
-        continue;
-      }
-      for (int i = 0; i < t->rank(); ++i) key += fmt::format(" {}/{}", t->dim(i), t->stride(i));
-    }
-    return key + fmt::format(" {} {} {} {}", static_cast<int>(mask), window_left, scale, lengths);
-  }
-};
-
-bool IsBottomRight(AttentionMaskType type) {
-  return type == AttentionMaskType::kCausalBottomRight ||
-         type == AttentionMaskType::kPaddingCausalBottomRight;
-}
-
-bool IsCausal(AttentionMaskType type) {
-  return type == AttentionMaskType::kCausal || type == AttentionMaskType::kPaddingCausal ||
-         IsBottomRight(type);
-}
+// Below this a wrong choice costs microseconds.
+constexpr double kMinTunedFlops = 2e9;
 
 // What this file offers cuDNN; cuDNN itself may refuse more.
 bool Fits(const ConstTensorView& q, const ConstTensorView& k, const ConstTensorView& v,
@@ -80,142 +48,27 @@ bool Fits(const ConstTensorView& q, const ConstTensorView& k, const ConstTensorV
   return IsCausal(mask.type) && mask.window_right <= 0 && q.dim(1) <= k.dim(1);
 }
 
-Status ToStatus(fe::error_t error, const char* what) {
-  if (error.is_good()) return OkStatus();
-  return Internal("{}: {}", what, error.get_message());
-}
-
-// One graph, built for one Problem.
-class SdpaGraph {
- public:
-  // kUnsupported when cuDNN has no engine for it.
-  static StatusOr<std::unique_ptr<SdpaGraph>> Build(const Problem& p, cudnnHandle_t handle) try {
-    std::unique_ptr<SdpaGraph> out(new SdpaGraph);
-    fe::graph::Graph& graph = out->graph_;
-    graph.set_io_data_type(fe::DataType_t::BFLOAT16)
-        .set_intermediate_data_type(fe::DataType_t::FLOAT)
-        .set_compute_data_type(fe::DataType_t::FLOAT);
-    p.backward ? out->AddBackward(p) : out->AddForward(p);
-    fe::error_t error = graph.build(handle, {fe::HeurMode_t::A});
-    if (!error.is_good()) return Unsupported("cuDNN attention: {}", error.get_message());
-    int64_t bytes = 0;
-    TE_RETURN_IF_ERROR(ToStatus(graph.get_workspace_size(bytes), "cuDNN attention workspace"));
-    out->workspace_bytes_ = static_cast<size_t>(std::max<int64_t>(bytes, 1));
-    return out;
-  } catch (const std::exception& e) {
-    return Internal("cuDNN attention: {}", e.what());
-  }
-
-  Status Run(const Exec& exec, cudnnHandle_t handle,
-             std::unordered_map<int64_t, void*>& pointers) try {
-    const ArenaScope scope(exec.scratch);
-    TE_ASSIGN_OR_RETURN(void* workspace, exec.scratch->Allocate(workspace_bytes_));
-    return ToStatus(graph_.execute(handle, pointers, workspace), "cuDNN attention");
-  } catch (const std::exception& e) {
-    return Internal("cuDNN attention: {}", e.what());
-  }
-
- private:
-  using Attributes = std::shared_ptr<fe::graph::Tensor_attributes>;
-
-  SdpaGraph() = default;
-
-  // [B, S, n, d] as cuDNN's [B, n, S, d].
-  fe::graph::Tensor_attributes Describe(const ConstTensorView& t, Uid uid) {
-    return fe::graph::Tensor_attributes()
-        .set_uid(uid)
-        .set_dim({t.dim(0), t.dim(2), t.dim(1), t.dim(3)})
-        .set_stride({t.stride(0), t.stride(2), t.stride(1), t.stride(3)});
-  }
-  // Packed, as cuDNN wants it: of one sequence the distance to the next does not count, though a
-  // slice of its heads has a larger one.
-  fe::graph::Tensor_attributes DescribeLse(const ConstTensorView& t) {
-    const int64_t batch_stride = t.dim(0) == 1 ? t.dim(1) * t.stride(1) : t.stride(0);
-    return fe::graph::Tensor_attributes()
-        .set_uid(kLse)
-        .set_dim({t.dim(0), t.dim(1), t.dim(2), 1})
-        .set_stride({batch_stride, t.stride(1), t.stride(2), 1})
-        .set_data_type(fe::DataType_t::FLOAT);
-  }
-  Attributes Lengths(const Problem& p, Uid uid) {
-    return graph_.tensor(fe::graph::Tensor_attributes()
-                             .set_uid(uid)
-                             .set_dim({p.q.dim(0), 1, 1, 1})
-                             .set_stride({1, 1, 1, 1})
-                             .set_data_type(fe::DataType_t::INT32));
-  }
-  template <typename SdpaAttributes>
-  void SetMask(const Problem& p, SdpaAttributes* attributes) {
-    attributes->set_attn_scale(p.scale);
-    if (IsCausal(p.mask)) {
-      attributes->set_diagonal_alignment(IsBottomRight(p.mask)
-                                             ? fe::DiagonalAlignment_t::BOTTOM_RIGHT
-                                             : fe::DiagonalAlignment_t::TOP_LEFT);
-      attributes->set_diagonal_band_right_bound(0);
-    }
-    // cuDNN counts the keys up to the diagonal, the diagonal's own included.
-    if (p.window_left >= 0)
-      attributes->set_diagonal_band_left_bound(static_cast<int>(p.window_left + 1));
-    if (p.lengths) {
-      attributes->set_padding_mask(true)
-          .set_seq_len_q(Lengths(p, kLengthsQ))
-          .set_seq_len_kv(Lengths(p, kLengthsKv));
-    }
-  }
-  void AddForward(const Problem& p) {
-    auto attributes =
-        fe::graph::SDPA_attributes().set_name("attention").set_generate_stats(p.lse.defined());
-    SetMask(p, &attributes);
-    auto [out, lse] =
-        graph_.sdpa(graph_.tensor(Describe(p.q, kQ)), graph_.tensor(Describe(p.k, kK)),
-                    graph_.tensor(Describe(p.v, kV)), attributes);
-    const auto o = Describe(p.out, kOut);
-    out->set_output(true).set_uid(kOut).set_dim(o.get_dim()).set_stride(o.get_stride());
-    if (!p.lse.defined()) return;
-    const auto l = DescribeLse(p.lse);
-    lse->set_output(true)
-        .set_uid(kLse)
-        .set_dim(l.get_dim())
-        .set_stride(l.get_stride())
-        .set_data_type(fe::DataType_t::FLOAT);
-  }
-  void AddBackward(const Problem& p) {
-    auto attributes = fe::graph::SDPA_backward_attributes()
-                          .set_name("attention backward")
-                          .set_deterministic_algorithm(true);
-    SetMask(p, &attributes);
-    auto [dq, dk, dv] = graph_.sdpa_backward(
-        graph_.tensor(Describe(p.q, kQ)), graph_.tensor(Describe(p.k, kK)),
-        graph_.tensor(Describe(p.v, kV)), graph_.tensor(Describe(p.out, kOut)),
-        graph_.tensor(Describe(p.dout, kDout)), graph_.tensor(DescribeLse(p.lse)), attributes);
-    const auto set = [this](const Attributes& t, const ConstTensorView& view, Uid uid) {
-      const auto d = Describe(view, uid);
-      t->set_output(true).set_uid(uid).set_dim(d.get_dim()).set_stride(d.get_stride());
-    };
-    set(dq, p.dq, kDq);
-    set(dk, p.dk, kDk);
-    set(dv, p.dv, kDv);
-  }
-
-  fe::graph::Graph graph_;
-  size_t workspace_bytes_ = 0;
-};
-
-class SdpaCache : public cuda::OperationCache {
- public:
-  // Null: cuDNN refused the problem.
-  std::unordered_map<std::string, std::unique_ptr<SdpaGraph>> graphs;
-};
-
-// The graph of `p`; null when cuDNN has no engine for it.
-StatusOr<SdpaGraph*> GraphOf(cuda::CudaState* state, const Problem& p, cudnnHandle_t handle) {
-  if (state->attention_cache == nullptr) state->attention_cache = std::make_unique<SdpaCache>();
-  auto& graphs = static_cast<SdpaCache*>(state->attention_cache.get())->graphs;
+// The graph of `p`; null when cuDNN has no engine for it. A new one of a large problem is timed,
+// unless the stream is being captured.
+StatusOr<SdpaGraph*> GraphOf(const Exec& exec, SdpaCache* cache, const SdpaProblem& p,
+                             cudnnHandle_t handle, SdpaPointers& pointers) {
   const std::string key = p.Key();
-  if (const auto found = graphs.find(key); found != graphs.end()) return found->second.get();
-  StatusOr<std::unique_ptr<SdpaGraph>> graph = SdpaGraph::Build(p, handle);
+  if (const auto found = cache->graphs.find(key); found != cache->graphs.end())
+    return found->second.get();
+  const auto pinned = cache->pinned.find(key);
+  StatusOr<std::unique_ptr<SdpaGraph>> graph =
+      SdpaGraph::Build(p, handle, pinned == cache->pinned.end() ? "" : pinned->second);
   if (!graph.ok() && graph.status().code() != StatusCode::kUnsupported) return graph.status();
-  std::unique_ptr<SdpaGraph>& slot = graphs[key];
+  if (graph.ok() && p.flops() >= kMinTunedFlops) {
+    cudaStreamCaptureStatus capturing = cudaStreamCaptureStatusNone;
+    TE_RETURN_IF_ERROR(cuda::ToStatus(cudaStreamIsCapturing(cuda::StreamOf(exec), &capturing),
+                                      "cudaStreamIsCapturing"));
+    if (capturing == cudaStreamCaptureStatusNone) {
+      TE_RETURN_IF_ERROR((*graph)->Tune(exec, handle, pointers));
+      if (cache->tune_knobs) TE_RETURN_IF_ERROR((*graph)->TuneKnobs(exec, handle, pointers));
+    }
+  }
+  std::unique_ptr<SdpaGraph>& slot = cache->graphs[key];
   if (graph.ok()) slot = std::move(graph).value();
   return slot.get();
 }
@@ -223,24 +76,28 @@ StatusOr<SdpaGraph*> GraphOf(cuda::CudaState* state, const Problem& p, cudnnHand
 void* Pointer(const ConstTensorView& view) { return const_cast<void*>(view.data()); }
 
 // Runs one slice; `lengths` is the int32 [2, B] of query and key lengths, or undefined.
-StatusOr<bool> RunGraph(const Exec& exec, const Problem& p, const ConstTensorView& lengths) {
+StatusOr<bool> RunGraph(const Exec& exec, const SdpaProblem& p, const ConstTensorView& lengths) {
   TE_ASSIGN_OR_RETURN(cuda::CudaState * state, cuda::GetCudaState(exec));
   TE_ASSIGN_OR_RETURN(const cudnnHandle_t handle, state->Cudnn(cuda::StreamOf(exec)));
-  TE_ASSIGN_OR_RETURN(SdpaGraph * graph, GraphOf(state, p, handle));
-  if (graph == nullptr) return false;
-  std::unordered_map<int64_t, void*> pointers = {
-      {kQ, Pointer(p.q)}, {kK, Pointer(p.k)}, {kV, Pointer(p.v)}, {kOut, Pointer(p.out)}};
-  if (p.lse.defined()) pointers[kLse] = Pointer(p.lse);
+  SdpaPointers pointers = {{kSdpaQ, Pointer(p.q)},
+                           {kSdpaK, Pointer(p.k)},
+                           {kSdpaV, Pointer(p.v)},
+                           {kSdpaOut, Pointer(p.out)}};
+  if (p.lse.defined()) pointers[kSdpaLse] = Pointer(p.lse);
   if (p.backward) {
-    pointers[kDout] = Pointer(p.dout);
-    pointers[kDq] = Pointer(p.dq);
-    pointers[kDk] = Pointer(p.dk);
-    pointers[kDv] = Pointer(p.dv);
+    pointers[kSdpaDout] = Pointer(p.dout);
+    pointers[kSdpaDq] = Pointer(p.dq);
+    pointers[kSdpaDk] = Pointer(p.dk);
+    pointers[kSdpaDv] = Pointer(p.dv);
   }
   if (p.lengths) {
-    pointers[kLengthsQ] = Pointer(lengths.Select(0, 0));
-    pointers[kLengthsKv] = Pointer(lengths.Select(0, 1));
+    pointers[kSdpaLengthsQ] = Pointer(lengths.Select(0, 0));
+    pointers[kSdpaLengthsKv] = Pointer(lengths.Select(0, 1));
   }
+  SdpaCache* cache = SdpaCache::Of(state);
+  TE_ASSIGN_OR_RETURN(SdpaGraph * graph, GraphOf(exec, cache, p, handle, pointers));
+  if (graph == nullptr) return false;
+  cache->last = graph;
   TE_RETURN_IF_ERROR(graph->Run(exec, handle, pointers));
   return true;
 }
@@ -286,16 +143,16 @@ StatusOr<bool> AttentionForwardCudnn(const Exec& exec, const AttentionForwardArg
   if (!Fits(args.q, args.k, args.v, args.mask, args.dropout)) return false;
   const ArenaScope scope(exec.scratch);
   TE_ASSIGN_OR_RETURN(const ConstTensorView lengths, LengthsOf(exec, args.mask, args.q));
-  const Problem problem = {.q = args.q,
-                           .k = args.k,
-                           .v = args.v,
-                           .out = args.out,
-                           .lse = args.lse,
-                           .mask = args.mask.type,
-                           .window_left = args.mask.window_left,
-                           .scale = args.softmax_scale,
-                           .lengths = lengths.defined(),
-                           .backward = false};
+  const SdpaProblem problem = {.q = args.q,
+                               .k = args.k,
+                               .v = args.v,
+                               .out = args.out,
+                               .lse = args.lse,
+                               .mask = args.mask.type,
+                               .window_left = args.mask.window_left,
+                               .scale = args.softmax_scale,
+                               .lengths = lengths.defined(),
+                               .backward = false};
   TE_ASSIGN_OR_RETURN(const bool done, RunGraph(exec, problem, lengths));
   if (done) {
     Record(exec, "attention_forward", "cudnn_sdpa", args.q.dtype(),
@@ -322,20 +179,20 @@ StatusOr<bool> AttentionBackwardCudnn(const Exec& exec, const AttentionBackwardA
       const auto of_heads = [&](const ConstTensorView& t, int axis) {
         return sequences(t).Slice(axis, g * heads_per_group, (g + slices.groups) * heads_per_group);
       };
-      const Problem problem = {.q = of_heads(args.q, 2),
-                               .k = of_groups(args.k),
-                               .v = of_groups(args.v),
-                               .out = of_heads(args.out, 2),
-                               .dout = of_heads(args.dout, 2),
-                               .lse = of_heads(args.lse, 1),
-                               .dq = of_heads(args.dq, 2),
-                               .dk = of_groups(args.dk),
-                               .dv = of_groups(args.dv),
-                               .mask = args.mask.type,
-                               .window_left = args.mask.window_left,
-                               .scale = args.softmax_scale,
-                               .lengths = lengths.defined(),
-                               .backward = true};
+      const SdpaProblem problem = {.q = of_heads(args.q, 2),
+                                   .k = of_groups(args.k),
+                                   .v = of_groups(args.v),
+                                   .out = of_heads(args.out, 2),
+                                   .dout = of_heads(args.dout, 2),
+                                   .lse = of_heads(args.lse, 1),
+                                   .dq = of_heads(args.dq, 2),
+                                   .dk = of_groups(args.dk),
+                                   .dv = of_groups(args.dv),
+                                   .mask = args.mask.type,
+                                   .window_left = args.mask.window_left,
+                                   .scale = args.softmax_scale,
+                                   .lengths = lengths.defined(),
+                                   .backward = true};
       TE_ASSIGN_OR_RETURN(
           const bool done,
           RunGraph(exec, problem,

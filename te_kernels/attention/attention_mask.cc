@@ -16,6 +16,8 @@ constexpr AttentionMaskType kTypes[] = {
     AttentionMaskType::kArbitrary,
 };
 
+}  // namespace
+
 bool IsCausal(AttentionMaskType type) {
   return type == AttentionMaskType::kCausal || type == AttentionMaskType::kPaddingCausal ||
          type == AttentionMaskType::kCausalBottomRight ||
@@ -26,8 +28,6 @@ bool IsBottomRight(AttentionMaskType type) {
   return type == AttentionMaskType::kCausalBottomRight ||
          type == AttentionMaskType::kPaddingCausalBottomRight;
 }
-
-}  // namespace
 
 bool UsesPadding(AttentionMaskType type) {
   return type == AttentionMaskType::kPadding || type == AttentionMaskType::kPaddingCausal ||

@@ -22,6 +22,9 @@ enum class AttentionMaskType : int32_t {
 const char* Name(AttentionMaskType type);
 // Whether the type reads AttentionMask::padding.
 bool UsesPadding(AttentionMaskType type);
+// Whether query i sees no key behind its diagonal, and where that ends: at the last key.
+bool IsCausal(AttentionMaskType type);
+bool IsBottomRight(AttentionMaskType type);
 // "causal" and so on (Transformer Engine's spelling, "padding,causal" too); kInvalidArgument lists
 // the names.
 StatusOr<AttentionMaskType> ParseAttentionMaskType(std::string_view name);

@@ -6,6 +6,7 @@
 
 #include "te_kernels/cuda/cuda_state.h"
 #include "te_kernels/cuda/cuda_status.h"
+#include "te_kernels/cuda/launch.cuh"
 #include "te_kernels/cuda/reduce.cuh"
 #include "te_kernels/cuda/rows.cuh"
 
@@ -19,6 +20,7 @@ template <typename T>
 __global__ void __launch_bounds__(kWarp* kCombineSlices)
     CombinePartialsKernel(const float* partials, int64_t count, int64_t stride, int64_t columns,
                           bool accumulate, T* out) {
+  StartAfterEarlierKernels();
   __shared__ float sums[kCombineSlices][kWarp];
   const int lane = threadIdx.x % kWarp, slice = threadIdx.x / kWarp;
   const int64_t column = int64_t{blockIdx.x} * kWarp + lane;
@@ -43,11 +45,13 @@ inline Status CombinePartials(const Exec& exec, const float* partials, int64_t c
   if (columns == 0) return OkStatus();
   const auto blocks = static_cast<unsigned int>((columns + kWarp - 1) / kWarp);
   if (out.dtype() == DType::kFloat32) {
-    CombinePartialsKernel<<<blocks, kWarp * kCombineSlices, 0, StreamOf(exec)>>>(
-        partials, count, stride, columns, accumulate, out.as<float>());
+    LaunchOverlapping(exec, CombinePartialsKernel<float>, dim3(blocks),
+                      dim3(kWarp * kCombineSlices), {}, partials, count, stride, columns,
+                      accumulate, out.as<float>());
   } else {
-    CombinePartialsKernel<<<blocks, kWarp * kCombineSlices, 0, StreamOf(exec)>>>(
-        partials, count, stride, columns, accumulate, out.as<bfloat16>());
+    LaunchOverlapping(exec, CombinePartialsKernel<bfloat16>, dim3(blocks),
+                      dim3(kWarp * kCombineSlices), {}, partials, count, stride, columns,
+                      accumulate, out.as<bfloat16>());
   }
   return LaunchStatus("combine_partials");
 }
@@ -62,6 +66,7 @@ template <int N, typename F>
 __global__ void __launch_bounds__(kWarp* kColumnWarps, 3)
     ColumnPartialsKernel(int64_t rows, int64_t columns, int64_t chunk_rows, F value,
                          float* partials) {
+  StartAfterEarlierKernels();
   __shared__ float sums[kColumnWarps][N][kWarp];
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
   const int64_t column = (int64_t{blockIdx.x} * kWarp + lane) * N;
@@ -132,8 +137,8 @@ Status SumColumns(const Exec& exec, int64_t rows, F value, bool accumulate, cons
   TE_ASSIGN_OR_RETURN(TensorView partials,
                       exec.scratch->Allocate(DType::kFloat32, {chunks, columns}));
   const dim3 grid(static_cast<unsigned int>(tiles), static_cast<unsigned int>(chunks));
-  ColumnPartialsKernel<N><<<grid, kWarp * kColumnWarps, 0, StreamOf(exec)>>>(
-      rows, columns, chunk_rows, value, partials.as<float>());
+  LaunchOverlapping(exec, ColumnPartialsKernel<N, F>, grid, dim3(kWarp * kColumnWarps), {}, rows,
+                    columns, chunk_rows, value, partials.as<float>());
   TE_RETURN_IF_ERROR(LaunchStatus("column_partials"));
   return CombinePartials(exec, partials.as<float>(), chunks, columns, accumulate, out);
 }

@@ -5,6 +5,7 @@
 
 #include "te_kernels/cuda/cuda_state.h"
 #include "te_kernels/cuda/cuda_status.h"
+#include "te_kernels/cuda/launch.cuh"
 #include "te_kernels/cuda/vector.cuh"
 
 namespace te::cuda {
@@ -18,6 +19,7 @@ inline constexpr int kElementwiseUnroll = 4;
 template <int N, typename Out, typename F, typename... In>
 __global__ void __launch_bounds__(kElementwiseThreads)
     ElementwiseKernel(int64_t n, F f, Out* out, const In*... in) {
+  StartAfterEarlierKernels();
   constexpr int64_t kBlock = int64_t{N} * kElementwiseThreads * kElementwiseUnroll;
   const int64_t begin = blockIdx.x * kBlock;
   if (begin + kBlock <= n) {
@@ -62,11 +64,11 @@ Status LaunchElementwise(const Exec& exec, const char* kernel, int64_t n, F f, O
   };
   constexpr int64_t kPerLane = int64_t{kElementwiseThreads} * kElementwiseUnroll;
   if (aligned) {
-    ElementwiseKernel<kN>
-        <<<blocks(kN * kPerLane), kElementwiseThreads, 0, StreamOf(exec)>>>(n, f, out, in...);
+    LaunchOverlapping(exec, ElementwiseKernel<kN, Out, F, In...>, dim3(blocks(kN * kPerLane)),
+                      dim3(kElementwiseThreads), {}, n, f, out, in...);
   } else {
-    ElementwiseKernel<1>
-        <<<blocks(kPerLane), kElementwiseThreads, 0, StreamOf(exec)>>>(n, f, out, in...);
+    LaunchOverlapping(exec, ElementwiseKernel<1, Out, F, In...>, dim3(blocks(kPerLane)),
+                      dim3(kElementwiseThreads), {}, n, f, out, in...);
   }
   return LaunchStatus(kernel);
 }

@@ -111,6 +111,17 @@ __device__ inline void Store(T* p, const float (&in)[N]) {
   }
 }
 
+// As Store, of 16 bytes, in one access whatever stands around it: plain ones are split at times,
+// where the compiler merges them across branches. Global memory only.
+template <int N, typename T>
+__device__ inline void StoreGlobal(T* p, const float (&in)[N]) {
+  using Vector = typename Raw<N* static_cast<int>(sizeof(T))>::type;
+  Elements<T, N> elements;
+#pragma unroll
+  for (int i = 0; i < N; ++i) elements.at[i] = FromFloat<T>(in[i]);
+  __stwb(reinterpret_cast<Vector*>(p), std::bit_cast<Vector>(elements));
+}
+
 // Whether vectors of N elements may be used on rows of this pointer and row stride (in elements).
 template <int N, typename T>
 bool Aligned(const T* p, int64_t row_stride) {

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <string>
 
+#include "te_kernels/attention/sdpa_graph.h"
 #include "te_kernels/cuda/cuda_state.h"
 #include "te_kernels/cuda/cuda_status.h"
 #include "te_kernels/gemm/cublaslt_matmul.h"
@@ -192,11 +193,18 @@ class CudaDevice : public Device {
   }
   StatusOr<std::string> TunedChoices(const Exec& exec) override {
     TE_ASSIGN_OR_RETURN(cuda::CudaState * state, cuda::GetCudaState(exec));
-    return SaveLtChoices(state);
+    TE_ASSIGN_OR_RETURN(const std::string products, SaveLtChoices(state));
+    TE_ASSIGN_OR_RETURN(const std::string attention, SaveSdpaChoices(state));
+    return products + attention;
   }
   StatusOr<bool> PinChoices(const Exec& exec, const std::string& text) override {
     TE_ASSIGN_OR_RETURN(cuda::CudaState * state, cuda::GetCudaState(exec));
-    return LoadLtChoices(state, text);
+    const size_t attention = text.find(std::string("\n") + kSdpaChoicesTitle);
+    TE_ASSIGN_OR_RETURN(const bool pinned, LoadLtChoices(state, text.substr(0, attention)));
+    if (attention == std::string::npos) return pinned;
+    TE_ASSIGN_OR_RETURN(const bool attention_pinned,
+                        LoadSdpaChoices(state, text.substr(attention + 1)));
+    return pinned || attention_pinned;
   }
   Status Zero(const Exec& exec, void* device, size_t bytes) override {
     if (bytes == 0) return OkStatus();

@@ -1,5 +1,6 @@
 #include "te_kernels/cuda/cuda_state.h"
 #include "te_kernels/cuda/cuda_status.h"
+#include "te_kernels/cuda/launch.cuh"
 #include "te_kernels/cuda/vector.cuh"
 #include "te_kernels/dropout/dropout.h"
 
@@ -15,6 +16,7 @@ template <typename T, bool kVectors>
 __global__ void __launch_bounds__(kThreads)
     DropoutKernel(const T* x, const T* bias, const T* residual, float p, RandomState random,
                   int64_t n, int64_t hidden, T* out) {
+  cuda::StartAfterEarlierKernels();
   const int64_t block = int64_t{blockIdx.x} * kThreads + threadIdx.x;
   const int64_t first = kNumbers * block;
   if (first >= n) return;
@@ -57,8 +59,8 @@ Status Run(const Exec& exec, const char* operation, const DropoutForwardArgs& ar
   const auto blocks =
       static_cast<unsigned int>((n + kThreads * kNumbers - 1) / (kThreads * kNumbers));
   const auto kernel = vectors ? DropoutKernel<T, true> : DropoutKernel<T, false>;
-  kernel<<<blocks, kThreads, 0, cuda::StreamOf(exec)>>>(x, args.bias.as<T>(), residual, args.p,
-                                                        args.random, n, args.x.dim(1), out);
+  cuda::LaunchOverlapping(exec, kernel, dim3(blocks), dim3(kThreads), {}, x, args.bias.as<T>(),
+                          residual, args.p, args.random, n, args.x.dim(1), out);
   return cuda::LaunchStatus(operation);
 }
 

@@ -3,76 +3,144 @@
 
 #include "te_kernels/cuda/cuda_state.h"
 #include "te_kernels/cuda/cuda_status.h"
+#include "te_kernels/cuda/launch.cuh"
 #include "te_kernels/cuda/vector.cuh"
 #include "te_kernels/embedding/embedding.h"
 
 namespace te {
 namespace {
 
-constexpr int kThreads = 64;  // of one block, which takes kThreads vectors of a row
-constexpr int kUnroll = 4;    // rows in flight
+constexpr int kThreads = 128;
+constexpr int kVectors = 4;  // of a thread of the forward pass, in flight
+// Of the sums: vectors of a thread, and tokens in flight.
+constexpr int kSumVectors = 2;
+constexpr int kSumTokens = 4;
 
-// grid: (tokens, blocks of a row). Reads and writes T H elements once.
+// N elements as they lie in memory.
+template <int N, typename T>
+using RawOf = typename cuda::Raw<N* static_cast<int>(sizeof(T))>::type;
+
+// A block copies one row, kVectors * kThreads vectors at a time: T H elements are read and written
+// once. 2048 rows of 8 KiB are one wave of an H200.
 template <int N, typename T>
 __global__ void __launch_bounds__(kThreads)
     ForwardKernel(const int32_t* ids, const T* table, int64_t rows, int64_t hidden, T* out) {
-  const int64_t t = blockIdx.x, column = (int64_t{blockIdx.y} * kThreads + threadIdx.x) * N;
-  if (column >= hidden) return;
+  cuda::StartAfterEarlierKernels();
+  using Vector = RawOf<N, T>;
+  const int64_t t = blockIdx.x;
   const int32_t id = ids[t];
-  float values[N];
-  if (id >= 0 && id < rows) {
-    cuda::Load<N>(table + id * hidden + column, values);
-  } else {
+  const bool inside = id >= 0 && id < rows;
+  const auto* from = reinterpret_cast<const Vector*>(table + (inside ? id : 0) * hidden);
+  auto* to = reinterpret_cast<Vector*>(out + t * hidden);
+  const int64_t vectors = hidden / N;
+  constexpr int64_t kStep = int64_t{kThreads} * kVectors;
+  float nan[N];
 #pragma unroll
-    for (int i = 0; i < N; ++i) values[i] = __int_as_float(0x7fc00000);
+  for (int e = 0; e < N; ++e) nan[e] = __int_as_float(0x7fc00000);
+  for (int64_t begin = threadIdx.x; begin < vectors; begin += kStep) {
+    Vector values[kVectors];
+#pragma unroll
+    for (int v = 0; v < kVectors; ++v) {
+      const int64_t i = begin + v * kThreads;
+      if (inside && i < vectors) values[v] = __ldg(from + i);
+    }
+#pragma unroll
+    for (int v = 0; v < kVectors; ++v) {
+      const int64_t i = begin + v * kThreads;
+      if (i >= vectors) break;
+      if (inside) {
+        __stwb(to + i, values[v]);
+      } else {
+        cuda::StoreGlobal<N>(out + t * hidden + i * N, nan);
+      }
+    }
   }
-  cuda::Store<N>(out + t * hidden + column, values);
 }
 
-__global__ void CountKernel(uint32_t* tokens, int64_t n) {
+// What is sorted: ids, those outside the table all as `rows` behind the others, and their tokens.
+__global__ void KeysKernel(const int32_t* ids, int64_t n, int64_t rows, uint32_t* keys,
+                           uint32_t* tokens) {
+  cuda::StartAfterEarlierKernels();
   const int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
-  if (i < n) tokens[i] = static_cast<uint32_t>(i);
+  if (i >= n) return;
+  keys[i] = static_cast<uint32_t>(ids[i] >= 0 && ids[i] < rows ? ids[i] : rows);
+  tokens[i] = static_cast<uint32_t>(i);
 }
 
-// ids and tokens sorted by id, tokens of one id in their order. The block of the first of them sums
-// the run: in float32, in that order, from what is there when it accumulates.
-template <int N, typename T>
+// begins[r] = where the tokens of row r begin among the sorted ids, for r <= rows.
+__global__ void BeginsKernel(const uint32_t* ids, int64_t n, int64_t rows, uint32_t* begins) {
+  cuda::StartAfterEarlierKernels();
+  const int64_t row = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
+  if (row > rows) return;
+  int64_t low = 0, high = n;  // the first id >= row lies in [low, high]
+  while (low < high) {
+    const int64_t middle = (low + high) / 2;
+    if (ids[middle] < row) {
+      low = middle + 1;
+    } else {
+      high = middle;
+    }
+  }
+  begins[row] = static_cast<uint32_t>(low);
+}
+
+// Sums the tokens of a row of dtable in their order, in float32, from what is there when it
+// accumulates. Otherwise a block is one row and kSumVectors * kThreads vectors of it, and a row
+// without tokens becomes 0: each byte of dout is read, and each of dtable written, once. When it
+// accumulates, a block is one sorted token, and works if that is the first of its row.
+template <int N, typename T, bool kAccumulate>
 __global__ void __launch_bounds__(kThreads)
-    SumRunsKernel(const uint32_t* ids, const uint32_t* tokens, int64_t count, const T* dout,
-                  int64_t rows, int64_t hidden, bool accumulate, T* dtable) {
-  const int64_t begin = blockIdx.x, column = (int64_t{blockIdx.y} * kThreads + threadIdx.x) * N;
-  const uint32_t id = ids[begin];
-  if (column >= hidden || id >= rows || (begin > 0 && ids[begin - 1] == id)) return;
-  int64_t end = begin + 1;
-  while (end < count && ids[end] == id) ++end;
-  T* to = dtable + static_cast<int64_t>(id) * hidden + column;
-  float sum[N] = {};
-  if (accumulate) cuda::Load<N>(to, sum);
-  int64_t i = begin;
-  for (; i + kUnroll <= end; i += kUnroll) {
-    float values[kUnroll][N];
-#pragma unroll
-    for (int u = 0; u < kUnroll; ++u)
-      cuda::Load<N>(dout + tokens[i + u] * hidden + column, values[u]);
-#pragma unroll
-    for (int u = 0; u < kUnroll; ++u)
-#pragma unroll
-      for (int e = 0; e < N; ++e) sum[e] += values[u][e];
+    SumRowsKernel(const uint32_t* ids, const uint32_t* begins, const uint32_t* tokens,
+                  const T* dout, int64_t rows, int64_t hidden, T* dtable) {
+  cuda::StartAfterEarlierKernels();
+  int64_t row = blockIdx.x;
+  if constexpr (kAccumulate) {
+    row = ids[blockIdx.x];
+    if (row >= rows || begins[row] != blockIdx.x) return;
   }
-  for (; i < end; ++i) {
-    float values[N];
-    cuda::Load<N>(dout + tokens[i] * hidden + column, values);
+  const uint32_t begin = begins[row], end = begins[row + 1];
+  const int64_t vectors = hidden / N;
+  const int64_t first = int64_t{blockIdx.y} * kThreads * kSumVectors + threadIdx.x;
+  T* to = dtable + row * hidden;
+  float sum[kSumVectors][N] = {};
+  if constexpr (kAccumulate) {
 #pragma unroll
-    for (int e = 0; e < N; ++e) sum[e] += values[e];
+    for (int v = 0; v < kSumVectors; ++v) {
+      const int64_t at = first + v * kThreads;
+      if (at < vectors) cuda::Load<N>(to + at * N, sum[v]);
+    }
   }
-  cuda::Store<N>(to, sum);
+  for (uint32_t i = begin; i < end; i += kSumTokens) {
+    RawOf<N, T> values[kSumTokens][kSumVectors];
+#pragma unroll
+    for (int u = 0; u < kSumTokens; ++u) {
+      if (i + u >= end) break;
+      const auto* from =
+          reinterpret_cast<const RawOf<N, T>*>(dout + int64_t{tokens[i + u]} * hidden);
+#pragma unroll
+      for (int v = 0; v < kSumVectors; ++v)
+        if (first + v * kThreads < vectors) values[u][v] = __ldcs(from + first + v * kThreads);
+    }
+#pragma unroll
+    for (int u = 0; u < kSumTokens; ++u) {
+      if (i + u >= end) break;
+#pragma unroll
+      for (int v = 0; v < kSumVectors; ++v) {
+        float terms[N];
+        cuda::Unpack<T>(values[u][v], terms);
+#pragma unroll
+        for (int e = 0; e < N; ++e) sum[v][e] += terms[e];
+      }
+    }
+  }
+#pragma unroll
+  for (int v = 0; v < kSumVectors; ++v) {
+    const int64_t at = first + v * kThreads;
+    if (at < vectors) cuda::StoreGlobal<N>(to + at * N, sum[v]);
+  }
 }
 
-template <int N>
-dim3 GridOf(int64_t tokens, int64_t hidden) {
-  return dim3(static_cast<unsigned int>(tokens),
-              static_cast<unsigned int>((hidden + N * kThreads - 1) / (N * kThreads)));
-}
+unsigned int BlocksOf(int64_t n) { return static_cast<unsigned int>((n + 255) / 256); }
 
 template <typename T>
 bool Fits(const ConstTensorView& a, const ConstTensorView& b) {
@@ -82,9 +150,10 @@ bool Fits(const ConstTensorView& a, const ConstTensorView& b) {
 
 template <int N, typename T>
 Status Forward(const Exec& exec, const EmbeddingForwardArgs& args) {
-  const int64_t tokens = args.out.dim(0), hidden = args.out.dim(1);
-  ForwardKernel<N><<<GridOf<N>(tokens, hidden), kThreads, 0, cuda::StreamOf(exec)>>>(
-      args.ids.as<int32_t>(), args.table.as<T>(), args.table.dim(0), hidden, args.out.as<T>());
+  cuda::LaunchOverlapping(exec, ForwardKernel<N, T>,
+                          dim3(static_cast<unsigned int>(args.out.dim(0))), dim3(kThreads), {},
+                          args.ids.as<int32_t>(), args.table.as<T>(), args.table.dim(0),
+                          args.out.dim(1), args.out.as<T>());
   return cuda::LaunchStatus("embedding_forward");
 }
 
@@ -96,45 +165,56 @@ Status Forward(const Exec& exec, const EmbeddingForwardArgs& args) {
 
 struct Sorted {
   uint32_t* ids;
+  uint32_t* begins;  // [rows + 1], of each row's tokens
   uint32_t* tokens;
 };
 
 // Tokens in the order of their ids; stable, hence in their own order within one id. The library's
 // sort is deterministic, and needs no host work.
-StatusOr<Sorted> SortByIds(const Exec& exec, const ConstTensorView& ids) {
+StatusOr<Sorted> SortByIds(const Exec& exec, const ConstTensorView& ids, int64_t rows) {
   const int64_t n = ids.elements();
-  const cudaStream_t stream = cuda::StreamOf(exec);
-  TE_ASSIGN_OR_RETURN(const TensorView buffer, exec.scratch->Allocate(DType::kInt32, {3, n}));
-  auto* tokens_in = static_cast<uint32_t*>(buffer.data());
-  const Sorted sorted = {tokens_in + n, tokens_in + 2 * n};
-  CountKernel<<<static_cast<unsigned int>((n + 255) / 256), 256, 0, stream>>>(tokens_in, n);
-  // All bits: an id outside the table must not look like one inside.
-  const auto* keys = static_cast<const uint32_t*>(ids.data());
+  TE_ASSIGN_OR_RETURN(const TensorView buffer,
+                      exec.scratch->Allocate(DType::kInt32, {4 * n + rows + 1}));
+  auto* keys = static_cast<uint32_t*>(buffer.data());
+  uint32_t *tokens = keys + n, *sorted_keys = keys + 2 * n;
+  const Sorted sorted = {.ids = sorted_keys, .begins = keys + 4 * n, .tokens = keys + 3 * n};
+  cuda::LaunchOverlapping(exec, KeysKernel, dim3(BlocksOf(n)), dim3(256), {}, ids.as<int32_t>(), n,
+                          rows, keys, tokens);
+  TE_RETURN_IF_ERROR(cuda::LaunchStatus("embedding_backward: keys"));
+  // As many bits as `rows` has: each eight are a pass over the keys.
+  const int bits = static_cast<int>(std::bit_width(static_cast<uint64_t>(rows)));
+  const auto sort = [&](void* workspace, size_t* bytes) {
+    return cuda::ToStatus(
+        cub::DeviceRadixSort::SortPairs(workspace, *bytes, keys, sorted_keys, tokens, sorted.tokens,
+                                        static_cast<int>(n), 0, bits, cuda::StreamOf(exec)),
+        "sort of token ids");
+  };
   size_t bytes = 0;
-  TE_RETURN_IF_ERROR(cuda::ToStatus(
-      cub::DeviceRadixSort::SortPairs(nullptr, bytes, keys, sorted.ids, tokens_in, sorted.tokens,
-                                      static_cast<int>(n), 0, 32, stream),
-      "sort of token ids"));
+  TE_RETURN_IF_ERROR(sort(nullptr, &bytes));
   TE_ASSIGN_OR_RETURN(void* workspace, exec.scratch->Allocate(bytes));
-  TE_RETURN_IF_ERROR(cuda::ToStatus(
-      cub::DeviceRadixSort::SortPairs(workspace, bytes, keys, sorted.ids, tokens_in, sorted.tokens,
-                                      static_cast<int>(n), 0, 32, stream),
-      "sort of token ids"));
+  TE_RETURN_IF_ERROR(sort(workspace, &bytes));
+  cuda::LaunchOverlapping(exec, BeginsKernel, dim3(BlocksOf(rows + 1)), dim3(256), {}, sorted_keys,
+                          n, rows, sorted.begins);
+  TE_RETURN_IF_ERROR(cuda::LaunchStatus("embedding_backward: begins"));
   return sorted;
 }
 
 template <int N, typename T>
 Status Backward(const Exec& exec, const EmbeddingBackwardArgs& args, const Sorted& sorted) {
-  const int64_t tokens = args.ids.elements(), hidden = args.dtable.dim(1);
-  SumRunsKernel<N><<<GridOf<N>(tokens, hidden), kThreads, 0, cuda::StreamOf(exec)>>>(
-      sorted.ids, sorted.tokens, tokens, args.dout.as<T>(), args.dtable.dim(0), hidden,
-      args.accumulate, args.dtable.as<T>());
+  const int64_t rows = args.dtable.dim(0), hidden = args.dtable.dim(1);
+  constexpr int64_t kColumns = int64_t{N} * kThreads * kSumVectors;
+  const dim3 grid(static_cast<unsigned int>(args.accumulate ? args.ids.elements() : rows),
+                  static_cast<unsigned int>((hidden + kColumns - 1) / kColumns));
+  cuda::LaunchOverlapping(exec,
+                          args.accumulate ? SumRowsKernel<N, T, true> : SumRowsKernel<N, T, false>,
+                          grid, dim3(kThreads), {}, sorted.ids, sorted.begins, sorted.tokens,
+                          args.dout.as<T>(), rows, hidden, args.dtable.as<T>());
   return cuda::LaunchStatus("embedding_backward");
 }
 
 template <typename T>
 Status Backward(const Exec& exec, const EmbeddingBackwardArgs& args) {
-  TE_ASSIGN_OR_RETURN(const Sorted sorted, SortByIds(exec, args.ids));
+  TE_ASSIGN_OR_RETURN(const Sorted sorted, SortByIds(exec, args.ids, args.dtable.dim(0)));
   return Fits<T>(args.dout, args.dtable) ? Backward<cuda::kLanes<T>, T>(exec, args, sorted)
                                          : Backward<1, T>(exec, args, sorted);
 }
@@ -155,12 +235,12 @@ Status EmbeddingBackwardCuda(const Exec& exec, const EmbeddingBackwardArgs& args
   if (args.dtable.elements() == 0) return OkStatus();
   Record(exec, "embedding_backward", "embedding_backward_cuda", args.dtable.dtype(),
          static_cast<int64_t>(args.dout.bytes() + args.dtable.bytes()));
-  if (!args.accumulate) {
-    TE_RETURN_IF_ERROR(cuda::ToStatus(
+  if (args.ids.elements() == 0) {
+    if (args.accumulate) return OkStatus();
+    return cuda::ToStatus(
         cudaMemsetAsync(args.dtable.data(), 0, args.dtable.bytes(), cuda::StreamOf(exec)),
-        "embedding_backward: zero"));
+        "embedding_backward: zero");
   }
-  if (args.ids.elements() == 0) return OkStatus();
   const ArenaScope scope(exec.scratch);
   return args.dtable.dtype() == DType::kFloat32 ? Backward<float>(exec, args)
                                                 : Backward<bfloat16>(exec, args);

@@ -1,5 +1,6 @@
 #include "te_kernels/cuda/cuda_state.h"
 #include "te_kernels/cuda/cuda_status.h"
+#include "te_kernels/cuda/launch.cuh"
 #include "te_kernels/cuda/vector.cuh"
 #include "te_kernels/repeat_kv/repeat_kv.h"
 
@@ -8,9 +9,10 @@ namespace {
 
 constexpr int kThreads = 256;
 
-// A [B, H, S, d] view of vectors: d counts vectors of N elements, strides count elements.
+// A [B, H, S, d] view of vectors: d counts vectors of N elements, strides count elements. Fewer
+// than 2^32 vectors: divisions of 64 bits take longer than what they find is read.
 struct Heads {
-  int64_t heads, length, vectors;
+  unsigned int heads, length, vectors;
   int64_t stride_b, stride_h, stride_s;
 
   __device__ int64_t Offset(int64_t b, int64_t h, int64_t s, int64_t e) const {
@@ -19,46 +21,54 @@ struct Heads {
 };
 
 Heads HeadsOf(const ConstTensorView& view, int n) {
-  return {view.dim(1),    view.dim(2),    view.dim(3) / n,
-          view.stride(0), view.stride(1), view.stride(2)};
+  return {static_cast<unsigned int>(view.dim(1)),
+          static_cast<unsigned int>(view.dim(2)),
+          static_cast<unsigned int>(view.dim(3) / n),
+          view.stride(0),
+          view.stride(1),
+          view.stride(2)};
 }
 
 // Vector i of a view: where its first element stands.
 struct Place {
-  int64_t b, h, s, e;
+  unsigned int b, h, s, e;
 };
 template <int N>
-__device__ Place PlaceOf(const Heads& view, int64_t i) {
-  const int64_t row = i / view.vectors;
-  return {row / (view.length * view.heads), row / view.length % view.heads, row % view.length,
-          i % view.vectors * N};
+__device__ Place PlaceOf(const Heads& view, unsigned int i) {
+  const unsigned int row = i / view.vectors, head = row / view.length;
+  return {head / view.heads, head % view.heads, row % view.length, i % view.vectors * N};
 }
 
 template <int N, typename T>
 __global__ void __launch_bounds__(kThreads)
-    ForwardKernel(const T* x, Heads from, T* y, Heads to, int64_t repeats, int64_t count) {
-  const int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x;
+    ForwardKernel(const T* x, Heads from, T* y, Heads to, unsigned int repeats,
+                  unsigned int count) {
+  cuda::StartAfterEarlierKernels();
+  using Vector = typename cuda::Raw<N* static_cast<int>(sizeof(T))>::type;
+  const unsigned int i = blockIdx.x * kThreads + threadIdx.x;
   if (i >= count) return;
   const auto [b, h, s, e] = PlaceOf<N>(to, i);
-  float values[N];
-  cuda::Load<N>(x + from.Offset(b, h / repeats, s, e), values);
-  cuda::Store<N>(y + to.Offset(b, h, s, e), values);
+  __stwb(reinterpret_cast<Vector*>(y + to.Offset(b, h, s, e)),
+         *reinterpret_cast<const Vector*>(x + from.Offset(b, h / repeats, s, e)));
 }
 
 template <int N, typename T>
 __global__ void __launch_bounds__(kThreads)
-    BackwardKernel(const T* dy, Heads from, T* dx, Heads to, int64_t repeats, int64_t count) {
-  const int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x;
+    BackwardKernel(const T* dy, Heads from, T* dx, Heads to, unsigned int repeats,
+                   unsigned int count) {
+  cuda::StartAfterEarlierKernels();
+  const unsigned int i = blockIdx.x * kThreads + threadIdx.x;
   if (i >= count) return;
   const auto [b, h, s, e] = PlaceOf<N>(to, i);
   float sum[N] = {};
-  for (int64_t r = 0; r < repeats; ++r) {
+#pragma unroll 4
+  for (unsigned int r = 0; r < repeats; ++r) {
     float values[N];
     cuda::Load<N>(dy + from.Offset(b, h * repeats + r, s, e), values);
 #pragma unroll
     for (int k = 0; k < N; ++k) sum[k] += values[k];
   }
-  cuda::Store<N>(dx + to.Offset(b, h, s, e), sum);
+  cuda::StoreGlobal<N>(dx + to.Offset(b, h, s, e), sum);
 }
 
 // Whether rows of `view` are whole vectors of N elements.
@@ -75,10 +85,14 @@ unsigned int Blocks(int64_t count) {
 template <int N, typename T>
 Status Launch(const Exec& exec, const ConstTensorView& from, const TensorView& to, bool forward) {
   const int64_t count = to.elements() / N;
+  // Threads beyond the last block's vectors have numbers, too.
+  if (count > (int64_t{1} << 32) - kThreads)
+    return Unsupported("repeat_kv: y is {}; expected fewer than 2^32 vectors", to.ToString());
   const int64_t repeats = forward ? to.dim(1) / from.dim(1) : from.dim(1) / to.dim(1);
-  const auto kernel = forward ? ForwardKernel<N, T> : BackwardKernel<N, T>;
-  kernel<<<Blocks(count), kThreads, 0, cuda::StreamOf(exec)>>>(
-      from.as<T>(), HeadsOf(from, N), to.as<T>(), HeadsOf(to, N), repeats, count);
+  cuda::LaunchOverlapping(exec, forward ? ForwardKernel<N, T> : BackwardKernel<N, T>,
+                          dim3(Blocks(count)), dim3(kThreads), {}, from.as<T>(), HeadsOf(from, N),
+                          to.as<T>(), HeadsOf(to, N), static_cast<unsigned int>(repeats),
+                          static_cast<unsigned int>(count));
   return cuda::LaunchStatus(forward ? "repeat_kv_forward" : "repeat_kv_backward");
 }
 

@@ -1,0 +1,413 @@
+#include "te_kernels/attention/sdpa_graph.h"
+
+#include <cuda_runtime_api.h>
+#include <cudnn_frontend.h>
+
+#include <algorithm>
+#include <charconv>
+#include <exception>
+#include <limits>
+#include <map>
+#include <sstream>
+#include <utility>
+
+#include "te_kernels/cuda/cuda_status.h"
+
+namespace te {
+namespace {
+
+namespace fe = cudnn_frontend;
+
+// A plan takes up to seconds to compile.
+constexpr int64_t kMaxPlans = 16;
+constexpr size_t kMaxKnobPlans = 64;
+// Of them, those that a first, short look finds fastest are timed for longer.
+constexpr size_t kFinalists = 4;
+// What another plan's workspace may take beyond that of the library's first choice.
+constexpr size_t kMoreWorkspace = size_t{64} << 20;
+
+Status ToStatus(fe::error_t error, const char* what) {
+  if (error.is_good()) return OkStatus();
+  return Internal("{}: {}", what, error.get_message());
+}
+
+// [B, S, n, d] as cuDNN's [B, n, S, d].
+fe::graph::Tensor_attributes Describe(const ConstTensorView& t, SdpaTensor uid) {
+  return fe::graph::Tensor_attributes()
+      .set_uid(uid)
+      .set_dim({t.dim(0), t.dim(2), t.dim(1), t.dim(3)})
+      .set_stride({t.stride(0), t.stride(2), t.stride(1), t.stride(3)});
+}
+
+// Packed, as cuDNN wants it: of one sequence the distance to the next does not count, though a
+// slice of its heads has a larger one.
+fe::graph::Tensor_attributes DescribeLse(const ConstTensorView& t) {
+  const int64_t batch_stride = t.dim(0) == 1 ? t.dim(1) * t.stride(1) : t.stride(0);
+  return fe::graph::Tensor_attributes()
+      .set_uid(kSdpaLse)
+      .set_dim({t.dim(0), t.dim(1), t.dim(2), 1})
+      .set_stride({batch_stride, t.stride(1), t.stride(2), 1})
+      .set_data_type(fe::DataType_t::FLOAT);
+}
+
+// An engine and its knobs.
+struct Config {
+  int64_t engine = -1;
+  std::map<int64_t, int64_t> knobs;
+
+  std::string ToString() const {
+    std::string text = std::to_string(engine);
+    for (const auto& [knob, value] : knobs) text += fmt::format(" {}:{}", knob, value);
+    return text;
+  }
+  static bool Parse(const std::string& text, Config* config) {
+    const char* at = text.data();
+    const char* const end = at + text.size();
+    const auto number = [&at, end](int64_t* value) {
+      const auto [next, error] = std::from_chars(at, end, *value);
+      at = next;
+      return error == std::errc();
+    };
+    if (!number(&config->engine)) return false;
+    while (at != end) {
+      int64_t knob = 0, value = 0;
+      if (*at++ != ' ' || !number(&knob) || at == end || *at++ != ':' || !number(&value))
+        return false;
+      config->knobs[knob] = value;
+    }
+    return true;
+  }
+};
+
+StatusOr<Config> ConfigOf(const fe::graph::Graph& graph, int64_t index) {
+  Config config;
+  std::unordered_map<fe::KnobType_t, int64_t> knobs;
+  TE_RETURN_IF_ERROR(ToStatus(graph.get_engine_and_knobs_at_index(index, config.engine, knobs),
+                              "cuDNN attention engine"));
+  for (const auto& [knob, value] : knobs) config.knobs[static_cast<int64_t>(knob)] = value;
+  return config;
+}
+
+class Event {
+ public:
+  Event() { cudaEventCreate(&event_); }
+  ~Event() { cudaEventDestroy(event_); }
+  Event(const Event&) = delete;
+  Event& operator=(const Event&) = delete;
+  cudaEvent_t get() const { return event_; }
+
+ private:
+  cudaEvent_t event_ = nullptr;
+};
+
+// What a file of choices is valid for.
+StatusOr<std::string> HeaderOf() {
+  int device = 0, driver = 0;
+  cudaDeviceProp properties;
+  TE_RETURN_IF_ERROR(cuda::ToStatus(cudaGetDevice(&device), "cudaGetDevice"));
+  TE_RETURN_IF_ERROR(
+      cuda::ToStatus(cudaGetDeviceProperties(&properties, device), "cudaGetDeviceProperties"));
+  TE_RETURN_IF_ERROR(cuda::ToStatus(cudaDriverGetVersion(&driver), "cudaDriverGetVersion"));
+  return fmt::format("{} 1 | {} | driver {} | cudnn {}", kSdpaChoicesTitle, properties.name, driver,
+                     cudnnGetVersion());
+}
+
+}  // namespace
+
+std::string SdpaProblem::Key() const {
+  std::string key = backward ? "backward" : "forward";
+  for (const ConstTensorView* t : {&q, &k, &v, &out, &dout, &lse, &dq, &dk, &dv}) {
+    if (!t->defined()) {
+      key += " -";
+      continue;
+    }
+    for (int i = 0; i < t->rank(); ++i) key += fmt::format(" {}/{}", t->dim(i), t->stride(i));
+  }
+  return key + fmt::format(" {} {} {} {}", static_cast<int>(mask), window_left, scale, lengths);
+}
+
+double SdpaProblem::flops() const {
+  return (backward ? 10.0 : 4.0) * static_cast<double>(q.elements()) *
+         static_cast<double>(k.dim(1));
+}
+
+struct SdpaGraph::Graph {
+  using Attributes = std::shared_ptr<fe::graph::Tensor_attributes>;
+
+  Graph(const SdpaProblem& p) : problem(p) {
+    graph.set_io_data_type(fe::DataType_t::BFLOAT16)
+        .set_intermediate_data_type(fe::DataType_t::FLOAT)
+        .set_compute_data_type(fe::DataType_t::FLOAT);
+    p.backward ? AddBackward() : AddForward();
+  }
+
+  Attributes Lengths(SdpaTensor uid) {
+    return graph.tensor(fe::graph::Tensor_attributes()
+                            .set_uid(uid)
+                            .set_dim({problem.q.dim(0), 1, 1, 1})
+                            .set_stride({1, 1, 1, 1})
+                            .set_data_type(fe::DataType_t::INT32));
+  }
+  template <typename SdpaAttributes>
+  void SetMask(SdpaAttributes* attributes) {
+    const SdpaProblem& p = problem;
+    attributes->set_attn_scale(p.scale);
+    if (IsCausal(p.mask)) {
+      attributes->set_diagonal_alignment(IsBottomRight(p.mask)
+                                             ? fe::DiagonalAlignment_t::BOTTOM_RIGHT
+                                             : fe::DiagonalAlignment_t::TOP_LEFT);
+      attributes->set_diagonal_band_right_bound(0);
+    }
+    // cuDNN counts the keys up to the diagonal, the diagonal's own included.
+    if (p.window_left >= 0)
+      attributes->set_diagonal_band_left_bound(static_cast<int>(p.window_left + 1));
+    if (p.lengths) {
+      attributes->set_padding_mask(true)
+          .set_seq_len_q(Lengths(kSdpaLengthsQ))
+          .set_seq_len_kv(Lengths(kSdpaLengthsKv));
+    }
+  }
+  void AddForward() {
+    const SdpaProblem& p = problem;
+    auto attributes =
+        fe::graph::SDPA_attributes().set_name("attention").set_generate_stats(p.lse.defined());
+    SetMask(&attributes);
+    auto [out, lse] =
+        graph.sdpa(graph.tensor(Describe(p.q, kSdpaQ)), graph.tensor(Describe(p.k, kSdpaK)),
+                   graph.tensor(Describe(p.v, kSdpaV)), attributes);
+    const auto o = Describe(p.out, kSdpaOut);
+    out->set_output(true).set_uid(kSdpaOut).set_dim(o.get_dim()).set_stride(o.get_stride());
+    if (!p.lse.defined()) return;
+    const auto l = DescribeLse(p.lse);
+    lse->set_output(true)
+        .set_uid(kSdpaLse)
+        .set_dim(l.get_dim())
+        .set_stride(l.get_stride())
+        .set_data_type(fe::DataType_t::FLOAT);
+  }
+  void AddBackward() {
+    const SdpaProblem& p = problem;
+    auto attributes = fe::graph::SDPA_backward_attributes()
+                          .set_name("attention backward")
+                          .set_deterministic_algorithm(true);
+    SetMask(&attributes);
+    auto [dq, dk, dv] = graph.sdpa_backward(
+        graph.tensor(Describe(p.q, kSdpaQ)), graph.tensor(Describe(p.k, kSdpaK)),
+        graph.tensor(Describe(p.v, kSdpaV)), graph.tensor(Describe(p.out, kSdpaOut)),
+        graph.tensor(Describe(p.dout, kSdpaDout)), graph.tensor(DescribeLse(p.lse)), attributes);
+    const auto set = [](const Attributes& t, const ConstTensorView& view, SdpaTensor uid) {
+      const auto d = Describe(view, uid);
+      t->set_output(true).set_uid(uid).set_dim(d.get_dim()).set_stride(d.get_stride());
+    };
+    set(dq, p.dq, kSdpaDq);
+    set(dk, p.dk, kSdpaDk);
+    set(dv, p.dv, kSdpaDv);
+  }
+
+  SdpaProblem problem;
+  fe::graph::Graph graph;
+};
+
+SdpaGraph::SdpaGraph() = default;
+SdpaGraph::~SdpaGraph() = default;
+
+StatusOr<std::unique_ptr<SdpaGraph>> SdpaGraph::Build(const SdpaProblem& problem,
+                                                      cudnnHandle_t handle,
+                                                      const std::string& pinned) try {
+  std::unique_ptr<SdpaGraph> out(new SdpaGraph);
+  Status status = out->BuildFirst(problem, handle, true);
+  if (status.code() == StatusCode::kUnsupported) status = out->BuildFirst(problem, handle, false);
+  TE_RETURN_IF_ERROR(status);
+  if (!pinned.empty()) {
+    const bool known = pinned == out->plans_.front().config;
+    out->pinned_ = known || out->OfferConfig(pinned).ok();
+    out->chosen_ = out->plans_.size() - 1;
+  }
+  return out;
+} catch (const std::exception& e) {
+  return Internal("cuDNN attention: {}", e.what());
+}
+
+// Builds the library's first choice.
+Status SdpaGraph::BuildFirst(const SdpaProblem& problem, cudnnHandle_t handle,
+                             bool leave_out_marked) {
+  graph_ = std::make_unique<Graph>(problem);
+  left_out_marked_ = leave_out_marked;
+  fe::graph::Graph& graph = graph_->graph;
+  fe::error_t error = graph.validate();
+  if (error.is_good()) error = graph.build_operation_graph(handle);
+  if (error.is_good())
+    error = graph.create_execution_plans({fe::HeurMode_t::A, fe::HeurMode_t::FALLBACK});
+  if (!error.is_good()) return Unsupported("cuDNN attention: {}", error.get_message());
+  if (leave_out_marked) graph.deselect_numeric_notes({fe::NumericalNote_t::NONDETERMINISTIC});
+  Status status = Unsupported("cuDNN attention: no plan");
+  for (int64_t i = 0; i < graph.get_execution_plan_count() && !status.ok(); ++i) status = Offer(i);
+  return status;
+}
+
+// Builds plan `index` and takes it into the list. kUnsupported: not one to choose.
+Status SdpaGraph::Offer(int64_t index) {
+  fe::graph::Graph& graph = graph_->graph;
+  TE_ASSIGN_OR_RETURN(const Config config, ConfigOf(graph, index));
+  SdpaPlan plan = {.index = index, .config = config.ToString(), .workspace_bytes = 1};
+  for (const SdpaPlan& other : plans_)
+    if (other.config == plan.config) return Unsupported("cuDNN attention: {} twice", plan.config);
+  if (!left_out_marked_ && !plans_.empty()) {
+    TE_ASSIGN_OR_RETURN(const Config first, ConfigOf(graph, plans_.front().index));
+    if (config.engine != first.engine)
+      return Unsupported("cuDNN attention: {} may be nondeterministic", plan.config);
+  }
+  if (fe::error_t error = graph.build_plan_at_index(index); !error.is_good())
+    return Unsupported("cuDNN attention: {}", error.get_message());
+  int64_t bytes = 0;
+  TE_RETURN_IF_ERROR(
+      ToStatus(graph.get_workspace_size_plan_at_index(index, bytes), "cuDNN attention workspace"));
+  plan.workspace_bytes = static_cast<size_t>(std::max<int64_t>(bytes, 1));
+  if (!plans_.empty() && plan.workspace_bytes > plans_.front().workspace_bytes + kMoreWorkspace)
+    return Unsupported("cuDNN attention: {} takes {} bytes", plan.config, plan.workspace_bytes);
+  plans_.push_back(std::move(plan));
+  return OkStatus();
+}
+
+// Offers the plan that `text` names, which the heuristics need not have offered.
+Status SdpaGraph::OfferConfig(const std::string& text) {
+  Config config;
+  if (!Config::Parse(text, &config))
+    return CorruptData("cuDNN attention: plan '{}'; expected ENGINE KNOB:VALUE ...", text);
+  std::unordered_map<fe::KnobType_t, int64_t> knobs;
+  for (const auto& [knob, value] : config.knobs) knobs[static_cast<fe::KnobType_t>(knob)] = value;
+  fe::graph::Graph& graph = graph_->graph;
+  if (fe::error_t error = graph.create_execution_plan(config.engine, knobs); !error.is_good()) {
+    return Unsupported("cuDNN attention: plan {}: {}", text, error.get_message());
+  }
+  if (left_out_marked_) graph.deselect_numeric_notes({fe::NumericalNote_t::NONDETERMINISTIC});
+  return Offer(graph.get_execution_plan_count() - 1);
+}
+
+Status SdpaGraph::Run(const Exec& exec, cudnnHandle_t handle, SdpaPointers& pointers) {
+  return RunPlan(exec, handle, pointers, plans_[chosen_]);
+}
+
+Status SdpaGraph::RunPlan(const Exec& exec, cudnnHandle_t handle, SdpaPointers& pointers,
+                          const SdpaPlan& plan) try {
+  const ArenaScope scope(exec.scratch);
+  TE_ASSIGN_OR_RETURN(void* workspace, exec.scratch->Allocate(plan.workspace_bytes));
+  return ToStatus(graph_->graph.execute_plan_at_index(handle, pointers, workspace, plan.index),
+                  "cuDNN attention");
+} catch (const std::exception& e) {
+  return Internal("cuDNN attention: {}", e.what());
+}
+
+// Milliseconds of one run, the mean of `runs` after one that is not timed.
+StatusOr<float> SdpaGraph::TimeOf(const Exec& exec, cudnnHandle_t handle, SdpaPointers& pointers,
+                                  const SdpaPlan& plan, int runs) {
+  const Event begin, end;
+  TE_RETURN_IF_ERROR(RunPlan(exec, handle, pointers, plan));
+  cudaEventRecord(begin.get(), cuda::StreamOf(exec));
+  for (int i = 0; i < runs; ++i) TE_RETURN_IF_ERROR(RunPlan(exec, handle, pointers, plan));
+  cudaEventRecord(end.get(), cuda::StreamOf(exec));
+  TE_RETURN_IF_ERROR(cuda::ToStatus(cudaEventSynchronize(end.get()), "timing attention"));
+  float ms = 0;
+  cudaEventElapsedTime(&ms, begin.get(), end.get());
+  return ms / static_cast<float>(runs);
+}
+
+Status SdpaGraph::TimeAndChoose(const Exec& exec, cudnnHandle_t handle, SdpaPointers& pointers) {
+  std::vector<SdpaPlan*> finalists;
+  for (SdpaPlan& plan : plans_) {
+    plan.milliseconds = std::numeric_limits<float>::infinity();  // some fail only when they run
+    if (const StatusOr<float> ms = TimeOf(exec, handle, pointers, plan, 2); ms.ok()) {
+      plan.milliseconds = *ms;
+      finalists.push_back(&plan);
+    }
+  }
+  if (finalists.empty()) return OkStatus();  // the run that follows says what is wrong
+  std::stable_sort(finalists.begin(), finalists.end(), [](const SdpaPlan* a, const SdpaPlan* b) {
+    return a->milliseconds < b->milliseconds;
+  });
+  if (finalists.size() > kFinalists) finalists.resize(kFinalists);
+  // In turns, so that a clock that drifts favours none; the best turn of each counts.
+  const int runs =
+      std::clamp(static_cast<int>(5.0f / std::max(finalists.front()->milliseconds, 0.01f)), 3, 20);
+  for (SdpaPlan* plan : finalists) plan->milliseconds = std::numeric_limits<float>::infinity();
+  for (int turn = 0; turn < 5; ++turn) {
+    for (SdpaPlan* plan : finalists) {
+      TE_ASSIGN_OR_RETURN(const float ms, TimeOf(exec, handle, pointers, *plan, runs));
+      plan->milliseconds = std::min(plan->milliseconds, ms);
+    }
+  }
+  const SdpaPlan* best = *std::min_element(
+      finalists.begin(), finalists.end(),
+      [](const SdpaPlan* a, const SdpaPlan* b) { return a->milliseconds < b->milliseconds; });
+  chosen_ = static_cast<size_t>(best - plans_.data());
+  return OkStatus();
+}
+
+Status SdpaGraph::Tune(const Exec& exec, cudnnHandle_t handle, SdpaPointers& pointers) try {
+  if (pinned_) return OkStatus();
+  const int64_t offered = std::min(graph_->graph.get_execution_plan_count(), kMaxPlans);
+  for (int64_t i = plans_.front().index + 1; i < offered; ++i) Offer(i).IgnoreError();
+  if (plans_.size() == 1) return OkStatus();
+  return TimeAndChoose(exec, handle, pointers);
+} catch (const std::exception& e) {
+  return Internal("cuDNN attention: {}", e.what());
+}
+
+Status SdpaGraph::TuneKnobs(const Exec& exec, cudnnHandle_t handle, SdpaPointers& pointers) try {
+  fe::graph::Graph& graph = graph_->graph;
+  TE_ASSIGN_OR_RETURN(const Config base, ConfigOf(graph, plans_[chosen_].index));
+  std::vector<fe::Knob> knobs;
+  TE_RETURN_IF_ERROR(
+      ToStatus(graph.get_knobs_for_engine(base.engine, knobs), "cuDNN attention knobs"));
+  for (const fe::Knob& knob : knobs) {
+    const int64_t step = std::max<int64_t>(knob.stride, 1);
+    for (int64_t value = knob.minValue; value <= knob.maxValue; value += step) {
+      if (plans_.size() == kMaxKnobPlans) break;
+      Config config = base;
+      config.knobs[static_cast<int64_t>(knob.type)] = value;
+      OfferConfig(config.ToString()).IgnoreError();  // most values fit no kernel
+    }
+  }
+  return TimeAndChoose(exec, handle, pointers);
+} catch (const std::exception& e) {
+  return Internal("cuDNN attention: {}", e.what());
+}
+
+SdpaCache* SdpaCache::Of(cuda::CudaState* state) {
+  if (state->attention_cache == nullptr) state->attention_cache = std::make_unique<SdpaCache>();
+  return static_cast<SdpaCache*>(state->attention_cache.get());
+}
+
+StatusOr<std::string> SaveSdpaChoices(cuda::CudaState* state) {
+  const SdpaCache* cache = SdpaCache::Of(state);
+  std::map<std::string, std::string> choices(cache->pinned.begin(), cache->pinned.end());
+  for (const auto& [key, graph] : cache->graphs)
+    if (graph != nullptr) choices[key] = graph->plans()[graph->chosen()].config;
+  if (choices.empty()) return std::string();
+  TE_ASSIGN_OR_RETURN(std::string text, HeaderOf());
+  text += '\n';
+  for (const auto& [key, config] : choices) text += fmt::format("{} : {}\n", key, config);
+  return text;
+}
+
+StatusOr<bool> LoadSdpaChoices(cuda::CudaState* state, const std::string& text) {
+  std::istringstream lines(text);
+  std::string line;
+  TE_ASSIGN_OR_RETURN(const std::string header, HeaderOf());
+  if (!std::getline(lines, line) || line != header) return false;
+  std::unordered_map<std::string, std::string> pinned;
+  for (int number = 2; std::getline(lines, line); ++number) {
+    const size_t colon = line.rfind(" : ");
+    Config config;
+    if (colon == std::string::npos || !Config::Parse(line.substr(colon + 3), &config)) {
+      return CorruptData(
+          "cuDNN attention choices, line {}: '{}'; expected 'PROBLEM : ENGINE KNOB:VALUE ...'",
+          number, line);
+    }
+    pinned[line.substr(0, colon)] = line.substr(colon + 3);
+  }
+  SdpaCache::Of(state)->pinned = std::move(pinned);
+  return true;
+}
+
+}  // namespace te

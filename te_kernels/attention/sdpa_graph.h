@@ -1,0 +1,126 @@
+// cuDNN's graphs of scaled dot-product attention, and the choice among the execution plans that the
+// library offers for one: deterministic ones only, timed once a shape.
+#pragma once
+
+#include <cudnn.h>
+
+#include <memory>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "te_kernels/attention/attention_mask.h"
+#include "te_kernels/base/exec.h"
+#include "te_kernels/base/view.h"
+#include "te_kernels/cuda/cuda_state.h"
+
+namespace te {
+
+enum SdpaTensor : int64_t {
+  kSdpaQ = 1,
+  kSdpaK,
+  kSdpaV,
+  kSdpaOut,
+  kSdpaLse,
+  kSdpaDout,
+  kSdpaDq,
+  kSdpaDk,
+  kSdpaDv,
+  kSdpaLengthsQ,
+  kSdpaLengthsKv
+};
+using SdpaPointers = std::unordered_map<int64_t, void*>;
+
+// Everything that a graph depends on.
+struct SdpaProblem {
+  ConstTensorView q, k, v, out, dout, lse, dq, dk, dv;  // dout and later: backward only
+  AttentionMaskType mask;
+  int64_t window_left;
+  float scale;
+  bool lengths;  // of right-padded sequences
+  bool backward;
+
+  std::string Key() const;
+  double flops() const;  // as if nothing were masked
+};
+
+// One of cuDNN's ways to run a graph.
+struct SdpaPlan {
+  int64_t index;       // in the graph's list
+  std::string config;  // engine and knobs, as numbers: "6 7:2 12:0"
+  size_t workspace_bytes;
+  float milliseconds = 0;  // when it was last timed
+};
+
+// One graph, built for one problem. Its plans are deterministic: the backward graph asks for it,
+// and engines that the library marks as nondeterministic are left out. Where that leaves none (the
+// mark is an engine's, whatever the graph asks of it), all plans are of the engine that the library
+// puts first: knobs change nothing but speed.
+class SdpaGraph {
+ public:
+  // kUnsupported when cuDNN has no engine for it. `pinned`: a plan's config, or empty; one that the
+  // library refuses is as good as none.
+  static StatusOr<std::unique_ptr<SdpaGraph>> Build(const SdpaProblem& problem,
+                                                    cudnnHandle_t handle,
+                                                    const std::string& pinned);
+  ~SdpaGraph();
+  SdpaGraph(const SdpaGraph&) = delete;
+  SdpaGraph& operator=(const SdpaGraph&) = delete;
+
+  // Enqueues the chosen plan.
+  Status Run(const Exec& exec, cudnnHandle_t handle, SdpaPointers& pointers);
+
+  // Times what the library offers and chooses the fastest. The operands' outputs are overwritten,
+  // with what any plan computes of the inputs. Without effect on a pinned plan.
+  Status Tune(const Exec& exec, cudnnHandle_t handle, SdpaPointers& pointers);
+
+  // Adds the chosen plan's variants with one knob changed, and times and chooses as Tune does: for
+  // benchmarks, that ask whether the library's heuristics miss something.
+  Status TuneKnobs(const Exec& exec, cudnnHandle_t handle, SdpaPointers& pointers);
+
+  // The library's first choice is plans().front().
+  const std::vector<SdpaPlan>& plans() const { return plans_; }
+  size_t chosen() const { return chosen_; }
+  void Choose(size_t plan) { chosen_ = plan; }
+
+ private:
+  struct Graph;
+
+  SdpaGraph();
+  Status BuildFirst(const SdpaProblem& problem, cudnnHandle_t handle, bool leave_out_marked);
+  Status Offer(int64_t index);
+  Status OfferConfig(const std::string& config);
+  Status TimeAndChoose(const Exec& exec, cudnnHandle_t handle, SdpaPointers& pointers);
+  Status RunPlan(const Exec& exec, cudnnHandle_t handle, SdpaPointers& pointers,
+                 const SdpaPlan& plan);
+  StatusOr<float> TimeOf(const Exec& exec, cudnnHandle_t handle, SdpaPointers& pointers,
+                         const SdpaPlan& plan, int runs);
+
+  std::unique_ptr<Graph> graph_;
+  std::vector<SdpaPlan> plans_;
+  size_t chosen_ = 0;
+  bool pinned_ = false;
+  bool left_out_marked_ = true;
+};
+
+// The graphs of one CudaState.
+class SdpaCache : public cuda::OperationCache {
+ public:
+  static SdpaCache* Of(cuda::CudaState* state);
+
+  // Null: cuDNN refused the problem.
+  std::unordered_map<std::string, std::unique_ptr<SdpaGraph>> graphs;
+  std::unordered_map<std::string, std::string> pinned;  // a plan's config for a problem's key
+  // For benchmarks: new graphs of large problems try their plans' knobs, too; the graph that ran.
+  bool tune_knobs = false;
+  SdpaGraph* last = nullptr;
+};
+
+// The choices made so far, as text: one line a problem, under a header that starts with
+// kSdpaChoicesTitle and names the card, driver and library; empty when there is none. And back: a
+// pinned problem is not timed again. Text of another card or library is ignored (false).
+inline constexpr const char* kSdpaChoicesTitle = "te cudnn attention choices";
+StatusOr<std::string> SaveSdpaChoices(cuda::CudaState* state);
+StatusOr<bool> LoadSdpaChoices(cuda::CudaState* state, const std::string& text);
+
+}  // namespace te
