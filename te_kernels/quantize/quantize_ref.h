@@ -2,6 +2,7 @@
 // two by counting.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <limits>
@@ -36,8 +37,8 @@ inline uint8_t CastRef(QuantFormat format, float value, float uniform = -1) {
                                                  MagnitudesRef(QuantFormat::kFloat4E2M1)};
   const std::vector<double>& values = kValues[static_cast<int>(format)];
   const double x = std::fabs(static_cast<double>(value));
-  size_t code = 0;
-  while (code + 1 < values.size() && values[code + 1] <= x) ++code;
+  size_t code =
+      static_cast<size_t>(std::upper_bound(values.begin(), values.end(), x) - values.begin()) - 1;
   if (code + 1 < values.size()) {
     const double fraction = (x - values[code]) / (values[code + 1] - values[code]);
     const bool nearest = fraction > 0.5 || (fraction == 0.5 && code % 2 != 0);
