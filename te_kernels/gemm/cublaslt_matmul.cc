@@ -35,7 +35,45 @@ Status ToStatus(cublasStatus_t status, const char* what) {
 
 #define TE_RETURN_IF_LT_ERROR(call) TE_RETURN_IF_ERROR(ToStatus(call, #call))
 
-cudaDataType_t TypeOf(DType dtype) { return dtype == DType::kFloat32 ? CUDA_R_32F : CUDA_R_16BF; }
+cudaDataType_t TypeOf(DType dtype) {
+  switch (dtype) {
+    case DType::kFloat8E4M3:
+      return CUDA_R_8F_E4M3;
+    case DType::kFloat8E5M2:
+      return CUDA_R_8F_E5M2;
+    case DType::kFloat32:
+      return CUDA_R_32F;
+    default:
+      return CUDA_R_16BF;
+  }
+}
+
+DType OperandType(const ConstTensorView& view, const LtCodes& codes) {
+  switch (codes.format) {
+    case QuantFormat::kFloat8E4M3:
+      return DType::kFloat8E4M3;
+    case QuantFormat::kFloat8E5M2:
+      return DType::kFloat8E5M2;
+    default:
+      return view.dtype();
+  }
+}
+
+int32_t ScaleModeOf(QuantScaling scaling) {
+  switch (scaling) {
+    case QuantScaling::kBlock1x128:
+      return CUBLASLT_MATMUL_MATRIX_SCALE_VEC128_32F;
+    case QuantScaling::kBlock128x128:
+      return CUBLASLT_MATMUL_MATRIX_SCALE_BLK128x128_32F;
+    default:
+      return CUBLASLT_MATMUL_MATRIX_SCALE_SCALAR_32F;
+  }
+}
+
+// kTensorCurrent is the same to a product.
+const char* NameOfScales(QuantScaling scaling) {
+  return BlockOf(scaling).rows == 0 ? Name(QuantScaling::kTensor) : Name(scaling);
+}
 
 // The largest power of two, up to 256, that divides every address that the batch meets.
 uint32_t AlignmentOf(const void* data, int64_t batch, int64_t distance, DType dtype) {
@@ -68,17 +106,25 @@ struct Problem {
   int64_t m, n, k;  // cuBLASLt's: m = columns of d
   bool transpose_a, transpose_b;
   int64_t lda, ldb, ldc, ldd;
-  DType operands, result;
+  DType type_a, type_b, result;
   bool bias, accumulate;
   int64_t batch, distance_a, distance_b, distance_d;
   uint32_t align_a, align_b, align_c, align_d;
+  bool codes, fast_accumulation;
+  QuantScaling scaling_a, scaling_b;
 
+  // In the order of the row-major product, whose first operand is cuBLASLt's second.
+  std::string Codes() const {
+    if (!codes) return "";
+    return fmt::format(" {} {} * {} {} {}", Name(type_b), NameOfScales(scaling_b), Name(type_a),
+                       NameOfScales(scaling_a), fast_accumulation ? "fast" : "split");
+  }
   std::string ToString() const {
     return fmt::format(
-        "{}{} {}x{}x{} ld {},{},{},{} {}->{}{}{} batch {}:{},{},{} align {},{},{},{}",
-        transpose_a ? 'T' : 'N', transpose_b ? 'T' : 'N', m, n, k, lda, ldb, ldc, ldd,
-        Name(operands), Name(result), bias ? " bias" : "", accumulate ? " accumulate" : "", batch,
-        distance_a, distance_b, distance_d, align_a, align_b, align_c, align_d);
+        "{}{} {}x{}x{} ld {},{},{},{} {}->{}{}{} batch {}:{},{},{} align {},{},{},{}{}",
+        transpose_a ? 'T' : 'N', transpose_b ? 'T' : 'N', m, n, k, lda, ldb, ldc, ldd, Name(type_b),
+        Name(result), bias ? " bias" : "", accumulate ? " accumulate" : "", batch, distance_a,
+        distance_b, distance_d, align_a, align_b, align_c, align_d, Codes());
   }
   double flops() const {
     return 2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k) *
@@ -159,12 +205,28 @@ class Plan {
       TE_RETURN_IF_ERROR(Set(CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS));
       TE_RETURN_IF_ERROR(Set(CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, TypeOf(p.result)));
     }
-    TE_RETURN_IF_ERROR(MakeLayout(&a_, p.operands, p.transpose_a ? p.k : p.m,
+    if (p.codes) {
+      TE_RETURN_IF_ERROR(Set(CUBLASLT_MATMUL_DESC_A_SCALE_MODE, ScaleModeOf(p.scaling_a)));
+      TE_RETURN_IF_ERROR(Set(CUBLASLT_MATMUL_DESC_B_SCALE_MODE, ScaleModeOf(p.scaling_b)));
+      TE_RETURN_IF_ERROR(
+          Set(CUBLASLT_MATMUL_DESC_FAST_ACCUM, static_cast<int8_t>(p.fast_accumulation ? 1 : 0)));
+    }
+    TE_RETURN_IF_ERROR(MakeLayout(&a_, p.type_a, p.transpose_a ? p.k : p.m,
                                   p.transpose_a ? p.m : p.k, p.lda, p.distance_a));
-    TE_RETURN_IF_ERROR(MakeLayout(&b_, p.operands, p.transpose_b ? p.n : p.k,
+    TE_RETURN_IF_ERROR(MakeLayout(&b_, p.type_b, p.transpose_b ? p.n : p.k,
                                   p.transpose_b ? p.k : p.n, p.ldb, p.distance_b));
     TE_RETURN_IF_ERROR(MakeLayout(&c_, p.result, p.m, p.n, p.ldc, p.distance_d));
     return MakeLayout(&d_, p.result, p.m, p.n, p.ldd, p.distance_d);
+  }
+
+  // The addresses that the operation's description holds.
+  Status Bind(const LtMatmulArgs& args) const {
+    if (problem_.bias) {
+      TE_RETURN_IF_ERROR(Set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, args.bias.data()));
+    }
+    if (!problem_.codes) return OkStatus();
+    TE_RETURN_IF_ERROR(Set(CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, args.b_codes.scale_inv));
+    return Set(CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, args.a_codes.scale_inv);
   }
 
   // cuBLASLt's candidates, its favourite first.
@@ -201,9 +263,7 @@ class Plan {
 
   Status Run(const Exec& exec, cublasLtHandle_t handle, const LtMatmulArgs& args, const void* c,
              void* d, const cublasLtMatmulAlgo_t& algorithm, void* workspace) const {
-    if (problem_.bias) {
-      TE_RETURN_IF_ERROR(Set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, args.bias.data()));
-    }
+    TE_RETURN_IF_ERROR(Bind(args));
     return ToStatus(cublasLtMatmul(handle, operation_, &args.alpha, args.b.data(), a_,
                                    args.a.data(), b_, &args.beta, c, c_, d, d_, &algorithm,
                                    workspace, kWorkspaceBytes, cuda::StreamOf(exec)),
@@ -213,10 +273,11 @@ class Plan {
   // The algorithm that `config` names, if the library still takes it for this problem.
   StatusOr<cublasLtMatmulAlgo_t> Rebuild(cublasLtHandle_t handle,
                                          const AlgorithmConfig& config) const {
-    const cudaDataType_t operands = TypeOf(problem_.operands), result = TypeOf(problem_.result);
+    const cudaDataType_t type_a = TypeOf(problem_.type_a), type_b = TypeOf(problem_.type_b);
+    const cudaDataType_t result = TypeOf(problem_.result);
     cublasLtMatmulAlgo_t algorithm{};
-    TE_RETURN_IF_LT_ERROR(cublasLtMatmulAlgoInit(handle, CUBLAS_COMPUTE_32F, CUDA_R_32F, operands,
-                                                 operands, result, result, config.id, &algorithm));
+    TE_RETURN_IF_LT_ERROR(cublasLtMatmulAlgoInit(handle, CUBLAS_COMPUTE_32F, CUDA_R_32F, type_a,
+                                                 type_b, result, result, config.id, &algorithm));
     TE_RETURN_IF_ERROR(AlgorithmConfig::ForEach(
         config, [&algorithm](cublasLtMatmulAlgoConfigAttributes_t attribute, const auto& value) {
           return ToStatus(
@@ -235,7 +296,8 @@ class Plan {
   Status Choose(const cublasLtMatmulAlgo_t& algorithm) {
     algorithm_ = algorithm;
     TE_ASSIGN_OR_RETURN(config_, AlgorithmConfig::Of(algorithm));
-    name_ = fmt::format("cublasLt {} tile {} split {}", config_.id, config_.tile, config_.split_k);
+    name_ = fmt::format("cublasLt {} tile {} split {}{}", config_.id, config_.tile, config_.split_k,
+                        problem_.Codes());
     return OkStatus();
   }
   const cublasLtMatmulAlgo_t& algorithm() const { return algorithm_; }
@@ -376,7 +438,8 @@ StatusOr<Problem> ProblemOf(const LtMatmulArgs& args, const ConstTensorView& c) 
   p.ldb = a.leading;
   p.ldc = std::max(p.n == 1 ? p.m : c.stride(0), p.m);
   p.ldd = std::max(p.n == 1 ? p.m : args.d.stride(0), p.m);
-  p.operands = args.a.dtype();
+  p.type_a = OperandType(args.b, args.b_codes);
+  p.type_b = OperandType(args.a, args.a_codes);
   p.result = args.d.dtype();
   p.bias = args.bias.defined();
   p.accumulate = args.beta != 0;
@@ -384,10 +447,14 @@ StatusOr<Problem> ProblemOf(const LtMatmulArgs& args, const ConstTensorView& c) 
   p.distance_a = args.b_distance;
   p.distance_b = args.a_distance;
   p.distance_d = args.d_distance;
-  p.align_a = AlignmentOf(args.b.data(), args.batch, args.b_distance, p.operands);
-  p.align_b = AlignmentOf(args.a.data(), args.batch, args.a_distance, p.operands);
+  p.align_a = AlignmentOf(args.b.data(), args.batch, args.b_distance, p.type_a);
+  p.align_b = AlignmentOf(args.a.data(), args.batch, args.a_distance, p.type_b);
   p.align_c = AlignmentOf(c.data(), args.batch, args.d_distance, p.result);
   p.align_d = AlignmentOf(args.d.data(), args.batch, args.d_distance, p.result);
+  p.codes = args.a_codes.format != QuantFormat::kNone;
+  p.fast_accumulation = args.fast_accumulation;
+  p.scaling_a = args.b_codes.scaling;
+  p.scaling_b = args.a_codes.scaling;
   return p;
 }
 
@@ -418,6 +485,7 @@ Status RunLtMatmul(const Exec& exec, const LtMatmulArgs& args, const char* opera
   if (slot == nullptr) {
     auto plan = std::make_unique<Plan>(problem);
     TE_RETURN_IF_ERROR(plan->Create());
+    TE_RETURN_IF_ERROR(plan->Bind(args));
     const auto pinned = cache->pinned.find(key);
     StatusOr<cublasLtMatmulAlgo_t> algorithm =
         pinned == cache->pinned.end() ? Status(StatusCode::kNotFound, "")
@@ -432,11 +500,11 @@ Status RunLtMatmul(const Exec& exec, const LtMatmulArgs& args, const char* opera
                                slot->algorithm(), workspace));
   if (exec.log != nullptr) {
     const int64_t operand_bytes = args.batch * (problem.m + problem.n) * problem.k *
-                                  static_cast<int64_t>(SizeOf(problem.operands));
+                                  static_cast<int64_t>(SizeOf(problem.type_a));
     const int64_t result_bytes = args.batch * problem.m * problem.n *
                                  static_cast<int64_t>(SizeOf(problem.result)) *
                                  (problem.accumulate ? 2 : 1);
-    Record(exec, operation, slot->name().c_str(), problem.operands, operand_bytes + result_bytes,
+    Record(exec, operation, slot->name().c_str(), problem.type_b, operand_bytes + result_bytes,
            orientation);
   }
   return OkStatus();

@@ -6,10 +6,18 @@
 #include <string>
 
 #include "te_kernels/base/exec.h"
-#include "te_kernels/base/view.h"
+#include "te_kernels/base/quant_spec.h"
 #include "te_kernels/cuda/cuda_state.h"
 
 namespace te {
+
+// How an operand of codes (a uint8 view) is read: E4M3 or E5M2, one factor for the tensor or
+// float32 blocks. Format kNone: the view's own dtype.
+struct LtCodes {
+  QuantFormat format = QuantFormat::kNone;
+  QuantScaling scaling = QuantScaling::kTensor;
+  const float* scale_inv = nullptr;
+};
 
 // One product, or `batch` of them at fixed distances. a [M, K] and b [K, N] have a stride of 1 in
 // one of their dimensions; c and d [M, N] in the second (c may be d).
@@ -24,7 +32,9 @@ struct LtMatmulArgs {
   int64_t batch = 1;
   int64_t a_distance = 0;  // elements from one product's operand to the next; 0 broadcasts
   int64_t b_distance = 0;
-  int64_t d_distance = 0;  // c's, too
+  int64_t d_distance = 0;          // c's, too
+  LtCodes a_codes, b_codes;        // both or neither
+  bool fast_accumulation = false;  // of codes: in the tensor cores' own registers
 };
 
 // Large products are timed once (on the first call with their shape, in scratch memory, unless the

@@ -3,7 +3,7 @@
 #include "te_kernels/base/parallel.h"
 #include "te_kernels/cast/in_float.h"
 #include "te_kernels/gemm/amx_matmul.h"
-#include "te_kernels/gemm/gemm.h"
+#include "te_kernels/gemm/gemm_quantized.h"
 #include "te_kernels/gemm/onednn_state.h"
 
 namespace te {
@@ -120,6 +120,7 @@ Status GemmInParts(const Exec& exec, const GemmArgs& args, int64_t terms, int64_
 Status GemmCpu(const Exec& exec, const GemmArgs& args) {
   TE_RETURN_IF_ERROR(ValidateGemm(args));
   if (args.d.elements() == 0) return OkStatus();
+  if (args.a.quantized()) return GemmQuantizedCpu(exec, args);
   MatmulSpec spec;
   Orient(args, &spec);
   const int64_t terms = spec.a.dim(1);

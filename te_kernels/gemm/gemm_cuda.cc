@@ -1,12 +1,13 @@
 #include "te_kernels/gemm/cublaslt_matmul.h"
-#include "te_kernels/gemm/gemm.h"
 #include "te_kernels/gemm/gemm_empty_cuda.h"
+#include "te_kernels/gemm/gemm_quantized.h"
 
 namespace te {
 
 Status GemmCuda(const Exec& exec, const GemmArgs& args) {
   TE_RETURN_IF_ERROR(ValidateGemm(args));
   if (args.d.elements() == 0) return OkStatus();
+  if (args.a.quantized()) return GemmQuantizedCuda(exec, args);
   LtMatmulArgs matmul = {.a = args.a.dense,
                          .b = args.b.dense,
                          .bias = args.bias,

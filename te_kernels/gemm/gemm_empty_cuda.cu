@@ -37,4 +37,14 @@ Status GemmEmptyCuda(const Exec& exec, const GemmArgs& args) {
   return args.d.dtype() == DType::kFloat32 ? Run<float>(exec, args) : Run<bfloat16>(exec, args);
 }
 
+Status GemmAddBiasCuda(const Exec& exec, const GemmArgs& args) {
+  Record(exec, "gemm", "gemm_add_bias_cuda", args.d.dtype(),
+         2 * static_cast<int64_t>(args.d.bytes()));
+  GemmArgs sum;
+  sum.bias = args.bias;
+  sum.d = args.d;
+  sum.beta = 1;
+  return args.d.dtype() == DType::kFloat32 ? Run<float>(exec, sum) : Run<bfloat16>(exec, sum);
+}
+
 }  // namespace te

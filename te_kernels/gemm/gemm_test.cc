@@ -231,7 +231,7 @@ TEST(Gemm, BadArgumentsAreNamed) {
   Operand quantized(x.view());
   quantized.quant.format = QuantFormat::kFloat8E4M3;
   EXPECT_TRUE(test::FailsWith(TE_OP(Gemm)(exec, {.a = quantized, .b = good.view(), .d = y}),
-                              StatusCode::kUnsupported, "quantized"));
+                              StatusCode::kInvalidArgument, "both quantized or neither"));
   Exec bare = exec;
   bare.libraries = nullptr;
   EXPECT_TRUE(test::FailsWith(TE_OP(Gemm)(bare, {.a = x.view(), .b = good.view(), .d = y}),
