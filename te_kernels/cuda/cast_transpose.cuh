@@ -288,15 +288,15 @@ __device__ inline void StoreRowwise(const QuantTarget& to, const TilePlace& at,
     for (int i = 0; i < kTilePart; ++i) {
       if (at.row + i < to.rows) *reinterpret_cast<uint2*>(p + i * to.columns) = codes[i];
     }
-    return;
-  }
+  } else {
 #pragma unroll
-  for (int i = 0; i < kTilePart; ++i) {
+    for (int i = 0; i < kTilePart; ++i) {
 #pragma unroll
-    for (int e = 0; e < kTilePart; ++e) {
-      if (at.row + i < to.rows && at.column + e < to.columns)
-        p[i * to.columns + e] =
-            static_cast<uint8_t>((e < 4 ? codes[i].x : codes[i].y) >> e % 4 * 8);
+      for (int e = 0; e < kTilePart; ++e) {
+        if (at.row + i < to.rows && at.column + e < to.columns)
+          p[i * to.columns + e] =
+              static_cast<uint8_t>((e < 4 ? codes[i].x : codes[i].y) >> e % 4 * 8);
+      }
     }
   }
 }
