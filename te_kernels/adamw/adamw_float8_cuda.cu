@@ -25,13 +25,8 @@ struct Tensors {
 // The values of four codes, the first in the lowest byte.
 __device__ void Decode4(uint32_t codes, float scale_inv, float (&out)[4]) {
 #pragma unroll
-  for (int k = 0; k < 2; ++k) {
-    const auto pair = static_cast<__nv_fp8x2_storage_t>(codes >> 16 * k);
-    const float2 values =
-        __half22float2(static_cast<__half2>(__nv_cvt_fp8x2_to_halfraw2(pair, __NV_E4M3)));
-    out[2 * k] = values.x * scale_inv;
-    out[2 * k + 1] = values.y * scale_inv;
-  }
+  for (int e = 0; e < 4; ++e)
+    out[e] = cuda::Float8ToFloat<cuda::kE4M3>(codes >> 8 * e & 0xffu) * scale_inv;
 }
 
 __device__ uint32_t CastStochastically(const float (&w)[4], float scale,
@@ -61,8 +56,8 @@ __device__ void Prepare(const Tensors& t, const Copies& copies, const Hyperparam
 // Blocks an SM that leave the kernel its registers: nothing spills.
 template <typename Grad, typename Moment, bool kStochastic>
 inline constexpr int kBlocks = sizeof(Grad) + sizeof(Moment) > 4 ? 4
-                               : kStochastic                     ? 6
-                                                                 : 8;
+                               : kStochastic                     ? 5
+                                                                 : 7;
 
 template <typename Grad, typename Moment, bool kStochastic>
 __global__ void __launch_bounds__(kThreads, (kBlocks<Grad, Moment, kStochastic>))
@@ -136,9 +131,7 @@ __global__ void __launch_bounds__(kElementThreads)
   const int64_t elements = copies.rows * copies.columns;
   const int64_t stride = int64_t{gridDim.x} * kElementThreads;
   for (int64_t i = int64_t{blockIdx.x} * kElementThreads + threadIdx.x; i < elements; i += stride) {
-    float decoded[4];
-    Decode4(copies.rowwise[i], previous_scale_inv, decoded);
-    float w[1] = {decoded[0]};
+    float w[1] = {cuda::Float8ToFloat<cuda::kE4M3>(copies.rowwise[i]) * previous_scale_inv};
     if (!skip) {
       Moment* m_out = static_cast<Moment*>(tensors.m) + i;
       Moment* v_out = static_cast<Moment*>(tensors.v) + i;
@@ -151,7 +144,7 @@ __global__ void __launch_bounds__(kElementThreads)
         RoundByNumber<float, Moment>(numbers[0], w, m, v);
         copies.rowwise[i] = adamw::StochasticFloat8E4M3Bits(w[0] * scale, numbers[0] & 0xffffu);
       } else {
-        copies.rowwise[i] = static_cast<uint8_t>(Cast4(w[0] * scale, 0, 0, 0));
+        copies.rowwise[i] = static_cast<uint8_t>(cuda::CastPair<cuda::kE4M3>(w[0] * scale, 0));
       }
       *m_out = cuda::FromFloat<Moment>(m[0]);
       *v_out = cuda::FromFloat<Moment>(v[0]);

@@ -1,5 +1,7 @@
 // Tiles of FP8 codes on CUDA: how the kernels that update a parameter write its codes in both
-// orientations.
+// orientations. (te_kernels/cuda/cast_transpose.cuh holds a whole tile of values in a block's
+// registers and meets at barriers; beside the update's four tensors a thread has no room for that,
+// and a warp that goes its own way keeps its loads coming.)
 //
 // A warp owns a tile of 64 x 64 elements and never waits for another warp. Eight lanes read a row:
 // 128 bytes of each bfloat16 tensor, 64 of codes. The transposed tile goes out in pieces of 64
@@ -7,12 +9,12 @@
 #pragma once
 
 #include <cuda_bf16.h>
-#include <cuda_fp8.h>
 
 #include <climits>
 #include <initializer_list>
 
 #include "te_kernels/base/quant_spec.h"
+#include "te_kernels/cuda/float8.cuh"
 #include "te_kernels/cuda/reduce.cuh"
 #include "te_kernels/cuda/vector.cuh"
 
@@ -22,11 +24,11 @@ inline constexpr int kTile = 64;      // rows and columns of a warp
 inline constexpr int kWarpsDown = 2;  // of a block
 inline constexpr int kWarpsAcross = 2;
 inline constexpr int kThreads = kWarpsDown * kWarpsAcross * cuda::kWarp;
-inline constexpr int kWidth =
-    8;  // elements of a lane in a row: 16 bytes of bfloat16, two Philox blocks
+// Elements of a lane in a row: 16 bytes of bfloat16, two Philox blocks.
+inline constexpr int kWidth = 8;
 inline constexpr int kLanesOfRow = kTile / kWidth;
-inline constexpr int kRowsAtATime =
-    4;  // a lane's, one below the other: a word of the transposed tile
+// Of a lane, one below the other: a word of the transposed tile.
+inline constexpr int kRowsAtATime = 4;
 inline constexpr int kRounds = kTile * kLanesOfRow / (cuda::kWarp * kRowsAtATime);
 
 // The transposed tile in shared memory: 16 words (64 rows) for each column. Four words between
@@ -133,15 +135,9 @@ struct Vectors {
   uint32_t words[kWords];
 };
 
-// quantize.h's cast of four values, the first in the lowest byte.
-__device__ inline uint32_t Cast4(float a, float b, float c, float d) {
-  const uint32_t low = __nv_cvt_float2_to_fp8x2(make_float2(a, b), __NV_SATFINITE, __NV_E4M3);
-  const uint32_t high = __nv_cvt_float2_to_fp8x2(make_float2(c, d), __NV_SATFINITE, __NV_E4M3);
-  return low | high << 16;
-}
-
+// quantize.h's codes of four values, the first in the lowest byte.
 __device__ inline uint32_t CastScaled(const float (&w)[4], float scale) {
-  return Cast4(w[0] * scale, w[1] * scale, w[2] * scale, w[3] * scale);
+  return cuda::CastFour<cuda::kE4M3>(w[0] * scale, w[1] * scale, w[2] * scale, w[3] * scale);
 }
 
 // Rows become columns: byte i of out[j] is byte j of row i.
