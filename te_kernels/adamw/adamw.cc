@@ -18,6 +18,35 @@ Status CheckTensor(const char* name, const ConstTensorView& view, int64_t elemen
   return OkStatus();
 }
 
+// What an optimizer's step of FP8-only weights needs of quantized_param, and excludes.
+Status CheckFloat8Param(const AdamWArgs& args) {
+  const QuantSpec& quant = args.quantized_param;
+  if (quant.format != QuantFormat::kFloat8E4M3 || quant.scaling != QuantScaling::kTensor) {
+    return InvalidArgument(
+        "adamw: quantized_param has format {} with scaling {}; expected e4m3 with tensor beside a "
+        "previous_scale_inv",
+        Name(quant.format), Name(quant.scaling));
+  }
+  if (args.param.defined() || args.master.defined()) {
+    return InvalidArgument(
+        "adamw: param is {}, master is {}; expected neither beside a previous_scale_inv",
+        args.param.ToString(), args.master.ToString());
+  }
+  const TensorView& codes = quant.rowwise_data;
+  if (codes.rank() != 2 || (!codes.defined() && codes.elements() != 0)) {
+    return InvalidArgument(
+        "adamw: quantized_param's rowwise data is {}; expected the parameter's codes, rank 2",
+        codes.ToString());
+  }
+  if (quant.scale == nullptr) {
+    return InvalidArgument("adamw: quantized_param has no scale, which scaling tensor needs");
+  }
+  if (quant.scale_inv == args.previous_scale_inv) {
+    return InvalidArgument("adamw: previous_scale_inv is scale_inv itself; expected a copy");
+  }
+  return CheckQuantSpec("adamw", "quantized_param", quant, codes.dim(0), codes.dim(1));
+}
+
 Status CheckQuantizedParam(const AdamWArgs& args) {
   const QuantSpec& quant = args.quantized_param;
   if (quant.format == QuantFormat::kNone) return OkStatus();
@@ -27,17 +56,17 @@ Status CheckQuantizedParam(const AdamWArgs& args) {
   }
   TE_RETURN_IF_ERROR(
       CheckQuantSpec("adamw", "quantized_param", quant, args.param.dim(0), args.param.dim(1)));
-  if (quant.scaling == QuantScaling::kTensor && quant.scale == nullptr) {
-    return InvalidArgument("adamw: quantized_param has no scale, which scaling tensor needs");
-  }
   return ValidateQuantize({.x = args.param, .out = quant});
 }
 
 }  // namespace
 
 Status ValidateAdamW(const AdamWArgs& args) {
-  const int64_t elements = args.param.elements();
-  TE_RETURN_IF_ERROR(CheckTensor("param", args.param, elements));
+  const bool float8 = args.previous_scale_inv != nullptr;
+  if (float8) TE_RETURN_IF_ERROR(CheckFloat8Param(args));
+  const int64_t elements =
+      float8 ? args.quantized_param.rowwise_data.elements() : args.param.elements();
+  if (!float8) TE_RETURN_IF_ERROR(CheckTensor("param", args.param, elements));
   TE_RETURN_IF_ERROR(CheckTensor("grad", args.grad, elements));
   TE_RETURN_IF_ERROR(CheckTensor("m", args.m, elements));
   TE_RETURN_IF_ERROR(CheckTensor("v", args.v, elements));
@@ -67,7 +96,7 @@ Status ValidateAdamW(const AdamWArgs& args) {
   if (args.scalars == nullptr) {
     return InvalidArgument("adamw: scalars is null; expected the step's scalars");
   }
-  return CheckQuantizedParam(args);
+  return float8 ? OkStatus() : CheckQuantizedParam(args);
 }
 
 }  // namespace te

@@ -17,6 +17,22 @@
 //
 // quantized_param: param's new value is also written quantized, as the matrix [rows, n / rows] with
 // rows = param.dim(0) (what the next step's GEMMs read); on skip, the old value's.
+//
+// FP8-only weights: with previous_scale_inv, the codes in quantized_param.rowwise_data [rows,
+// columns] (E4M3, scaling kTensor) are the parameter itself; param and master are undefined and the
+// other tensors have rows * columns elements. In place, with the scale of before and the one of
+// now:
+//
+//   w = code * *previous_scale_inv, updated as above (float32)
+//   code = cast(w * *scale);   scale_inv = 1 / *scale
+// and, where they are given, amax is max-accumulated over the |w| that are cast (whose growth
+// beyond the codes' range it shows) and columnwise_data receives the new codes transposed. On skip
+// the codes stay, so scale_inv = *previous_scale_inv. That is never scale_inv itself, which blocks
+// that still read would see change: who calls copies it before. cast: to nearest even (quantize.h)
+// or stochastic: y = w * *scale is clipped to +-448 (NaN: 0x7f) and lies between two neighbouring
+// codes; of the 2^20 parts of their distance, 16 r + 8, r the low half of the element's random
+// number, are added before truncation. So it is unbiased to 2^-17 of a code's step, and a y that
+// is representable, or all but that (scale_inv * scale may not be 1), stays.
 #pragma once
 
 #include "te_kernels/base/exec.h"
@@ -30,7 +46,7 @@ namespace te {
 enum class Rounding : int32_t { kNearest = 0, kStochastic = 1 };
 
 struct AdamWArgs {
-  TensorView param;
+  TensorView param;  // undefined for FP8-only weights
   ConstTensorView grad;
   TensorView m;
   TensorView v;
@@ -41,8 +57,9 @@ struct AdamWArgs {
   double weight_decay = 0.01;
   Rounding rounding = Rounding::kNearest;
   RandomState random;
-  const StepScalars* scalars = nullptr;  // device memory
-  QuantSpec quantized_param;             // optional; param is then rank 2
+  const StepScalars* scalars = nullptr;       // device memory
+  QuantSpec quantized_param;                  // optional; param is then rank 2
+  const float* previous_scale_inv = nullptr;  // device memory; given for FP8-only weights alone
 };
 
 Status ValidateAdamW(const AdamWArgs& args);

@@ -174,6 +174,7 @@ bool NeedsNewerDevice(QuantScaling scaling) {
 
 Status AdamWCuda(const Exec& exec, const AdamWArgs& args) {
   TE_RETURN_IF_ERROR(ValidateAdamW(args));
+  if (args.previous_scale_inv != nullptr) return adamw_cuda::AdamWFloat8(exec, args);
   const QuantSpec& quant = args.quantized_param;
   if (quant.format == QuantFormat::kNone) return Dense(exec, args);
   if (adamw_cuda::TilesTake(args)) return adamw_cuda::AdamWTiles(exec, args);

@@ -1,4 +1,4 @@
-// Internal to adamw_cuda: the update that writes FP8 copies of the parameter in the same pass.
+// Internal to adamw_cuda: the updates that write FP8 codes of the parameter in the same pass.
 #pragma once
 
 #include "te_kernels/adamw/adamw.h"
@@ -11,5 +11,8 @@ bool TilesTake(const AdamWArgs& args);
 
 // As AdamWCuda, for what TilesTake.
 Status AdamWTiles(const Exec& exec, const AdamWArgs& args);
+
+// As AdamWCuda, for (valid) FP8-only weights.
+Status AdamWFloat8(const Exec& exec, const AdamWArgs& args);
 
 }  // namespace te::adamw_cuda

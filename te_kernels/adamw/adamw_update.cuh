@@ -97,31 +97,45 @@ __device__ inline float RoundStochastically(float value, uint32_t random16) {
   return isnan(value) ? value : __uint_as_float(rounded);
 }
 
-// Elements [i, i + N), N = 1 or a multiple of 4; i is a multiple of N. Rounds what is stored as
-// bfloat16. `random` is resolved.
+// One element's values that are stored as bfloat16, by its random number.
+template <typename Param, typename Moment>
+__device__ inline void RoundByNumber(uint32_t number, float* w, float* m, float* v) {
+  const uint32_t low = number & 0xffffu, high = number >> 16;
+  if constexpr (sizeof(Param) == 2) *w = RoundStochastically(*w, low);
+  if constexpr (sizeof(Moment) == 2) {
+    *m = RoundStochastically(*m, high);
+    *v = RoundStochastically(*v, low ^ high);
+  }
+}
+
+// The random numbers of elements [i, i + N), N = 1 or 4; i is a multiple of N. `random` is
+// resolved.
+template <int N>
+__device__ inline void RandomNumbers(const RandomState& random, int64_t i, uint32_t (&out)[N]) {
+  const uint64_t index = static_cast<uint64_t>(i);
+  const auto numbers = Philox::Block(random, index / 4);
+  if constexpr (N == 4) {
+#pragma unroll
+    for (int e = 0; e < 4; ++e) out[e] = numbers[e];
+  } else {
+    const uint32_t lane = index % 4;
+    out[0] = lane == 0 ? numbers[0] : lane == 1 ? numbers[1] : lane == 2 ? numbers[2] : numbers[3];
+  }
+}
+
+// Elements [i, i + N), N = 1 or a multiple of 4.
 template <typename Param, typename Moment, int N>
 __device__ inline void RoundStochastically(const RandomState& random, int64_t i, float (*w)[N],
                                            float (*m)[N], float (*v)[N]) {
+  constexpr int kNumbers = N == 1 ? 1 : 4;
 #pragma unroll
-  for (int first = 0; first < N; first += 4) {
-    const uint64_t index = static_cast<uint64_t>(i) + first;
-    const auto numbers = Philox::Block(random, index / 4);
+  for (int first = 0; first < N; first += kNumbers) {
+    uint32_t numbers[kNumbers];
+    RandomNumbers(random, i + first, numbers);
 #pragma unroll
-    for (int e = first; e < N && e < first + 4; ++e) {
-      uint32_t number = numbers[e - first];
-      if constexpr (N == 1) {
-        const uint32_t lane = index % 4;
-        number = lane == 0   ? numbers[0]
-                 : lane == 1 ? numbers[1]
-                 : lane == 2 ? numbers[2]
-                             : numbers[3];
-      }
-      const uint32_t low = number & 0xffffu, high = number >> 16;
-      if constexpr (sizeof(Param) == 2) (*w)[e] = RoundStochastically((*w)[e], low);
-      if constexpr (sizeof(Moment) == 2) {
-        (*m)[e] = RoundStochastically((*m)[e], high);
-        (*v)[e] = RoundStochastically((*v)[e], low ^ high);
-      }
+    for (int e = 0; e < kNumbers; ++e) {
+      const int at = first + e;
+      RoundByNumber<Param, Moment>(numbers[e], &(*w)[at], &(*m)[at], &(*v)[at]);
     }
   }
 }

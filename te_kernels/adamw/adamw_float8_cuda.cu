@@ -1,0 +1,228 @@
+// FP8-only weights on CUDA (adamw.h). With bfloat16 grad and moments 12 bytes an element, 13 with
+// the transposed codes: 6.74 G parameters take 20.9 and 22.6 ms at 3.87 TB/s.
+//
+// Whole tiles as in adamw_tiles_cuda.cu; other shapes element by element, then a transposition.
+#include <algorithm>
+
+#include "te_kernels/adamw/adamw_tiles.cuh"
+#include "te_kernels/adamw/adamw_tiles.h"
+#include "te_kernels/adamw/adamw_update.cuh"
+#include "te_kernels/adamw/stochastic_float8.h"
+#include "te_kernels/cuda/cuda_state.h"
+#include "te_kernels/cuda/cuda_status.h"
+
+namespace te::adamw_cuda {
+namespace {
+
+// The codes are Copies::rowwise.
+struct Tensors {
+  const float* previous_scale_inv;
+  const void* grad;
+  void* m;
+  void* v;
+};
+
+// The values of four codes, the first in the lowest byte.
+__device__ void Decode4(uint32_t codes, float scale_inv, float (&out)[4]) {
+#pragma unroll
+  for (int e = 0; e < 4; ++e)
+    out[e] = cuda::Float8ToFloat<cuda::kE4M3>(codes >> 8 * e & 0xffu) * scale_inv;
+}
+
+__device__ uint32_t CastStochastically(const float (&w)[4], float scale,
+                                       const uint32_t (&numbers)[4]) {
+  uint32_t codes = 0;
+#pragma unroll
+  for (int e = 0; e < 4; ++e) {
+    const uint32_t code = adamw::StochasticFloat8E4M3Bits(w[e] * scale, numbers[e] & 0xffffu);
+    codes |= code << 8 * e;
+  }
+  return codes;
+}
+
+// What blocks do first: the step's constants, once a block, and the scale that goes with the codes.
+__device__ void Prepare(const Tensors& t, const Copies& copies, const Hyperparameters& h,
+                        Constants* constants) {
+  if (threadIdx.x == 0) {
+    *constants = MakeConstants(h);
+    if (blockIdx.x == 0) {
+      *copies.scale_inv =
+          h.scalars->skip != 0 ? *t.previous_scale_inv : __fdiv_rn(1.0f, *copies.scale);
+    }
+  }
+  __syncthreads();
+}
+
+// Blocks an SM that leave the kernel its registers: nothing spills.
+template <typename Grad, typename Moment, bool kStochastic>
+inline constexpr int kBlocks = sizeof(Grad) + sizeof(Moment) > 4 ? 4
+                               : kStochastic                     ? 5
+                                                                 : 7;
+
+template <typename Grad, typename Moment, bool kStochastic>
+__global__ void __launch_bounds__(kThreads, (kBlocks<Grad, Moment, kStochastic>))
+    AdamWFloat8TilesKernel(const Tensors tensors, const Copies copies, const Hyperparameters h) {
+  __shared__ Constants constants;
+  __shared__ alignas(16) uint32_t transposed[kWarpsDown * kWarpsAcross][kTileWords];
+  Prepare(tensors, copies, h, &constants);
+  int row0, column0;
+  if (!FindTile(copies, &row0, &column0)) return;
+  uint32_t* tile = transposed[threadIdx.x / cuda::kWarp];
+  const float previous_scale_inv = *tensors.previous_scale_inv;
+  if (h.scalars->skip != 0) {
+    WriteTile(copies, row0, column0, tile, [&](int64_t i, const auto& emit) {
+      const uint2 codes = *reinterpret_cast<const uint2*>(copies.rowwise + i);
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        float w[4];
+        Decode4(half == 0 ? codes.x : codes.y, previous_scale_inv, w);
+        emit(half, w, half == 0 ? codes.x : codes.y);
+      }
+    });
+    return;
+  }
+  const Constants c = constants;
+  const float scale = *copies.scale;
+  const RandomState random = Resolved(h.random);
+  WriteTile(copies, row0, column0, tile, [&](int64_t i, const auto& emit) {
+    Vectors<Grad> grad_in;
+    Vectors<Moment> m_in, v_in;
+    const uint2 codes = *reinterpret_cast<const uint2*>(copies.rowwise + i);
+    grad_in.Read(static_cast<const Grad*>(tensors.grad) + i);
+    m_in.Read(static_cast<const Moment*>(tensors.m) + i);
+    v_in.Read(static_cast<const Moment*>(tensors.v) + i);
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      float w[4], grad[4], m[4], v[4];
+      Decode4(half == 0 ? codes.x : codes.y, previous_scale_inv, w);
+      grad_in.Get(half, grad);
+      m_in.Get(half, m);
+      v_in.Get(half, v);
+      UpdateValues(c, grad, &m, &v, &w);
+      if constexpr (kStochastic) {
+        uint32_t numbers[4];
+        RandomNumbers(random, i + 4 * half, numbers);
+#pragma unroll
+        for (int e = 0; e < 4; ++e) RoundByNumber<float, Moment>(numbers[e], &w[e], &m[e], &v[e]);
+        emit(half, w, CastStochastically(w, scale, numbers));
+      } else {
+        emit(half, w, CastScaled(w, scale));
+      }
+      m_in.Set(half, m);
+      v_in.Set(half, v);
+    }
+    m_in.Write(static_cast<Moment*>(tensors.m) + i);
+    v_in.Write(static_cast<Moment*>(tensors.v) + i);
+  });
+}
+
+constexpr int kElementThreads = 256;
+
+template <typename Grad, typename Moment, bool kStochastic>
+__global__ void __launch_bounds__(kElementThreads)
+    AdamWFloat8ElementsKernel(const Tensors tensors, const Copies copies, const Hyperparameters h) {
+  __shared__ Constants constants;
+  Prepare(tensors, copies, h, &constants);
+  const bool skip = h.scalars->skip != 0;
+  const Constants c = constants;
+  const float scale = *copies.scale, previous_scale_inv = *tensors.previous_scale_inv;
+  const RandomState random = Resolved(h.random);
+  float amax = 0;
+  const int64_t elements = copies.rows * copies.columns;
+  const int64_t stride = int64_t{gridDim.x} * kElementThreads;
+  for (int64_t i = int64_t{blockIdx.x} * kElementThreads + threadIdx.x; i < elements; i += stride) {
+    float w[1] = {cuda::Float8ToFloat<cuda::kE4M3>(copies.rowwise[i]) * previous_scale_inv};
+    if (!skip) {
+      Moment* m_out = static_cast<Moment*>(tensors.m) + i;
+      Moment* v_out = static_cast<Moment*>(tensors.v) + i;
+      const float grad[1] = {cuda::ToFloat(static_cast<const Grad*>(tensors.grad)[i])};
+      float m[1] = {cuda::ToFloat(*m_out)}, v[1] = {cuda::ToFloat(*v_out)};
+      UpdateValues(c, grad, &m, &v, &w);
+      if constexpr (kStochastic) {
+        uint32_t numbers[1];
+        RandomNumbers(random, i, numbers);
+        RoundByNumber<float, Moment>(numbers[0], w, m, v);
+        copies.rowwise[i] = adamw::StochasticFloat8E4M3Bits(w[0] * scale, numbers[0] & 0xffffu);
+      } else {
+        copies.rowwise[i] = static_cast<uint8_t>(cuda::CastPair<cuda::kE4M3>(w[0] * scale, 0));
+      }
+      *m_out = cuda::FromFloat<Moment>(m[0]);
+      *v_out = cuda::FromFloat<Moment>(v[0]);
+    }
+    amax = fmaxf(amax, fabsf(w[0]));
+  }
+  RaiseAmax(copies.amax, amax);
+}
+
+constexpr int kSquare = 32;
+
+// One square of codes a block, of kSquare threads a row.
+__global__ void __launch_bounds__(kSquare* kSquare) TransposeCodesKernel(const Copies copies) {
+  __shared__ uint8_t square[kSquare][kSquare + 4];  // rows begin in different banks
+  const int64_t squares_across = (copies.columns + kSquare - 1) / kSquare;
+  const int64_t row0 = blockIdx.x / squares_across * kSquare;
+  const int64_t column0 = blockIdx.x % squares_across * kSquare;
+  const int x = threadIdx.x % kSquare, y = threadIdx.x / kSquare;
+  if (row0 + y < copies.rows && column0 + x < copies.columns)
+    square[y][x] = copies.rowwise[(row0 + y) * copies.columns + column0 + x];
+  __syncthreads();
+  if (row0 + x < copies.rows && column0 + y < copies.columns)
+    copies.columnwise[(column0 + y) * copies.rows + row0 + x] = square[x][y];
+}
+
+template <typename Grad, typename Moment, bool kStochastic>
+Status Run(const Exec& exec, const AdamWArgs& args) {
+  TE_ASSIGN_OR_RETURN(const cuda::CudaState* state, cuda::GetCudaState(exec));
+  const cudaStream_t stream = cuda::StreamOf(exec);
+  const QuantSpec& quant = args.quantized_param;
+  const int64_t rows = quant.rowwise_data.dim(0), columns = quant.rowwise_data.dim(1);
+  const Tensors tensors = {.previous_scale_inv = args.previous_scale_inv,
+                           .grad = args.grad.data(),
+                           .m = args.m.data(),
+                           .v = args.v.data()};
+  const Copies copies = CopiesOf(quant, rows, columns);
+  if (FitTiles(rows, columns,
+               {quant.rowwise_data.data(), quant.columnwise_data.data(), tensors.grad, tensors.m,
+                tensors.v})) {
+    AdamWFloat8TilesKernel<Grad, Moment, kStochastic>
+        <<<Blocks(copies), kThreads, 0, stream>>>(tensors, copies, HyperparametersOf(args));
+    return cuda::LaunchStatus("adamw of FP8 weights");
+  }
+  // Even without elements: a block writes scale_inv.
+  const int64_t blocks =
+      std::clamp<int64_t>(BlocksOf(rows * columns, kElementThreads), 1, 8 * state->num_sms());
+  AdamWFloat8ElementsKernel<Grad, Moment, kStochastic>
+      <<<static_cast<unsigned int>(blocks), kElementThreads, 0, stream>>>(tensors, copies,
+                                                                          HyperparametersOf(args));
+  TE_RETURN_IF_ERROR(cuda::LaunchStatus("adamw of FP8 weights"));
+  if (copies.columnwise == nullptr || rows * columns == 0) return OkStatus();
+  const int64_t squares = BlocksOf(rows, kSquare) * BlocksOf(columns, kSquare);
+  TransposeCodesKernel<<<static_cast<unsigned int>(squares), kSquare * kSquare, 0, stream>>>(
+      copies);
+  return cuda::LaunchStatus("adamw's transposition of FP8 weights");
+}
+
+// The switches become template arguments one after the other.
+template <typename Grad, typename Moment>
+Status ByRounding(const Exec& exec, const AdamWArgs& args) {
+  return args.rounding == Rounding::kStochastic ? Run<Grad, Moment, true>(exec, args)
+                                                : Run<Grad, Moment, false>(exec, args);
+}
+template <typename Grad>
+Status ByMoment(const Exec& exec, const AdamWArgs& args) {
+  return args.m.dtype() == DType::kFloat32 ? ByRounding<Grad, float>(exec, args)
+                                           : ByRounding<Grad, bfloat16>(exec, args);
+}
+
+}  // namespace
+
+Status AdamWFloat8(const Exec& exec, const AdamWArgs& args) {
+  const QuantSpec& quant = args.quantized_param;
+  const auto bytes = args.grad.bytes() + 2 * args.m.bytes() + 2 * args.v.bytes() +
+                     2 * quant.rowwise_data.bytes() + quant.columnwise_data.bytes();
+  Record(exec, "adamw", "adamw_fp8_weights_cuda", DType::kFloat8E4M3, static_cast<int64_t>(bytes));
+  return args.grad.dtype() == DType::kFloat32 ? ByMoment<float>(exec, args)
+                                              : ByMoment<bfloat16>(exec, args);
+}
+
+}  // namespace te::adamw_cuda

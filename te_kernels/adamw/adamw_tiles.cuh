@@ -1,0 +1,218 @@
+// Tiles of FP8 codes on CUDA: how the kernels that update a parameter write its codes in both
+// orientations. (te_kernels/cuda/cast_transpose.cuh holds a whole tile of values in a block's
+// registers and meets at barriers; beside the update's four tensors a thread has no room for that,
+// and a warp that goes its own way keeps its loads coming.)
+//
+// A warp owns a tile of 64 x 64 elements and never waits for another warp. Eight lanes read a row:
+// 128 bytes of each bfloat16 tensor, 64 of codes. The transposed tile goes out in pieces of 64
+// bytes; the warp below, in the same block, writes the other half of their cache lines.
+#pragma once
+
+#include <cuda_bf16.h>
+
+#include <climits>
+#include <initializer_list>
+
+#include "te_kernels/base/quant_spec.h"
+#include "te_kernels/cuda/float8.cuh"
+#include "te_kernels/cuda/reduce.cuh"
+#include "te_kernels/cuda/vector.cuh"
+
+namespace te::adamw_cuda {
+
+inline constexpr int kTile = 64;      // rows and columns of a warp
+inline constexpr int kWarpsDown = 2;  // of a block
+inline constexpr int kWarpsAcross = 2;
+inline constexpr int kThreads = kWarpsDown * kWarpsAcross * cuda::kWarp;
+// Elements of a lane in a row: 16 bytes of bfloat16, two Philox blocks.
+inline constexpr int kWidth = 8;
+inline constexpr int kLanesOfRow = kTile / kWidth;
+// Of a lane, one below the other: a word of the transposed tile.
+inline constexpr int kRowsAtATime = 4;
+inline constexpr int kRounds = kTile * kLanesOfRow / (cuda::kWarp * kRowsAtATime);
+
+// The transposed tile in shared memory: 16 words (64 rows) for each column. Four words between
+// groups of eight columns keep both the words that a warp writes (eight groups, four words of each)
+// and the vectors that it reads (two columns at a time) in 32 different banks.
+inline constexpr int kColumnWords = kTile / 4;
+inline constexpr int kGroupWords = kWidth * kColumnWords + 4;
+inline constexpr int kTileWords = kLanesOfRow * kGroupWords;
+
+struct Copies {
+  const float* scale;
+  float* scale_inv;     // may be null when no codes are wanted
+  float* amax;          // may be null, as may be
+  uint8_t* rowwise;     // either of
+  uint8_t* columnwise;  // these
+  int64_t rows, columns;
+  unsigned int blocks_across;
+};
+
+inline int64_t BlocksOf(int64_t extent, int64_t size) { return (extent + size - 1) / size; }
+
+inline Copies CopiesOf(const QuantSpec& quant, int64_t rows, int64_t columns) {
+  return {.scale = quant.scale,
+          .scale_inv = quant.scale_inv,
+          .amax = quant.amax,
+          .rowwise = quant.rowwise_data.as<uint8_t>(),
+          .columnwise = quant.columnwise_data.as<uint8_t>(),
+          .rows = rows,
+          .columns = columns,
+          .blocks_across = static_cast<unsigned int>(BlocksOf(columns, kWarpsAcross * kTile))};
+}
+
+// Whether the matrix consists of whole tiles and every pointer (null or not) is aligned to vectors.
+inline bool FitTiles(int64_t rows, int64_t columns, std::initializer_list<const void*> pointers) {
+  for (const void* p : pointers) {
+    if (reinterpret_cast<uintptr_t>(p) % 16 != 0) return false;
+  }
+  return rows % kTile == 0 && columns % kTile == 0 && rows <= INT_MAX && columns <= INT_MAX &&
+         rows * columns != 0;
+}
+
+// Of a launch.
+inline unsigned int Blocks(const Copies& copies) {
+  return static_cast<unsigned int>(copies.blocks_across *
+                                   BlocksOf(copies.rows, kWarpsDown * kTile));
+}
+
+// The first row and column of this warp's tile; false when it lies outside.
+__device__ inline bool FindTile(const Copies& copies, int* row0, int* column0) {
+  const unsigned int warp = threadIdx.x / cuda::kWarp;
+  const unsigned int down = blockIdx.x / copies.blocks_across;
+  const unsigned int across = blockIdx.x % copies.blocks_across;
+  *row0 = static_cast<int>((down * kWarpsDown + warp / kWarpsAcross) * kTile);
+  *column0 = static_cast<int>((across * kWarpsAcross + warp % kWarpsAcross) * kTile);
+  return *row0 < copies.rows && *column0 < copies.columns;
+}
+
+// kWidth elements as they lie in memory, unpacked and packed again by halves: few of them are in
+// registers as floats at a time.
+template <typename T>
+struct Vectors {
+  __device__ void Read(const T* p) {
+#pragma unroll
+    for (int k = 0; k < kWords; k += 4) {
+      const uint4 vector =
+          *reinterpret_cast<const uint4*>(reinterpret_cast<const uint32_t*>(p) + k);
+      words[k] = vector.x;
+      words[k + 1] = vector.y;
+      words[k + 2] = vector.z;
+      words[k + 3] = vector.w;
+    }
+  }
+  __device__ void Write(T* p) const {
+#pragma unroll
+    for (int k = 0; k < kWords; k += 4) {
+      *reinterpret_cast<uint4*>(reinterpret_cast<uint32_t*>(p) + k) =
+          make_uint4(words[k], words[k + 1], words[k + 2], words[k + 3]);
+    }
+  }
+  // Elements 4 half .. 4 half + 3.
+  __device__ void Get(int half, float (&out)[4]) const {
+#pragma unroll
+    for (int e = 0; e < 4; ++e) {
+      const uint32_t word = words[(4 * half + e) * static_cast<int>(sizeof(T)) / 4];
+      out[e] = __uint_as_float(sizeof(T) == 4 ? word
+                               : e % 2 == 0   ? word << 16
+                                              : word & 0xffff0000u);
+    }
+  }
+  __device__ void Set(int half, const float (&in)[4]) {
+    if constexpr (sizeof(T) == 4) {
+#pragma unroll
+      for (int e = 0; e < 4; ++e) words[4 * half + e] = __float_as_uint(in[e]);
+    } else {
+#pragma unroll
+      for (int k = 0; k < 2; ++k) {
+        const __nv_bfloat162 pair = __floats2bfloat162_rn(in[2 * k], in[2 * k + 1]);
+        words[2 * half + k] = *reinterpret_cast<const uint32_t*>(&pair);
+      }
+    }
+  }
+
+  static constexpr int kWords = kWidth * static_cast<int>(sizeof(T)) / 4;
+  uint32_t words[kWords];
+};
+
+// quantize.h's codes of four values, the first in the lowest byte.
+__device__ inline uint32_t CastScaled(const float (&w)[4], float scale) {
+  return cuda::CastFour<cuda::kE4M3>(w[0] * scale, w[1] * scale, w[2] * scale, w[3] * scale);
+}
+
+// Rows become columns: byte i of out[j] is byte j of row i.
+__device__ inline void Transpose(uint32_t row0, uint32_t row1, uint32_t row2, uint32_t row3,
+                                 uint32_t (&out)[4]) {
+  const uint32_t low01 = __byte_perm(row0, row1, 0x5140), high01 = __byte_perm(row0, row1, 0x7362);
+  const uint32_t low23 = __byte_perm(row2, row3, 0x5140), high23 = __byte_perm(row2, row3, 0x7362);
+  out[0] = __byte_perm(low01, low23, 0x5410);
+  out[1] = __byte_perm(low01, low23, 0x7632);
+  out[2] = __byte_perm(high01, high23, 0x5410);
+  out[3] = __byte_perm(high01, high23, 0x7632);
+}
+
+// All lanes call; `amax` may be null.
+__device__ inline void RaiseAmax(float* amax, float value) {
+  if (amax == nullptr) return;
+  value = cuda::WarpMax(value);
+  // Bits of numbers that are not negative are ordered as the numbers are.
+  if (threadIdx.x % cuda::kWarp == 0)
+    atomicMax(reinterpret_cast<unsigned int*>(amax), __float_as_uint(value));
+}
+
+// The tile whose first element is (row0, column0). next(i, w): the new param of the kWidth elements
+// from i (an index into the whole matrix) on; called for the lane's rows from top to bottom.
+template <typename Next>
+__device__ void WriteTile(const Copies& copies, int row0, int column0, uint32_t* shared,
+                          Next next) {
+  const int lane = threadIdx.x % cuda::kWarp;
+  const int group = lane % kLanesOfRow, band = lane / kLanesOfRow;
+  float amax = 0;
+#pragma unroll 1
+  for (int round = 0; round < kRounds; ++round) {
+    const int word = 4 * round + band;  // rows 4 word .. 4 word + 3 of the tile
+    uint32_t codes[kRowsAtATime][2];
+#pragma unroll
+    for (int r = 0; r < kRowsAtATime; ++r) {
+      int64_t i =
+          int64_t{row0 + kRowsAtATime * word + r} * copies.columns + column0 + kWidth * group;
+      // Hides that the rows are related: one address is formed where it is used, instead of twenty
+      // kept in registers.
+      asm volatile("" : "+l"(i));
+      next(i, [&](int half, const float(&w)[4], uint32_t packed) {
+        amax = fmaxf(fmaxf(fmaxf(amax, fabsf(w[0])), fabsf(w[1])), fmaxf(fabsf(w[2]), fabsf(w[3])));
+        codes[r][half] = packed;
+      });
+      if (copies.rowwise != nullptr)
+        *reinterpret_cast<uint2*>(copies.rowwise + i) = make_uint2(codes[r][0], codes[r][1]);
+    }
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      uint32_t columns[4];
+      Transpose(codes[0][h], codes[1][h], codes[2][h], codes[3][h], columns);
+#pragma unroll
+      for (int k = 0; k < 4; ++k)
+        shared[group * kGroupWords + (4 * h + k) * kColumnWords + word] = columns[k];
+    }
+  }
+  if (copies.columnwise != nullptr) {
+    __syncwarp();
+    constexpr int kLanesOfColumn = kTile / 16;
+    constexpr int kColumns = cuda::kWarp / kLanesOfColumn;  // at a time: a group
+    static_assert(kColumns == kWidth);
+    int chunk = lane;
+    asm volatile("" : "+r"(chunk));  // addresses are not to be kept in registers from before
+    const int column = chunk / kLanesOfColumn, part = chunk % kLanesOfColumn;
+#pragma unroll
+    for (int k = 0; k < kTile / kColumns; ++k) {
+      const uint4 rows = *reinterpret_cast<const uint4*>(shared + k * kGroupWords +
+                                                         column * kColumnWords + 4 * part);
+      uint8_t* out =
+          copies.columnwise + int64_t{column0 + k * kColumns + column} * copies.rows + row0;
+      *reinterpret_cast<uint4*>(out + 16 * part) = rows;
+    }
+  }
+  RaiseAmax(copies.amax, amax);
+}
+
+}  // namespace te::adamw_cuda
