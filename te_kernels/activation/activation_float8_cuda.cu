@@ -85,8 +85,7 @@ __global__ void __launch_bounds__(Float8Tile::kThreads, 4)
     }
     uint4 dense;
     const uint2 codes = encoder.Encode(y, &dense);
-    if (t.y != nullptr)
-      *reinterpret_cast<uint4*>(t.y + at.Row(k) * t.y_stride + at.Column()) = dense;
+    if (t.y != nullptr) cuda::StoreVector(t.y + at.Row(k) * t.y_stride + at.Column(), dense);
     if (out.rowwise != nullptr)
       *reinterpret_cast<uint2*>(out.rowwise + at.Row(k) * t.width + at.Column()) = codes;
     tile.Put(at.row + k * kPassRows, at.column, codes);
@@ -136,14 +135,14 @@ __global__ void __launch_bounds__(Float8Tile::kThreads, kBackwardBlocks<F>)
       const int64_t column = half * t.width + at.Column();
       uint4 dense;
       const uint2 codes = encoder.Encode(dx[half], &dense);
-      if (t.dx != nullptr)
-        *reinterpret_cast<uint4*>(t.dx + at.Row(k) * t.dx_stride + column) = dense;
+      if (t.dx != nullptr) cuda::StoreVector(t.dx + at.Row(k) * t.dx_stride + column, dense);
       if (out.rowwise != nullptr)
         *reinterpret_cast<uint2*>(out.rowwise + at.Row(k) * out.columns + column) = codes;
       tiles[half].Put(at.row + k * kPassRows, at.column, codes);
     }
     if constexpr (F::kGated) {
-      if (t.y != nullptr) cuda::Store<kN>(t.y + at.Row(k) * t.y_stride + at.Column(), y);
+      if (t.y != nullptr)
+        cuda::StoreVector(t.y + at.Row(k) * t.y_stride + at.Column(), cuda::RoundToBfloat16(y));
     }
   }
   __syncthreads();

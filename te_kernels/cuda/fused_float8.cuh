@@ -4,10 +4,9 @@
 // value -> bfloat16 -> float32 -> times scale -> to nearest even, clipped.
 #pragma once
 
-#include <cuda_fp8.h>
-
 #include "te_kernels/base/quant_spec.h"
 #include "te_kernels/cuda/cuda_status.h"
+#include "te_kernels/cuda/float8.cuh"
 #include "te_kernels/cuda/reduce.cuh"
 #include "te_kernels/cuda/vector.cuh"
 
@@ -59,6 +58,17 @@ inline int64_t Float8Bytes(const QuantSpec& quant) {
       (quant.columnwise_data.defined() ? quant.columnwise_data.bytes() : 0));
 }
 
+__device__ inline uint4 RoundToBfloat16(const float (&values)[8]) {
+  Elements<bfloat16, 8> rounded;
+#pragma unroll
+  for (int e = 0; e < 8; ++e) rounded.at[e] = FromFloat<bfloat16>(values[e]);
+  return std::bit_cast<uint4>(rounded);
+}
+// In one access: the compiler splits assignments of what it has put together itself.
+__device__ inline void StoreVector(bfloat16* p, const uint4& vector) {
+  __stwb(reinterpret_cast<uint4*>(p), vector);
+}
+
 // One thread's part: makes codes and remembers the largest magnitude.
 class Float8Encoder {
  public:
@@ -67,10 +77,7 @@ class Float8Encoder {
 
   // `dense`: the 8 values as bfloat16.
   __device__ uint2 Encode(const float (&values)[8], uint4* dense) {
-    Elements<bfloat16, 8> rounded;
-#pragma unroll
-    for (int e = 0; e < 8; ++e) rounded.at[e] = FromFloat<bfloat16>(values[e]);
-    *dense = std::bit_cast<uint4>(rounded);
+    *dense = RoundToBfloat16(values);
     float scaled[8];
     Unpack<bfloat16>(*dense, scaled);
 #pragma unroll
@@ -79,7 +86,7 @@ class Float8Encoder {
       scaled[e] = __fmul_rn(scaled[e], scale_);
     }
     // One branch for all threads of a kernel: half the kernels to build.
-    return e5m2_ ? Cast<__NV_E5M2>(scaled) : Cast<__NV_E4M3>(scaled);
+    return e5m2_ ? Cast<kE5M2>(scaled) : Cast<kE4M3>(scaled);
   }
 
   // Once, by all threads of a block, after the last Encode: what belongs to the whole tensor.
@@ -96,15 +103,10 @@ class Float8Encoder {
   }
 
  private:
-  template <__nv_fp8_interpretation_t kFormat>
-  __device__ static uint2 Cast(const float (&scaled)[8]) {
-    unsigned int pairs[4];
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      pairs[i] = __nv_cvt_float2_to_fp8x2(make_float2(scaled[2 * i], scaled[2 * i + 1]),
-                                          __NV_SATFINITE, kFormat);
-    }
-    return make_uint2(pairs[0] | pairs[1] << 16, pairs[2] | pairs[3] << 16);
+  template <QuantFormat kFormat>
+  __device__ static uint2 Cast(const float (&v)[8]) {
+    return make_uint2(CastFour<kFormat>(v[0], v[1], v[2], v[3]),
+                      CastFour<kFormat>(v[4], v[5], v[6], v[7]));
   }
 
   float scale_;

@@ -67,7 +67,7 @@ __device__ inline void StoreVector(const float (&values)[kN], const Float8Output
                                    cuda::Float8Encoder* encoder, uint8_t* tile) {
   uint4 rounded;
   const uint2 codes = encoder->Encode(values, &rounded);
-  if (dense != nullptr) *reinterpret_cast<uint4*>(dense + column) = rounded;
+  if (dense != nullptr) cuda::StoreVector(dense + column, rounded);
   if (out.rowwise != nullptr)
     *reinterpret_cast<uint2*>(out.rowwise + row * out.columns + column) = codes;
   if (out.columnwise != nullptr)

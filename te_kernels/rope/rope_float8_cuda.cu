@@ -159,8 +159,8 @@ __global__ void __launch_bounds__(Float8Tile::kThreads, kBlocks)
       const uint2 codes[2] = {encoder.Encode(first, &dense[0]), encoder.Encode(second, &dense[1])};
       if (t.y != nullptr) {
         bfloat16* to = t.y + row * t.y_stride + column;
-        *reinterpret_cast<uint4*>(to + at.first) = dense[0];
-        *reinterpret_cast<uint4*>(to + at.second) = dense[1];
+        cuda::StoreVector(to + at.first, dense[0]);
+        cuda::StoreVector(to + at.second, dense[1]);
       }
       if (out.rowwise != nullptr) {
         uint8_t* to = out.rowwise + row * out.columns + column;
