@@ -2,6 +2,7 @@
 
 #include "te_kernels/cuda/cuda_state.h"
 #include "te_kernels/cuda/cuda_status.h"
+#include "te_kernels/cuda/launch.cuh"
 #include "te_kernels/cuda/vector.cuh"
 #include "te_kernels/rope/rope.h"
 
@@ -38,6 +39,7 @@ template <int N, bool kInterleaved, typename T>
 __global__ void __launch_bounds__(kThreads)
     RopeKernel(const T* x, const float* cos, const float* sin, const int32_t* positions, float sign,
                Layout layout, unsigned int count, T* y) {
+  cuda::StartAfterEarlierKernels();
   const unsigned int i = blockIdx.x * kThreads + threadIdx.x;
   if (i >= count) return;
   const Place at = PlaceOf<N>(layout, i);
@@ -136,9 +138,10 @@ Status Launch(const Exec& exec, const RopeArgs& args) {
   const auto blocks = [](unsigned int n) { return (n + kThreads - 1) / kThreads; };
   if (pairs > 0) {
     const auto count = static_cast<unsigned int>(heads * layout.vectors);
-    RopeKernel<N, kInterleaved><<<blocks(count), kThreads, 0, cuda::StreamOf(exec)>>>(
-        x.as<T>(), args.cos.as<float>(), args.sin.as<float>(), args.positions.as<int32_t>(),
-        args.inverse ? -1.0f : 1.0f, layout, count, y.as<T>());
+    cuda::LaunchOverlapping(exec, RopeKernel<N, kInterleaved, T>, dim3(blocks(count)),
+                            dim3(kThreads), {}, x.as<T>(), args.cos.as<float>(),
+                            args.sin.as<float>(), args.positions.as<int32_t>(),
+                            args.inverse ? -1.0f : 1.0f, layout, count, y.as<T>());
   }
   if (y.data() != x.data() && layout.head_dim > 2 * pairs) {
     const auto count = static_cast<unsigned int>(heads * (layout.head_dim - 2 * pairs));
