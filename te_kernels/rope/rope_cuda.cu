@@ -18,6 +18,7 @@ struct Layout {
   int64_t cos_stride, sin_stride;
   int64_t positions_stride[2];
   int64_t start_position, rows;
+  bool table_vectors;  // each thread's part of the tables is whole vectors of 16 bytes
 };
 
 struct Place {
@@ -30,6 +31,19 @@ __device__ Place PlaceOf(const Layout& layout, unsigned int i) {
   const unsigned int head = i / layout.vectors, token = head / layout.heads;
   return {token / layout.length, token % layout.length, head % layout.heads,
           static_cast<int>(i % layout.vectors) * N};
+}
+
+constexpr int kTableLanes = cuda::kLanes<float>;
+
+template <int N>
+__device__ void LoadTable(const float* from, float (&out)[N]) {
+#pragma unroll
+  for (int begin = 0; begin + kTableLanes <= N; begin += kTableLanes) {
+    float part[kTableLanes];
+    cuda::Load<kTableLanes>(from + begin, part);
+#pragma unroll
+    for (int e = 0; e < kTableLanes; ++e) out[begin + e] = part[e];
+  }
 }
 
 // A thread rotates N pairs of one head: each tensor's bytes are read and written once, the tables
@@ -51,11 +65,20 @@ __global__ void __launch_bounds__(kThreads)
       x + at.b * layout.x_stride[0] + at.s * layout.x_stride[1] + at.n * layout.x_stride[2];
   T* to = y + at.b * layout.y_stride[0] + at.s * layout.y_stride[1] + at.n * layout.y_stride[2];
   float c[N], s[N];
+  const bool inside = p >= 0 && p < layout.rows;
+  const float* cos_row = cos + p * layout.cos_stride + at.first;
+  const float* sin_row = sin + p * layout.sin_stride + at.first;
+  if (N % kTableLanes == 0 && layout.table_vectors && inside) {
+    LoadTable<N>(cos_row, c);
+    LoadTable<N>(sin_row, s);
 #pragma unroll
-  for (int e = 0; e < N; ++e) {
-    const bool inside = p >= 0 && p < layout.rows;
-    c[e] = inside ? cos[p * layout.cos_stride + at.first + e] : __int_as_float(0x7fc00000);
-    s[e] = inside ? sin[p * layout.sin_stride + at.first + e] * sign : c[e];
+    for (int e = 0; e < N; ++e) s[e] *= sign;
+  } else {
+#pragma unroll
+    for (int e = 0; e < N; ++e) {
+      c[e] = inside ? cos_row[e] : __int_as_float(0x7fc00000);
+      s[e] = inside ? sin_row[e] * sign : c[e];
+    }
   }
   if constexpr (kInterleaved) {
     float pair[2 * N], out[2 * N];
@@ -117,15 +140,18 @@ Status Launch(const Exec& exec, const RopeArgs& args) {
   const ConstTensorView& x = args.x;
   const TensorView& y = args.y.dense;
   const int pairs = static_cast<int>(args.cos.dim(1));
-  Layout layout = {.length = static_cast<unsigned int>(x.dim(1)),
-                   .heads = static_cast<unsigned int>(x.dim(2)),
-                   .vectors = static_cast<unsigned int>(pairs / N),
-                   .pairs = pairs,
-                   .head_dim = static_cast<int>(x.dim(3)),
-                   .cos_stride = args.cos.stride(0),
-                   .sin_stride = args.sin.stride(0),
-                   .start_position = args.start_position,
-                   .rows = args.cos.dim(0)};
+  Layout layout = {
+      .length = static_cast<unsigned int>(x.dim(1)),
+      .heads = static_cast<unsigned int>(x.dim(2)),
+      .vectors = static_cast<unsigned int>(pairs / N),
+      .pairs = pairs,
+      .head_dim = static_cast<int>(x.dim(3)),
+      .cos_stride = args.cos.stride(0),
+      .sin_stride = args.sin.stride(0),
+      .start_position = args.start_position,
+      .rows = args.cos.dim(0),
+      .table_vectors = cuda::Aligned<kTableLanes>(args.cos.as<float>(), args.cos.stride(0)) &&
+                       cuda::Aligned<kTableLanes>(args.sin.as<float>(), args.sin.stride(0))};
   for (int axis = 0; axis < 3; ++axis) {
     layout.x_stride[axis] = x.stride(axis);
     layout.y_stride[axis] = y.stride(axis);
