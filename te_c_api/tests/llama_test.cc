@@ -1,5 +1,5 @@
 // Llama through the C ABI: a golden checkpoint trains as Hugging Face trains it, and comes back
-// from disk.
+// from disk. On TE_TEST_DEVICE, the CPU unless given.
 #include <gtest/gtest.h>
 
 #include <cstdlib>
@@ -28,10 +28,14 @@ std::vector<double> JsonNumbers(const std::string& path, const std::string& key)
   return out;
 }
 
-class LlamaTest : public testing::Test {
+class LlamaAbiTest : public testing::Test {
  protected:
   void SetUp() override {
-    ASSERT_EQ(te_context_create(nullptr, &context_), TE_STATUS_OK);
+    te_context_options context_options;
+    ASSERT_EQ(te_context_options_init(&context_options), TE_STATUS_OK);
+    if (const char* device = std::getenv("TE_TEST_DEVICE")) context_options.device = device;
+    ASSERT_EQ(te_context_create(&context_options, &context_), TE_STATUS_OK)
+        << te_last_error_message();
     ASSERT_EQ(te_llama_options_init(&options_), TE_STATUS_OK);
     options_.params_dtype = TE_DTYPE_FLOAT32;
     ASSERT_EQ(te_llama_batch_init(&batch_), TE_STATUS_OK);
@@ -68,7 +72,7 @@ class LlamaTest : public testing::Test {
   std::vector<int32_t> ids_;
 };
 
-TEST_F(LlamaTest, StepsLowerTheLossAndTheResultLoadsBack) {
+TEST_F(LlamaAbiTest, StepsLowerTheLossAndTheResultLoadsBack) {
   Load(std::string(kGolden) + "/checkpoint");
   const double before = Loss();
   te_llama_step_result result;
@@ -84,7 +88,7 @@ TEST_F(LlamaTest, StepsLowerTheLossAndTheResultLoadsBack) {
   }
   const double after = Loss();
   EXPECT_LT(after, 0.9 * before);
-  const std::string out = std::string(std::getenv("TEST_TMPDIR")) + "/saved";
+  const std::string out = testing::TempDir() + "/saved";
   ASSERT_EQ(te_llama_save(llama_, out.c_str(), nullptr), TE_STATUS_OK) << te_last_error_message();
   te_llama_destroy(llama_);
   llama_ = nullptr;
@@ -92,7 +96,7 @@ TEST_F(LlamaTest, StepsLowerTheLossAndTheResultLoadsBack) {
   EXPECT_EQ(Loss(), after) << "float32 parameters saved as float32: the same bits";
 }
 
-TEST_F(LlamaTest, BothPathsAgree) {
+TEST_F(LlamaAbiTest, BothPathsAgree) {
   Load(std::string(kGolden) + "/checkpoint");
   const double te = Loss();
   te_llama_destroy(llama_);
@@ -103,7 +107,7 @@ TEST_F(LlamaTest, BothPathsAgree) {
 }
 
 // Two micro-batches are one batch of twice the size: the count divides once.
-TEST_F(LlamaTest, MicroBatchesOfAStepAreOneBatch) {
+TEST_F(LlamaAbiTest, MicroBatchesOfAStepAreOneBatch) {
   std::vector<int32_t> both = ids_;
   for (auto it = ids_.rbegin(); it != ids_.rend(); ++it) both.push_back(*it);
   te_llama_batch halves[2] = {batch_, batch_}, whole = batch_;
@@ -128,7 +132,7 @@ TEST_F(LlamaTest, MicroBatchesOfAStepAreOneBatch) {
   EXPECT_NEAR(Loss(), loss_one, 1e-3 * loss_one);
 }
 
-TEST_F(LlamaTest, ErrorsNameWhatIsWrong) {
+TEST_F(LlamaAbiTest, ErrorsNameWhatIsWrong) {
   ExpectError(te_llama_load(context_, "tests/golden", &options_, &llama_), TE_STATUS_NOT_FOUND,
               "config.json");
   EXPECT_EQ(llama_, nullptr);

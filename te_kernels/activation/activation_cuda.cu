@@ -6,6 +6,7 @@
 #include "te_kernels/base/sink.h"
 #include "te_kernels/cuda/cuda_state.h"
 #include "te_kernels/cuda/cuda_status.h"
+#include "te_kernels/cuda/launch.cuh"
 #include "te_kernels/cuda/vector.cuh"
 #include "te_kernels/quantize/quantize.h"
 
@@ -28,6 +29,7 @@ struct Layout {
 template <int N, typename T, typename F>
 __global__ void __launch_bounds__(kThreads)
     ForwardKernel(F f, const T* x, T* y, Layout layout, unsigned int count) {
+  cuda::StartAfterEarlierKernels();
   const unsigned int i = blockIdx.x * kThreads + threadIdx.x;
   if (i >= count) return;
   const int64_t row = i / layout.vectors, column = i % layout.vectors * N;
@@ -47,6 +49,7 @@ __global__ void __launch_bounds__(kThreads)
 template <int N, typename T, typename F>
 __global__ void __launch_bounds__(kThreads)
     BackwardKernel(F f, const T* x, const T* dy, T* dx, T* y, Layout layout, unsigned int count) {
+  cuda::StartAfterEarlierKernels();
   const unsigned int i = blockIdx.x * kThreads + threadIdx.x;
   if (i >= count) return;
   const int64_t row = i / layout.vectors, column = i % layout.vectors * N;
@@ -85,9 +88,9 @@ Status Forward(const Exec& exec, const ActivationForwardArgs& args, F f) {
   const int64_t step = RowsOfOneLaunch(y.dim(0), vectors);
   for (int64_t row = 0; row < y.dim(0); row += step) {
     const auto count = static_cast<unsigned int>(std::min(step, y.dim(0) - row) * vectors);
-    ForwardKernel<N><<<(count + kThreads - 1) / kThreads, kThreads, 0, cuda::StreamOf(exec)>>>(
-        f, args.x.as<T>() + row * layout.x_stride, y.as<T>() + row * layout.y_stride, layout,
-        count);
+    cuda::LaunchOverlapping(exec, ForwardKernel<N, T, F>, dim3((count + kThreads - 1) / kThreads),
+                            dim3(kThreads), {}, f, args.x.as<T>() + row * layout.x_stride,
+                            y.as<T>() + row * layout.y_stride, layout, count);
   }
   return cuda::LaunchStatus("activation_forward");
 }
@@ -106,9 +109,10 @@ Status Backward(const Exec& exec, const ActivationBackwardArgs& args, F f) {
   for (int64_t row = 0; row < rows; row += step) {
     const auto count = static_cast<unsigned int>(std::min(step, rows - row) * vectors);
     T* y = args.y.defined() ? args.y.as<T>() + row * layout.y_stride : nullptr;
-    BackwardKernel<N><<<(count + kThreads - 1) / kThreads, kThreads, 0, cuda::StreamOf(exec)>>>(
-        f, args.x.as<T>() + row * layout.x_stride, args.dy.as<T>() + row * layout.dy_stride,
-        dx.as<T>() + row * layout.dx_stride, y, layout, count);
+    cuda::LaunchOverlapping(exec, BackwardKernel<N, T, F>, dim3((count + kThreads - 1) / kThreads),
+                            dim3(kThreads), {}, f, args.x.as<T>() + row * layout.x_stride,
+                            args.dy.as<T>() + row * layout.dy_stride,
+                            dx.as<T>() + row * layout.dx_stride, y, layout, count);
   }
   return cuda::LaunchStatus("activation_backward");
 }

@@ -236,8 +236,7 @@ Status SdpaGraph::BuildFirst(const SdpaProblem& problem, cudnnHandle_t handle,
   fe::graph::Graph& graph = graph_->graph;
   fe::error_t error = graph.validate();
   if (error.is_good()) error = graph.build_operation_graph(handle);
-  if (error.is_good())
-    error = graph.create_execution_plans({fe::HeurMode_t::A, fe::HeurMode_t::FALLBACK});
+  if (error.is_good()) error = graph.create_execution_plans({fe::HeurMode_t::A});
   if (!error.is_good()) return Unsupported("cuDNN attention: {}", error.get_message());
   if (leave_out_marked) graph.deselect_numeric_notes({fe::NumericalNote_t::NONDETERMINISTIC});
   Status status = Unsupported("cuDNN attention: no plan");
@@ -345,7 +344,11 @@ Status SdpaGraph::TimeAndChoose(const Exec& exec, cudnnHandle_t handle, SdpaPoin
 
 Status SdpaGraph::Tune(const Exec& exec, cudnnHandle_t handle, SdpaPointers& pointers) try {
   if (pinned_) return OkStatus();
-  const int64_t offered = std::min(graph_->graph.get_execution_plan_count(), kMaxPlans);
+  fe::graph::Graph& graph = graph_->graph;
+  // Behind the heuristics' own; that there are none is no error.
+  static_cast<void>(graph.create_execution_plans({fe::HeurMode_t::FALLBACK}));
+  if (left_out_marked_) graph.deselect_numeric_notes({fe::NumericalNote_t::NONDETERMINISTIC});
+  const int64_t offered = std::min(graph.get_execution_plan_count(), kMaxPlans);
   for (int64_t i = plans_.front().index + 1; i < offered; ++i) Offer(i).IgnoreError();
   if (plans_.size() == 1) return OkStatus();
   return TimeAndChoose(exec, handle, pointers);

@@ -91,6 +91,7 @@ inline constexpr int kForwardBlocks =
 template <bool kCentered, int N, typename Tile, typename T, typename P>
 __global__ void __launch_bounds__(Tile::kBlock, kForwardBlocks<kCentered, Tile>)
     ForwardKernel(ForwardRows<T, P> p) {
+  cuda::StartAfterEarlierKernels();
   __shared__ float shared[2][1][Tile::kWarps];
   const int lane = threadIdx.x % Tile::kThreads;
   const int64_t t = int64_t{blockIdx.x} * Tile::kRows + threadIdx.x / Tile::kThreads;
@@ -200,6 +201,7 @@ struct BackwardRow {
 template <bool kCentered, bool kAdd, int N, typename Tile, typename T, typename P>
 __global__ void __launch_bounds__(Tile::kBlock, kBackwardBlocks<kCentered, Tile>)
     BackwardKernel(BackwardRows<T, P> p, float* partials) {
+  cuda::StartAfterEarlierKernels();
   constexpr bool kAhead = kReadsAhead<kCentered, T, N, Tile>;
   constexpr int kSums = kCentered ? 2 : 1;
   constexpr int kHeld = std::max(1, Tile::kVectors);
@@ -333,7 +335,8 @@ Status LaunchForwardVectors(const Exec& exec, const ForwardRows<T, P>& p) {
   const auto run = [&](auto tile) {
     using Tile = decltype(tile);
     const auto blocks = static_cast<unsigned int>((p.rows + Tile::kRows - 1) / Tile::kRows);
-    ForwardKernel<kCentered, N, Tile><<<blocks, Tile::kBlock, 0, cuda::StreamOf(exec)>>>(p);
+    cuda::LaunchOverlapping(exec, ForwardKernel<kCentered, N, Tile, T, P>, dim3(blocks),
+                            dim3(Tile::kBlock), {}, p);
     return cuda::LaunchStatus(kCentered ? "layer_norm_forward" : "rms_norm_forward");
   };
   return cuda::WithRowTile<N>(p.hidden / N, run);
@@ -368,9 +371,9 @@ Status LaunchBackwardVectors(const Exec& exec, const BackwardRows<T, P>& p,
     const int64_t rounds = (p.rows + most - 1) / most;
     const int64_t blocks = (p.rows + rounds * Tile::kRows - 1) / (rounds * Tile::kRows);
     const auto launch = [&](float* partials) {
-      BackwardKernel<kCentered, kAdd, N, Tile>
-          <<<static_cast<unsigned int>(blocks), Tile::kBlock, 0, cuda::StreamOf(exec)>>>(p,
-                                                                                         partials);
+      cuda::LaunchOverlapping(exec, BackwardKernel<kCentered, kAdd, N, Tile, T, P>,
+                              dim3(static_cast<unsigned int>(blocks)), dim3(Tile::kBlock), {}, p,
+                              partials);
       return cuda::LaunchStatus(kCentered ? "layer_norm_backward" : "rms_norm_backward");
     };
     const bool dgamma = gradients.dgamma.defined(), dbeta = gradients.dbeta.defined();

@@ -2,6 +2,7 @@
 
 #include "te_kernels/cuda/cuda_state.h"
 #include "te_kernels/cuda/cuda_status.h"
+#include "te_kernels/cuda/launch.cuh"
 #include "te_kernels/cuda/vector.cuh"
 #include "te_kernels/rope/rope.cuh"
 #include "te_kernels/rope/rope.h"
@@ -21,6 +22,7 @@ struct Layout {
   int64_t cos_stride, sin_stride;
   int64_t positions_stride[2];
   int64_t start_position, rows;
+  bool table_vectors;  // each thread's part of the tables is whole vectors of 16 bytes
 };
 
 struct Place {
@@ -35,6 +37,19 @@ __device__ Place PlaceOf(const Layout& layout, unsigned int i) {
           static_cast<int>(i % layout.vectors) * N};
 }
 
+constexpr int kTableLanes = cuda::kLanes<float>;
+
+template <int N>
+__device__ void LoadTable(const float* from, float (&out)[N]) {
+#pragma unroll
+  for (int begin = 0; begin + kTableLanes <= N; begin += kTableLanes) {
+    float part[kTableLanes];
+    cuda::Load<kTableLanes>(from + begin, part);
+#pragma unroll
+    for (int e = 0; e < kTableLanes; ++e) out[begin + e] = part[e];
+  }
+}
+
 // A thread rotates N pairs of one head: each tensor's bytes are read and written once, the tables
 // come from the caches (a row serves every head of its token). y may be x: both elements of a pair
 // are read before either is written, and pairs do not overlap.
@@ -42,6 +57,7 @@ template <int N, bool kInterleaved, typename T>
 __global__ void __launch_bounds__(kThreads)
     RopeKernel(const T* x, const float* cos, const float* sin, const int32_t* positions, float sign,
                Layout layout, unsigned int count, T* y) {
+  cuda::StartAfterEarlierKernels();
   const unsigned int i = blockIdx.x * kThreads + threadIdx.x;
   if (i >= count) return;
   const Place at = PlaceOf<N>(layout, i);
@@ -55,11 +71,20 @@ __global__ void __launch_bounds__(kThreads)
   // A copied head's elements go through float, which changes no number.
   const bool rotates = at.n < layout.rotated;
   float c[N], s[N];
+  const bool inside = p >= 0 && p < layout.rows;
+  const float* cos_row = cos + p * layout.cos_stride + at.first;
+  const float* sin_row = sin + p * layout.sin_stride + at.first;
+  if (N % kTableLanes == 0 && layout.table_vectors && inside) {
+    LoadTable<N>(cos_row, c);
+    LoadTable<N>(sin_row, s);
 #pragma unroll
-  for (int e = 0; e < N; ++e) {
-    const bool inside = p >= 0 && p < layout.rows;
-    c[e] = inside ? cos[p * layout.cos_stride + at.first + e] : __int_as_float(0x7fc00000);
-    s[e] = inside ? sin[p * layout.sin_stride + at.first + e] * sign : c[e];
+    for (int e = 0; e < N; ++e) s[e] *= sign;
+  } else {
+#pragma unroll
+    for (int e = 0; e < N; ++e) {
+      c[e] = inside ? cos_row[e] : __int_as_float(0x7fc00000);
+      s[e] = inside ? sin_row[e] * sign : c[e];
+    }
   }
   if constexpr (kInterleaved) {
     float pair[2 * N], out[2 * N];
@@ -123,16 +148,18 @@ Status Launch(const Exec& exec, const RopeArgs& args) {
   const TensorView& y = args.y.dense;
   const int pairs = static_cast<int>(args.cos.dim(1));
   const int64_t rotated = rope::RotatedHeads(args);
-  Layout layout = {.length = static_cast<unsigned int>(x.dim(1)),
-                   .heads = static_cast<unsigned int>(x.dim(2)),
-                   .vectors = static_cast<unsigned int>(pairs / N),
-                   .rotated = static_cast<unsigned int>(rotated),
-                   .pairs = pairs,
-                   .head_dim = static_cast<int>(x.dim(3)),
-                   .cos_stride = args.cos.stride(0),
-                   .sin_stride = args.sin.stride(0),
-                   .start_position = args.start_position,
-                   .rows = args.cos.dim(0)};
+  Layout layout = {
+      .length = static_cast<unsigned int>(x.dim(1)),
+      .heads = static_cast<unsigned int>(x.dim(2)),
+      .vectors = static_cast<unsigned int>(pairs / N),
+      .pairs = pairs,
+      .head_dim = static_cast<int>(x.dim(3)),
+      .cos_stride = args.cos.stride(0),
+      .sin_stride = args.sin.stride(0),
+      .start_position = args.start_position,
+      .rows = args.cos.dim(0),
+      .table_vectors = cuda::Aligned<kTableLanes>(args.cos.as<float>(), args.cos.stride(0)) &&
+                       cuda::Aligned<kTableLanes>(args.sin.as<float>(), args.sin.stride(0))};
   for (int axis = 0; axis < 3; ++axis) {
     layout.x_stride[axis] = x.stride(axis);
     layout.y_stride[axis] = y.stride(axis);
@@ -145,9 +172,10 @@ Status Launch(const Exec& exec, const RopeArgs& args) {
   const auto blocks = [](unsigned int n) { return (n + kThreads - 1) / kThreads; };
   if (pairs > 0) {
     const auto count = static_cast<unsigned int>(heads * layout.vectors);
-    RopeKernel<N, kInterleaved><<<blocks(count), kThreads, 0, cuda::StreamOf(exec)>>>(
-        x.as<T>(), args.cos.as<float>(), args.sin.as<float>(), args.positions.as<int32_t>(),
-        args.inverse ? -1.0f : 1.0f, layout, count, y.as<T>());
+    cuda::LaunchOverlapping(exec, RopeKernel<N, kInterleaved, T>, dim3(blocks(count)),
+                            dim3(kThreads), {}, x.as<T>(), args.cos.as<float>(),
+                            args.sin.as<float>(), args.positions.as<int32_t>(),
+                            args.inverse ? -1.0f : 1.0f, layout, count, y.as<T>());
   }
   if (y.data() != x.data() && layout.head_dim > 2 * pairs) {
     const auto count = static_cast<unsigned int>(heads * (layout.head_dim - 2 * pairs));
