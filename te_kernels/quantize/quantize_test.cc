@@ -284,7 +284,7 @@ TEST_P(QuantizeTest, WithNeitherOrientationTheAmaxAlone) {
 TEST_P(QuantizeTest, AnyNumberOfThreadsGivesTheSameBits) {
   if (unsupported()) GTEST_SKIP() << "see RefusesOnCuda";
   Quantization q(Input(dtype(), 500, 300, 5), spec());
-  for (const int threads : {1, 2, 3, 8}) {
+  for (const int threads : {1, 2, 5}) {
     Quantization other(Input(dtype(), 500, 300, 5), spec());
     TestExec exec(threads);
     ASSERT_TRUE(IsOk(other.Run(exec)));
@@ -319,7 +319,7 @@ TEST_P(QuantizeTest, NumbersThatAreNotOrdinary) {
       if (!spiked && (r + c) % 5 == 0) values[i] *= 0.3;
     }
     Quantization q(HostTensor(dtype(), {kRows, kColumns}, values), spec());
-    TestExec exec(2);
+    TestExec exec;
     ASSERT_TRUE(IsOk(q.Run(exec)));
     EXPECT_TRUE(q.Equals(q.Want()));
   }
