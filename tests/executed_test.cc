@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "models/llama/training_step.h"
+#include "te_core/quantization/module_recipes.h"
 
 namespace te {
 namespace {
@@ -41,20 +42,23 @@ LlamaConfig Config() {
   return config;
 }
 
-std::vector<KernelRecord> ExecutedBy(LlamaPath path, bool padded) {
+// One step; with a recipe, the first after the calibrating one and the one that casts the weights.
+std::vector<KernelRecord> ExecutedBy(LlamaPath path, bool padded, const Recipe* recipe = nullptr) {
   const auto context = Value(Context::Create({.device = "cuda"}));
   const auto model = Value(LlamaModel::Create(context.get(), Config(),
                                               {.params_dtype = DType::kBFloat16, .path = path}));
   EXPECT_TRUE(model->InitializeAll().ok());
   const auto optimizer = Value(
       AdamWOptimizer::Create(context.get(), model->parameters(), {.moments = DType::kBFloat16}));
-  const auto step = Value(LlamaTrainingStep::Create(model.get(), optimizer.get(), {}));
+  const auto step = Value(
+      LlamaTrainingStep::Create(model.get(), optimizer.get(), {.record = false, .recipe = recipe}));
   std::vector<int32_t> ids(2 * 128);
   for (size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<int32_t>(i * 7 % 512);
   std::vector<uint8_t> mask(ids.size(), 1);
   if (padded) std::fill(mask.begin() + 100, mask.begin() + 128, 0);
   const LlamaBatch batch = {
       .batch = 2, .sequence = 128, .input_ids = ids, .labels = ids, .attention_mask = mask};
+  for (int i = 0; recipe != nullptr && i < 2; ++i) EXPECT_TRUE(step->Run({&batch, 1}, 1e-4f).ok());
   KernelLog log;
   context->set_kernel_log(&log);
   const Status status = step->Run({&batch, 1}, 1e-4f);
@@ -108,6 +112,76 @@ TEST(Executed, TheTePathRunsTheseOperationsAndNoOther) {
   for (const KernelRecord& record : ExecutedBy(LlamaPath::kHf, false)) hf.push_back(Line(record));
   EXPECT_NE(hf, want);
   EXPECT_GT(hf.size(), want.size());
+}
+
+// Delayed scaling: every cast inside the kernel that makes the tensor, but that of attention's
+// output; weights by AdamW; two updates of the scales.
+TEST(Executed, AnFp8StepCastsInsideItsProducers) {
+  const auto recipe =
+      MakeModuleRecipes({{.pattern = "lm_head", .training = nullptr, .evaluation = nullptr}},
+                        Value(MakeRecipe(DelayedScalingRecipe())));
+  const std::vector<std::string> layer = {
+      "rms_norm_forward rms_norm_forward_fp8_cuda",
+      "gemm fprop float8_e4m3 tensor * float8_e4m3 tensor fast",
+      "rope rope_cuda",
+      "attention_forward",
+      "quantize",
+      "gemm fprop float8_e4m3 tensor * float8_e4m3 tensor fast",
+      "rms_norm_forward rms_norm_forward_fp8_cuda",
+      "gemm fprop float8_e4m3 tensor * float8_e4m3 tensor fast",
+      "activation_forward activation_forward_fp8_cuda",
+      "gemm fprop float8_e4m3 tensor * float8_e4m3 tensor fast"};
+  const std::vector<std::string> layer_backward = {
+      "gemm dgrad float8_e5m2 tensor * float8_e4m3 tensor split",
+      "activation_backward activation_backward_fp8_cuda",
+      "gemm dgrad float8_e5m2 tensor * float8_e4m3 tensor split",
+      "rms_norm_backward rms_norm_backward_fp8_cuda",
+      "gemm dgrad float8_e5m2 tensor * float8_e4m3 tensor split",
+      "attention_backward",
+      "rope rope_fp8_cuda",
+      "gemm dgrad float8_e5m2 tensor * float8_e4m3 tensor split",
+      "rms_norm_backward rms_norm_backward_fp8_cuda",
+      "gemm wgrad float8_e5m2 tensor * float8_e4m3 tensor split",
+      "gemm wgrad float8_e5m2 tensor * float8_e4m3 tensor split",
+      "gemm wgrad float8_e5m2 tensor * float8_e4m3 tensor split",
+      "gemm wgrad float8_e5m2 tensor * float8_e4m3 tensor split"};
+  std::vector<std::string> want = {"embedding_forward"};
+  const auto add = [&want](const std::vector<std::string>& lines) {
+    want.insert(want.end(), lines.begin(), lines.end());
+  };
+  add(layer);
+  add(layer);
+  add({"rms_norm_forward rms_norm_forward_cuda", "delayed_scaling", "gemm fprop bfloat16",
+       "cross_entropy", "gemm wgrad bfloat16", "gemm dgrad bfloat16", "sum", "count_labels",
+       "rms_norm_backward rms_norm_backward_fp8_cuda"});
+  add(layer_backward);
+  add(layer_backward);
+  // The last norm's backward writes for no layer below.
+  want[want.size() - 5] = "rms_norm_backward rms_norm_backward_cuda";
+  add({"delayed_scaling", "embedding_backward", "cast", "step_update", "cast", "adamw"});
+  std::vector<std::string> got;
+  int fused_updates = 0;
+  for (const KernelRecord& record : ExecutedBy(LlamaPath::kTe, false, recipe.get())) {
+    if (record.operation == "adamw") {
+      // One a buffer: the four weights of each layer write their copies.
+      fused_updates += record.kernel == "adamw_fp8_cuda" ? 1 : 0;
+      if (got.back() != "adamw") got.push_back("adamw");
+      continue;
+    }
+    std::string line = Line(record);
+    if (record.operation == "gemm") {
+      const size_t types = record.kernel.find("float8");
+      line += " ";
+      line += types == std::string::npos ? Name(record.dtype) : record.kernel.substr(types);
+    } else if (record.kernel.find("_cuda") != std::string::npos &&
+               (record.operation.starts_with("rms_norm") || record.operation == "rope" ||
+                record.operation.starts_with("activation"))) {
+      line += " " + record.kernel;
+    }
+    got.push_back(line);
+  }
+  EXPECT_EQ(got, want);
+  EXPECT_EQ(fused_updates, 2 * 4);
 }
 
 TEST(Executed, RightPaddingStaysOnTheFusedAttention) {
