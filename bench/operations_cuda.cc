@@ -66,6 +66,10 @@ class Bench {
         TE_RETURN_IF_ERROR(Elementwise(model, tokens));
       }
       TE_RETURN_IF_ERROR(Optimizer(model));
+      for (const Rounding rounding : {Rounding::kNearest, Rounding::kStochastic}) {
+        TE_RETURN_IF_ERROR(Float8Optimizer(model, rounding, false));
+        TE_RETURN_IF_ERROR(Float8Optimizer(model, rounding, true));
+      }
     }
     for (const Model& model : kModels) {
       for (const int64_t tokens : options_.tokens) {
@@ -297,6 +301,50 @@ class Bench {
           return OperationTimer::Call([=, this](int i) {
             return run().sum(
                 exec(), {.x = View(x, i), .out = &timer_->context()->scalars()->grad_square_sum});
+          });
+        });
+  }
+
+  // The same weight with E4M3 copies in both orientations, or held in nothing but them.
+  Status Float8Optimizer(const Model& model, Rounding rounding, bool only_float8) {
+    const Shape shape = {2 * model.ffn, model.hidden};
+    const std::string operation =
+        fmt::format("adamw fp8{}{}", only_float8 ? " weights" : "",
+                    rounding == Rounding::kStochastic ? " stochastic" : "");
+    TE_RETURN_IF_ERROR(timer_->context()->WriteScalars({.step = 3, .learning_rate = 1e-5f}));
+    return Memory(
+        operation.c_str(), model, 0, (only_float8 ? 13 : 16) * shape.elements(),
+        [&](int count) -> StatusOr<OperationTimer::Call> {
+          const Shape words = {shape.elements() / 4};
+          TE_ASSIGN_OR_RETURN(const Buffers param, Random(only_float8 ? Shape{1} : shape, count));
+          TE_ASSIGN_OR_RETURN(const Buffers grad, Random(shape, count));
+          TE_ASSIGN_OR_RETURN(const Buffers m, Random(shape, count));
+          TE_ASSIGN_OR_RETURN(const Buffers v, Random(shape, count));
+          TE_ASSIGN_OR_RETURN(const Buffers rowwise, Random(words, count, DType::kFloat32));
+          TE_ASSIGN_OR_RETURN(const Buffers columnwise, Random(words, count, DType::kFloat32));
+          TE_ASSIGN_OR_RETURN(const Buffers scale, Random({1}, 4, DType::kFloat32));
+          for (int i = 0; i < count; ++i)  // a variance is not negative
+            TE_RETURN_IF_ERROR(timer_->context()->Zero(View(v, i)));
+          for (int i = 1; i < 4; ++i) TE_RETURN_IF_ERROR(timer_->context()->Zero(View(scale, i)));
+          return OperationTimer::Call([=, this](int i) {
+            const auto number = [&](int which) { return View(scale, which).as<float>(); };
+            AdamWArgs args = {.grad = View(grad, i), .m = View(m, i), .v = View(v, i)};
+            if (only_float8) {
+              args.previous_scale_inv = number(3);
+            } else {
+              args.param = View(param, i);
+            }
+            args.rounding = rounding;
+            args.scalars = timer_->context()->scalars();
+            args.quantized_param = {
+                .format = QuantFormat::kFloat8E4M3,
+                .scale = number(0),
+                .scale_inv = number(1),
+                .amax = number(2),
+                .rowwise_data = TensorView(View(rowwise, i).data(), DType::kUInt8, shape),
+                .columnwise_data =
+                    TensorView(View(columnwise, i).data(), DType::kUInt8, {shape[1], shape[0]})};
+            return run().adamw(exec(), args);
           });
         });
   }
