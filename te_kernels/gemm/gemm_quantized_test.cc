@@ -390,6 +390,38 @@ TEST(GemmQuantized, BadArgumentsAreNamed) {
               "random_hadamard for both or neither"));
 }
 
+#ifndef TE_TEST_CUDA
+// Where both operands went through the random Hadamard transform, their columnwise copies' own
+// factors count, and those of the rowwise ones do not.
+TEST(GemmQuantized, TransformedCopiesHaveTheirOwnFactor) {
+  test::TestLibraryExec exec(2);
+  constexpr auto kScaling = QuantScaling::kNvfp4_1x16;
+  const Codes dy(kE2M1, kScaling, true, 32, 48, 1), x(kE2M1, kScaling, true, 16, 48, 2);
+  const test::Shared<float> dy_factor(3.0f), x_factor(0.25f);
+  HostTensor plain(DType::kFloat32, {32, 16}), transformed(DType::kFloat32, {32, 16});
+  GemmArgs args = {
+      .kind = GemmKind::kWgrad, .a = dy.operand(), .b = x.operand(), .d = plain.view()};
+  ASSERT_TRUE(test::IsOk(TE_OP(Gemm)(exec, args)));
+  const double ratio =
+      3.0 * 0.25 /
+      (static_cast<double>(*args.a.quant.scale_inv) * static_cast<double>(*args.b.quant.scale_inv));
+  args.a.quant.random_hadamard = args.b.quant.random_hadamard = true;
+  args.a.quant.columnwise_tensor_scale_inv = dy_factor.get();
+  args.b.quant.columnwise_tensor_scale_inv = x_factor.get();
+  args.d = transformed.view();
+  ASSERT_TRUE(test::IsOk(TE_OP(Gemm)(exec, args)));
+  // One sum of codes, times either product of factors: a rounding of float32 each.
+  Doubles want = plain.ToDoubles();
+  Doubles tolerance;
+  for (double& value : want) {
+    value *= ratio;
+    tolerance.push_back(2.01 * test::UnitRoundoff(DType::kFloat32) * std::abs(value));
+  }
+  EXPECT_TRUE(test::Near(transformed.ToDoubles(), want, tolerance));
+  EXPECT_FALSE(test::Near(transformed.ToDoubles(), plain.ToDoubles(), tolerance));
+}
+#endif
+
 #ifdef TE_TEST_CUDA
 TEST(GemmQuantized, WhatCublasLtDoesNotTakeIsNamed) {
   test::TestLibraryExec exec;
