@@ -23,6 +23,7 @@ import torch
 import transformers
 from safetensors.torch import save_file
 
+from curves import exponential_mean, plot
 from huggingface_step import CONFIGS, llama_config
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -86,45 +87,6 @@ def train_te(folder, data, options):
     return [line["loss"] for line in lines if "loss" in line]
 
 
-def exponential_mean(values, keep=0.9):
-    mean, out = 0.0, []
-    for step, value in enumerate(values, start=1):
-        mean = keep * mean + (1 - keep) * value
-        out.append(mean / (1 - keep**step))
-    return out
-
-
-def plot(curves, title):
-    """A small SVG: a line for each curve."""
-    width, height, left, bottom, top = 640, 320, 48, 32, 28
-    values = [value for curve in curves.values() for value in curve]
-    low, high, steps = min(values), max(values), max(len(curve) for curve in curves.values())
-    low, high = low - 0.05 * (high - low), high + 0.05 * (high - low)
-
-    def x(step):
-        return left + step / max(1, steps - 1) * (width - left - 8)
-
-    def y(value):
-        return top + (high - value) / (high - low) * (height - top - bottom)
-
-    out = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" '
-           'font-size="11">', f'<rect width="{width}" height="{height}" fill="white"/>',
-           f'<text x="{left}" y="16">{title}</text>']
-    for i in range(6):
-        value = low + (high - low) * i / 5
-        out.append(f'<path d="M{left} {y(value):.1f}H{width - 8}" stroke="#ddd"/>'
-                   f'<text x="{left - 6}" y="{y(value) + 4:.1f}" text-anchor="end">{value:.2f}</text>')
-        step = (steps - 1) * i // 5
-        out.append(f'<text x="{x(step):.1f}" y="{height - 12}" text-anchor="middle">{step + 1}</text>')
-    styles = [("#d95f02", 4, 0.45), ("#1b4f9c", 1.2, 1)]  # the first one broad, so that both are seen
-    for (name, curve), (color, stroke, opacity), row in zip(curves.items(), styles, range(2)):
-        points = " ".join(f"{x(step):.1f},{y(value):.2f}" for step, value in enumerate(curve))
-        out.append(f'<polyline points="{points}" fill="none" stroke="{color}" stroke-width="{stroke}" '
-                   f'stroke-opacity="{opacity}"/>')
-        out.append(f'<text x="{width - 16}" y="{top + 16 + 16 * row}" text-anchor="end" fill="{color}">{name}</text>')
-    return "\n".join([*out, "</svg>", ""])
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", default=str(HERE / "results"))
@@ -168,7 +130,7 @@ def main():
     output.mkdir(parents=True, exist_ok=True)
     (output / "loss_curve.json").write_text(json.dumps(result, indent=1) + "\n")
     (output / "loss_curve.svg").write_text(plot(
-        {"Hugging Face, BF16": theirs, "te, BF16": ours},
+        {"Hugging Face, BF16": theirs, "te, BF16": ours}, [("#d95f02", 4, 0.45), ("#1b4f9c", 1.2, 1)],
         f"Loss of a Llama of {parameters / 1e6:.0f}M parameters, same weights, same batches"))
     good = max(differences) <= LIMIT and fell
     print(f"loss {ours[0]:.4f} -> {ours[-1]:.4f} (Hugging Face {theirs[0]:.4f} -> {theirs[-1]:.4f}); the means differ by at "

@@ -22,6 +22,8 @@ readonly data=(
   tests/golden_rope
 )
 readonly scripts=(
+  bench/curves.py
+  bench/fp8_curves.py
   bench/huggingface_step.py
   bench/loss_curve.py
   bench/side_by_side.py
