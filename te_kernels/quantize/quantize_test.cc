@@ -219,8 +219,8 @@ class QuantizeTest : public testing::TestWithParam<std::tuple<Options, DType>> {
 
 constexpr struct {
   int64_t rows, columns;
-} kShapes[] = {{128, 128}, {1, 1},   {3, 5},     {16, 16}, {17, 33},
-               {130, 255}, {257, 8}, {31, 1000}, {0, 40},  {40, 0}};
+} kShapes[] = {{128, 128}, {1, 1},     {3, 5},  {16, 16}, {17, 33},  {130, 255},
+               {257, 8},   {31, 1000}, {0, 40}, {40, 0},  {144, 264}};
 
 TEST_P(QuantizeTest, EqualsTheReference) {
   if (unsupported()) GTEST_SKIP() << "see RefusesOnCuda";
