@@ -61,7 +61,8 @@ class LlamaTrainingStep {
   Status RunMicroBatch(LlamaModel::Pass* pass, bool first, bool last);
   Status RunOrLaunch(LlamaModel::Pass* pass, size_t index, bool last);
   bool Calibrates() const {
-    return options_.recipe != nullptr && steps_ < options_.calibration_steps;
+    return options_.recipe != nullptr && options_.recipe->calibrates() &&
+           steps_ < options_.calibration_steps;
   }
   Recording* Find(const std::string& key);
 

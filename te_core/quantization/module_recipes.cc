@@ -2,6 +2,7 @@
 
 #include <fnmatch.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "fmt/format.h"
@@ -29,6 +30,13 @@ class ModuleRecipes : public Recipe {
       break;
     }
     return chosen == nullptr ? nullptr : chosen->ForModule(module_type, name, training);
+  }
+  bool calibrates() const override {
+    const auto of = [](const std::shared_ptr<const Recipe>& recipe) {
+      return recipe != nullptr && recipe->calibrates();
+    };
+    return of(otherwise_) || std::any_of(rules_.begin(), rules_.end(),
+                                         [&of](const auto& rule) { return of(rule.training); });
   }
   // Asked of the recipe that ForModule returns, never of this one.
   TensorQuantization For(const QuantizerRole&) const override { return {}; }

@@ -56,6 +56,7 @@ class DelayedScaling : public Recipe {
             .amax_compute_algo = o_.amax_compute_algo,
             .reduce_amax = o_.reduce_amax};
   }
+  bool calibrates() const override { return true; }
   bool SplitAccumulator(GemmKind kind) const override { return SplitInBackward(kind); }
 
  private:

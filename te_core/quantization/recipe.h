@@ -51,6 +51,8 @@ class Recipe {
     return this;
   }
   virtual TensorQuantization For(const QuantizerRole& role) const = 0;
+  // Whether scales come from the past, so that a first step has to look before it casts.
+  virtual bool calibrates() const { return false; }
   // GemmArgs::split_accumulator.
   virtual bool SplitAccumulator(GemmKind kind) const = 0;
 };
