@@ -10,7 +10,8 @@
 //   Produce(at, to, producer, tile);                 // or LoadTile, from memory
 //   WriteTile<kScaling, kFormat>(to, at, tile, shared);
 //
-// with TileBlocks(to) blocks. What remains of a tile at an edge is zeros and is not written.
+// with TileBlocks(to) blocks, where to.wide (else the producer writes densely, and quantize does
+// the rest byte by byte). What remains of a tile at an edge is zeros and is not written.
 //
 // The transposition: 8 x 8 bytes within a thread by byte permutations, then through shared memory
 // in words of 8 bytes (8 rows of a column), whose place in their column is swizzled by the column
@@ -45,8 +46,7 @@ struct QuantTarget {
   float* amax = nullptr;
   bool power_of_2_scales = false;
   float amax_epsilon = 0;
-  bool rowwise_wide = false;     // in accesses of 8 bytes
-  bool columnwise_wide = false;  // in accesses of 16 bytes
+  bool wide = false;  // codes rowwise in accesses of 8 bytes, columnwise of 16
 };
 
 inline int64_t TilesAlong(int64_t n) { return (n + kTileSide - 1) / kTileSide; }
@@ -65,8 +65,8 @@ inline QuantTarget TargetOf(const QuantSpec& quant, int64_t rows, int64_t column
   to.amax = quant.amax;
   to.power_of_2_scales = quant.power_of_2_scales;
   to.amax_epsilon = quant.amax_epsilon;
-  to.rowwise_wide = Aligned<8>(to.rowwise, columns);
-  to.columnwise_wide = Aligned<16>(to.columnwise, rows);
+  to.wide = Aligned<8>(to.rowwise, to.rowwise == nullptr ? 0 : columns) &&
+            Aligned<16>(to.columnwise, to.columnwise == nullptr ? 0 : rows) && columns % 8 == 0;
   return to;
 }
 
@@ -189,30 +189,30 @@ __device__ inline void Produce(const TilePlace& at, const QuantTarget& to, const
   }
 }
 
-// Fills a tile from memory, x [rows, columns]; wide: in vectors of 16 bytes, columns being a
-// multiple of 8.
-template <typename T>
-__device__ inline void LoadTile(const T* x, int64_t row_stride, bool wide, const TilePlace& at,
+// Fills a tile from memory, x [rows, columns]; kWide: in vectors of 16 bytes, to which x and its
+// rows are aligned, and columns is a multiple of 8.
+template <bool kWide = true, typename T>
+__device__ inline void LoadTile(const T* x, int64_t row_stride, const TilePlace& at,
                                 const QuantTarget& to, Tile<T>& tile) {
   const T* p = x + at.row * row_stride + at.column;
-  if (wide) {
+  if constexpr (kWide) {
     tile.Clear();
     const bool inside = at.column < to.columns;
 #pragma unroll
     for (int i = 0; i < kTilePart; ++i) {
       if (inside && at.row + i < to.rows) tile.Read(i, p + i * row_stride);
     }
-    return;
-  }
+  } else {
 #pragma unroll
-  for (int i = 0; i < kTilePart; ++i) {
-    float values[kTilePart];
+    for (int i = 0; i < kTilePart; ++i) {
+      float values[kTilePart];
 #pragma unroll
-    for (int e = 0; e < kTilePart; ++e) {
-      const bool inside = at.row + i < to.rows && at.column + e < to.columns;
-      values[e] = inside ? ToFloat(p[i * row_stride + e]) : 0.0f;
+      for (int e = 0; e < kTilePart; ++e) {
+        const bool inside = at.row + i < to.rows && at.column + e < to.columns;
+        values[e] = inside ? ToFloat(p[i * row_stride + e]) : 0.0f;
+      }
+      tile.Set(i, values);
     }
-    tile.Set(i, values);
   }
 }
 
@@ -278,45 +278,44 @@ __device__ inline void TransposeBytes(uint32_t a, uint32_t b, uint32_t c, uint32
   out[3] = __byte_perm(ab_high, cd_high, 0x7632);
 }
 
+template <bool kWide>
 __device__ inline void StoreRowwise(const QuantTarget& to, const TilePlace& at,
                                     const uint2 (&codes)[kTilePart]) {
   uint8_t* p = to.rowwise + at.row * to.columns + at.column;
-  if (to.rowwise_wide) {
+  if constexpr (kWide) {
     if (at.column >= to.columns) return;
 #pragma unroll
     for (int i = 0; i < kTilePart; ++i) {
       if (at.row + i < to.rows) *reinterpret_cast<uint2*>(p + i * to.columns) = codes[i];
     }
-    return;
-  }
+  } else {
 #pragma unroll
-  for (int i = 0; i < kTilePart; ++i) {
+    for (int i = 0; i < kTilePart; ++i) {
 #pragma unroll
-    for (int e = 0; e < kTilePart; ++e) {
-      if (at.row + i < to.rows && at.column + e < to.columns)
-        p[i * to.columns + e] =
-            static_cast<uint8_t>((e < 4 ? codes[i].x : codes[i].y) >> e % 4 * 8);
+      for (int e = 0; e < kTilePart; ++e) {
+        if (at.row + i < to.rows && at.column + e < to.columns)
+          p[i * to.columns + e] =
+              static_cast<uint8_t>((e < 4 ? codes[i].x : codes[i].y) >> e % 4 * 8);
+      }
     }
   }
 }
 
+// Four columns of the thread's eight, transposed to their places in shared memory.
 template <typename Shared>
-__device__ inline void ShareTransposed(const TilePlace& at, const uint2 (&codes)[kTilePart],
-                                       Shared& shared) {
+__device__ inline void ShareTransposed(const TilePlace& at, int first_column,
+                                       const uint32_t (&rows)[kTilePart], Shared& shared) {
   uint32_t top[4], bottom[4];
+  TransposeBytes(rows[0], rows[1], rows[2], rows[3], top);
+  TransposeBytes(rows[4], rows[5], rows[6], rows[7], bottom);
   const int place = at.row_group ^ at.column_group;
-  uint2(*columns)[kTileGroups] = &shared.codes[at.column_group * kTilePart];
-  TransposeBytes(codes[0].x, codes[1].x, codes[2].x, codes[3].x, top);
-  TransposeBytes(codes[4].x, codes[5].x, codes[6].x, codes[7].x, bottom);
 #pragma unroll
-  for (int j = 0; j < 4; ++j) columns[j][place] = {top[j], bottom[j]};
-  TransposeBytes(codes[0].y, codes[1].y, codes[2].y, codes[3].y, top);
-  TransposeBytes(codes[4].y, codes[5].y, codes[6].y, codes[7].y, bottom);
-#pragma unroll
-  for (int j = 0; j < 4; ++j) columns[4 + j][place] = {top[j], bottom[j]};
+  for (int j = 0; j < 4; ++j) {
+    shared.codes[at.column_group * kTilePart + first_column + j][place] = {top[j], bottom[j]};
+  }
 }
 
-template <typename Shared>
+template <bool kWide, typename Shared>
 __device__ inline void StoreColumnwise(const QuantTarget& to, const TilePlace& at,
                                        const Shared& shared) {
   constexpr int kChunks = kTileSide / 16;  // of 16 rows: two row groups
@@ -331,7 +330,7 @@ __device__ inline void StoreColumnwise(const QuantTarget& to, const TilePlace& a
     const uint4 codes = swizzle % 2 == 0 ? read : uint4{read.z, read.w, read.x, read.y};
     if (column >= to.columns) continue;
     uint8_t* p = to.columnwise + column * to.rows + row;
-    if (to.columnwise_wide) {
+    if constexpr (kWide) {
       if (row < to.rows) *reinterpret_cast<uint4*>(p) = codes;
     } else {
       const uint32_t words[4] = {codes.x, codes.y, codes.z, codes.w};
@@ -356,7 +355,7 @@ __device__ inline void HalveRows(float (&maxima)[kTilePart], int bit) {
 }
 
 // kBlock1x128 rowwise: a half-warp has whole rows. Two of its lanes make a row's scale.
-template <QuantFormat kFormat, typename T>
+template <QuantFormat kFormat, bool kWide, typename T>
 __device__ inline void WriteRowBlocks(const QuantTarget& to, const TilePlace& at,
                                       const Tile<T>& tile) {
   float maxima[kTilePart];
@@ -384,11 +383,11 @@ __device__ inline void WriteRowBlocks(const QuantTarget& to, const TilePlace& at
     tile.Get(i, values);
     codes[i] = CastRow<kFormat>(values, __shfl_sync(0xffffffffu, own, 2 * i, kTileGroups));
   }
-  StoreRowwise(to, at, codes);
+  StoreRowwise<kWide>(to, at, codes);
 }
 
 // kBlock1x128 columnwise: blocks of 128 rows of a column.
-template <QuantFormat kFormat, typename T>
+template <QuantFormat kFormat, bool kWide, typename T>
 __device__ inline void WriteColumnBlocks(const QuantTarget& to, const TilePlace& at,
                                          const Tile<T>& tile,
                                          TileShared<QuantScaling::kBlock1x128>& shared) {
@@ -422,18 +421,21 @@ __device__ inline void WriteColumnBlocks(const QuantTarget& to, const TilePlace&
   __syncthreads();
   const float4* scales =
       reinterpret_cast<const float4*>(&columns.scales[at.column_group * kTilePart]);
-  const float4 a = scales[0], b = scales[1];
-  uint2 codes[kTilePart];
 #pragma unroll
-  for (int i = 0; i < kTilePart; ++i) {
-    float v[kTilePart];
-    tile.Get(i, v);
-    codes[i] = {CastFour<kFormat>(v[0] * a.x, v[1] * a.y, v[2] * a.z, v[3] * a.w),
-                CastFour<kFormat>(v[4] * b.x, v[5] * b.y, v[6] * b.z, v[7] * b.w)};
+  for (int half = 0; half < 2; ++half) {
+    const float4 s = scales[half];
+    uint32_t codes[kTilePart];
+#pragma unroll
+    for (int i = 0; i < kTilePart; ++i) {
+      float values[kTilePart];
+      tile.Get(i, values);
+      const float* v = &values[half * 4];
+      codes[i] = CastFour<kFormat>(v[0] * s.x, v[1] * s.y, v[2] * s.z, v[3] * s.w);
+    }
+    ShareTransposed(at, half * 4, codes, shared);
   }
-  ShareTransposed(at, codes, shared);
   __syncthreads();
-  StoreColumnwise(to, at, shared);
+  StoreColumnwise<kWide>(to, at, shared);
 }
 
 // kBlock128x128: the tile's scale to its place in both orientations, and zeros beyond the last.
@@ -454,17 +456,17 @@ __device__ inline void WriteSquareScales(const QuantTarget& to, const TilePlace&
 
 }  // namespace cast_transpose_internal
 
-// Writes a tile as `to` asks. All threads of the block call. kTensor: scale is read, amax (when
-// given) accumulated. kTensorCurrent: *amax is final and gives the scale. The block scalings: not
-// for empty tensors; amax is not used.
-template <QuantScaling kScaling, QuantFormat kFormat, typename T>
+// Writes a tile as `to` asks; kWide needs to.wide. All threads of the block call. kTensor: scale is
+// read, amax (when given) accumulated. kTensorCurrent: *amax is final and gives the scale. The
+// block scalings: not for empty tensors; amax is not used.
+template <QuantScaling kScaling, QuantFormat kFormat, bool kWide = true, typename T>
 __device__ inline void WriteTile(const QuantTarget& to, const TilePlace& at, const Tile<T>& tile,
                                  TileShared<kScaling>& shared) {
   using namespace cast_transpose_internal;
   static_assert(IsTileScaling(kScaling));
   if constexpr (kScaling == QuantScaling::kBlock1x128) {
-    if (to.rowwise != nullptr) WriteRowBlocks<kFormat>(to, at, tile);
-    if (to.columnwise != nullptr) WriteColumnBlocks<kFormat>(to, at, tile, shared);
+    if (to.rowwise != nullptr) WriteRowBlocks<kFormat, kWide>(to, at, tile);
+    if (to.columnwise != nullptr) WriteColumnBlocks<kFormat, kWide>(to, at, tile, shared);
   } else {
     const bool counts = kScaling == QuantScaling::kTensor && to.amax != nullptr;
     float maximum = 0;
@@ -501,10 +503,19 @@ __device__ inline void WriteTile(const QuantTarget& to, const TilePlace& at, con
       tile.Get(i, values);
       codes[i] = CastRow<kFormat>(values, scale);
     }
-    if (to.rowwise != nullptr) StoreRowwise(to, at, codes);
-    if (to.columnwise != nullptr) ShareTransposed(at, codes, shared);
+    if (to.rowwise != nullptr) StoreRowwise<kWide>(to, at, codes);
+    if (to.columnwise != nullptr) {
+      uint32_t left[kTilePart], right[kTilePart];
+#pragma unroll
+      for (int i = 0; i < kTilePart; ++i) {
+        left[i] = codes[i].x;
+        right[i] = codes[i].y;
+      }
+      ShareTransposed(at, 0, left, shared);
+      ShareTransposed(at, 4, right, shared);
+    }
     if (to.columnwise != nullptr || counts) __syncthreads();
-    if (to.columnwise != nullptr) StoreColumnwise(to, at, shared);
+    if (to.columnwise != nullptr) StoreColumnwise<kWide>(to, at, shared);
     if (counts) AccumulateAmax(shared.maxima, to.amax);
   }
 }

@@ -4,7 +4,7 @@
 //
 //   last = history[0, i]
 //   amax = last (kMostRecent), or max(history[:, i]) over all len entries as they are before the
-//          roll, 0 when last == 0 (kMax)
+//          roll, NaN not counted, 0 when last == 0 (kMax)
 //   if last != 0: history[j, i] = history[j + 1, i] for j < len - 1, history[len - 1, i] = last
 //   history[0, i] = 0
 //   if amax is finite and > 0: scale[i] = (fp8_max * 2^-margin) / amax; infinite: the largest

@@ -28,38 +28,68 @@ int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // ---- Maxima: of magnitude bits, which order as the numbers do ----
 
-uint32_t Counted(const float* x) {
-  const uint32_t bits = std::bit_cast<uint32_t>(*x) & 0x7fffffffu;
-  return bits > 0x7f800000u ? 0 : bits;
-}
-uint16_t Counted(const bfloat16* x) {
-  const uint16_t bits = x->bits & 0x7fffu;
-  return bits > 0x7f80u ? 0 : bits;
-}
-uint32_t FloatBits(const float*, uint32_t counted) { return counted; }
-uint32_t FloatBits(const bfloat16*, uint32_t counted) { return counted << 16; }
+template <typename T>
+struct BitsOf;
+template <>
+struct BitsOf<float> {
+  using Word = uint32_t;
+  static constexpr Word kMagnitude = 0x7fffffffu, kInfinity = 0x7f800000u;
+};
+template <>
+struct BitsOf<bfloat16> {
+  using Word = uint16_t;
+  static constexpr Word kMagnitude = 0x7fff, kInfinity = 0x7f80;
+};
+
+// One AVX-512 register of elements, in the compiler's portable vector type: it does not recognize
+// the maxima of the bfloat16 loop.
+template <typename T>
+struct Maxima {
+  using Bits = BitsOf<T>;
+  using Word = typename Bits::Word;
+  using Words __attribute__((vector_size(64))) = Word;
+  static constexpr int64_t kLanes = 64 / sizeof(Word);
+
+  void Include(const T* x, int64_t n) {
+    Words v = {};
+    if (n >= kLanes) {
+      std::memcpy(&v, x, sizeof(v));
+    } else {
+      std::memcpy(&v, x, static_cast<size_t>(n) * sizeof(T));
+    }
+    v &= Bits::kMagnitude;
+    v = v > Bits::kInfinity ? Words{} : v;
+    largest = v > largest ? v : largest;
+  }
+  // As float32.
+  uint32_t Lane(int64_t i) const {
+    Word lanes[kLanes];
+    std::memcpy(lanes, &largest, sizeof(lanes));
+    return static_cast<uint32_t>(lanes[i]) << (32 - 8 * sizeof(Word));
+  }
+
+  Words largest = {};
+};
 
 template <typename T>
 uint32_t MaxAbsBits(const T* x, int64_t n) {
-  decltype(Counted(x)) largest = 0;
-  for (int64_t i = 0; i < n; ++i) {
-    const auto counted = Counted(x + i);
-    largest = counted > largest ? counted : largest;
-  }
-  return FloatBits(x, largest);
+  Maxima<T> maxima;
+  for (int64_t i = 0; i < n; i += Maxima<T>::kLanes) maxima.Include(x + i, n - i);
+  uint32_t largest = 0;
+  const int64_t used = std::min(n, Maxima<T>::kLanes);
+  for (int64_t i = 0; i < used; ++i) largest = std::max(largest, maxima.Lane(i));
+  return largest;
 }
 
 // Of each column over the rows of one block.
 template <typename T>
 void ColumnMaxAbs(const T* x, int64_t stride, int64_t rows, int64_t columns, float* out) {
-  decltype(Counted(x)) largest[kTile] = {};
-  for (int64_t r = 0; r < rows; ++r) {
-    for (int64_t c = 0; c < columns; ++c) {
-      const auto counted = Counted(x + r * stride + c);
-      largest[c] = counted > largest[c] ? counted : largest[c];
-    }
+  for (int64_t first = 0; first < columns; first += Maxima<T>::kLanes) {
+    Maxima<T> maxima;
+    for (int64_t r = 0; r < rows; ++r) maxima.Include(x + r * stride + first, columns - first);
+    const int64_t n = std::min(columns - first, Maxima<T>::kLanes);
+    for (int64_t c = 0; c < n; ++c) out[first + c] = std::bit_cast<float>(maxima.Lane(c));
   }
-  for (int64_t c = 0; c < columns; ++c) out[c] = std::bit_cast<float>(FloatBits(x, largest[c]));
 }
 
 // ---- Scales ----
@@ -334,11 +364,9 @@ Plan::Plan(const QuantizeArgs& args)
 
 template <typename T>
 uint32_t MaxAbsBits(const Tile<T>& tile) {
-  uint32_t largest = 0;
-  for (int64_t r = 0; r < tile.rows; ++r) {
-    largest = std::max(largest, MaxAbsBits(tile.x + r * tile.stride, tile.columns));
-  }
-  return largest;
+  float largest[kTile];
+  ColumnMaxAbs(tile.x, tile.stride, tile.rows, tile.columns, largest);
+  return std::bit_cast<uint32_t>(*std::max_element(largest, largest + tile.columns));
 }
 
 template <typename T>
