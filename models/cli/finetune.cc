@@ -200,6 +200,10 @@ StatusOr<ExitCode> Finetune(const FinetuneFlags& flags) {
     return InvalidArgument("--output: {}", writable.message());
   }
   if (!writable.ok()) return writable.WithContext("--output");
+  if (!flags.log.empty()) {
+    const Status loggable = JsonLinesLog::CheckWritable(flags.log);
+    if (!loggable.ok()) return loggable.WithContext("--log");
+  }
   if (!flags.data.empty()) TE_RETURN_IF_ERROR(DetectDataFormat(flags.data).status());
   // A reader of our output that leaves (`te finetune | head`) must not end the training.
   signal(SIGPIPE, SIG_IGN);
@@ -234,8 +238,8 @@ StatusOr<ExitCode> Finetune(const FinetuneFlags& flags) {
   fmt::print("saved           {}\n", flags.output);
   fmt::print("{} finetuning steps complete!\n", result->timed_steps);
   if (result->timed_steps > 0) {
-    fmt::print("Average time taken per step: {:.0f} milliseconds\n",
-               result->seconds_per_step * 1e3);
+    fmt::print("Average time taken per step: {} milliseconds\n",
+               FormatMilliseconds(result->seconds_per_step));
   }
   std::fflush(stdout);
   return kExitOk;
