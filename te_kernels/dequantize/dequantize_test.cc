@@ -183,6 +183,7 @@ TEST_P(DequantizeTest, ADisturbedCodeOrScaleShows) {
 TEST_P(DequantizeTest, BringsBackWhatQuantizeWrote) {
   const Kind kind = GetParam();
   const bool nvfp4 = kind.format == kE2M1;
+  const bool mx = kind.scaling == QuantScaling::kMx1x32 || kind.scaling == QuantScaling::kMx32x32;
   constexpr int64_t kRows = 150, kColumns = 170;
   const HostTensor x = HostTensor::Normal(DType::kFloat32, {kRows, kColumns}, 3);
   Storage storage(kind, kRows, kColumns);
