@@ -102,7 +102,8 @@ Status AdamWOptimizer::RunStep(float max_grad_norm, bool want_grad_norm) {
   TE_RETURN_IF_ERROR(ReduceOverRanks());
   if (max_grad_norm > 0 || want_grad_norm) TE_RETURN_IF_ERROR(SumGradientSquares());
   TE_RETURN_IF_ERROR(UpdateScalars({.max_grad_norm = max_grad_norm, .rng_advance = kRngAdvance}));
-  for (const State& state : states_) TE_RETURN_IF_ERROR(Update(state, 0));
+  for (const State& state : states_)
+    TE_RETURN_IF_ERROR(Update(state, 0, /*follows_update=*/&state != &states_.front()));
   return OkStatus();
 }
 
@@ -117,7 +118,7 @@ Status AdamWOptimizer::BeginUpdates() {
 Status AdamWOptimizer::UpdateNow(Parameter& parameter) {
   const auto found = state_of_.find(&parameter);
   if (found == state_of_.end()) return OkStatus();  // frozen when the optimizer was made
-  return Update(states_[found->second], kRngAdvance);
+  return Update(states_[found->second], kRngAdvance, /*follows_update=*/false);
 }
 
 Status AdamWOptimizer::EndUpdates() {
@@ -188,7 +189,7 @@ Status AdamWOptimizer::SumGradientSquares() {
   return OkStatus();
 }
 
-Status AdamWOptimizer::Update(const State& state, uint64_t offset) {
+Status AdamWOptimizer::Update(const State& state, uint64_t offset, bool follows_update) {
   Parameter& parameter = *state.parameter;
   // The step's offset alone: an update belongs to no micro-batch.
   const RandomState random = {.seed = context_->options().seed,
@@ -208,6 +209,7 @@ Status AdamWOptimizer::Update(const State& state, uint64_t offset) {
                                                    .rounding = options_.rounding,
                                                    .random = random,
                                                    .scalars = context_->scalars(),
+                                                   .follows_update = follows_update,
                                                    .quantized_param = parameter.quantized.spec})
                          .WithContext(parameter.name));
   // Its write is the cast of the next forward pass.

@@ -106,7 +106,7 @@ class AdamWOptimizer {
   Status SumGradientSquares();
   Status UpdateScalars(const StepUpdateArgs& args);
   // `offset`: what rng_offset still lacks of the value that belongs to this update.
-  Status Update(const State& state, uint64_t offset);
+  Status Update(const State& state, uint64_t offset, bool follows_update);
 
   Context* context_;
   AdamWOptions options_;

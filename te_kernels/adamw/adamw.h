@@ -57,7 +57,10 @@ struct AdamWArgs {
   double weight_decay = 0.01;
   Rounding rounding = Rounding::kNearest;
   RandomState random;
-  const StepScalars* scalars = nullptr;       // device memory
+  const StepScalars* scalars = nullptr;  // device memory
+  // The caller's word that the operation before this one on the stream is an update, too, and that
+  // the two share no memory but what both only read: CUDA's may begin before that one has ended.
+  bool follows_update = false;
   QuantSpec quantized_param;                  // optional; param is then rank 2
   const float* previous_scale_inv = nullptr;  // device memory; given for FP8-only weights alone
 };

@@ -85,21 +85,25 @@ __device__ void Update(const Tensors& t, const Constants& c, const RandomState& 
 template <typename Param, typename Grad, typename Moment, bool kMaster, bool kStochastic>
 __global__ void __launch_bounds__(kThreads, 2)
     AdamWKernel(const Tensors tensors, const Hyperparameters hyperparameters) {
-  if (hyperparameters.scalars->skip != 0) return;
   // Once a block: the powers of beta are some hundred instructions in double.
   __shared__ Constants shared;
-  if (threadIdx.x == 0) shared = adamw_cuda::MakeConstants(hyperparameters);
+  adamw_cuda::BeginUpdate(hyperparameters);
+  const bool skip = hyperparameters.scalars->skip != 0;
+  if (threadIdx.x == 0 && !skip) shared = adamw_cuda::MakeConstants(hyperparameters);
   const RandomState random =
       kStochastic ? adamw_cuda::Resolved(hyperparameters.random) : RandomState();
   __syncthreads();
-  const Constants c = shared;
-  const int64_t stride = int64_t{gridDim.x} * kThreads;
-  const int64_t first = int64_t{blockIdx.x} * kThreads + threadIdx.x;
-  for (int64_t i = first; i < tensors.vectors; i += stride) {
-    Update<Param, Grad, Moment, kMaster, kStochastic, kWidth>(tensors, c, random, i * kWidth);
+  if (!skip) {
+    const Constants c = shared;
+    const int64_t stride = int64_t{gridDim.x} * kThreads;
+    const int64_t first = int64_t{blockIdx.x} * kThreads + threadIdx.x;
+    for (int64_t i = first; i < tensors.vectors; i += stride) {
+      Update<Param, Grad, Moment, kMaster, kStochastic, kWidth>(tensors, c, random, i * kWidth);
+    }
+    for (int64_t i = tensors.vectors * kWidth + first; i < tensors.elements; i += stride)
+      Update<Param, Grad, Moment, kMaster, kStochastic, 1>(tensors, c, random, i);
   }
-  for (int64_t i = tensors.vectors * kWidth + first; i < tensors.elements; i += stride)
-    Update<Param, Grad, Moment, kMaster, kStochastic, 1>(tensors, c, random, i);
+  adamw_cuda::EndUpdate(hyperparameters);
 }
 
 template <typename Param, typename Grad, typename Moment, bool kMaster, bool kStochastic>
@@ -121,9 +125,9 @@ Status Run(const Exec& exec, const AdamWArgs& args) {
                            .vectors = vectors ? n / kWidth : 0};
   const int64_t needed = (n + kWidth * kThreads - 1) / (kWidth * kThreads);
   const int64_t blocks = std::min<int64_t>(needed, int64_t{kBlocksPerSm} * state->num_sms());
-  AdamWKernel<Param, Grad, Moment, kMaster, kStochastic>
-      <<<static_cast<unsigned int>(blocks), kThreads, 0, cuda::StreamOf(exec)>>>(
-          tensors, adamw_cuda::HyperparametersOf(args));
+  cuda::LaunchOverlapping(exec, AdamWKernel<Param, Grad, Moment, kMaster, kStochastic>,
+                          dim3(static_cast<unsigned int>(blocks)), dim3(kThreads), {}, tensors,
+                          adamw_cuda::HyperparametersOf(args));
   return cuda::LaunchStatus("adamw");
 }
 

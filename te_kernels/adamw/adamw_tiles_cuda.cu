@@ -44,20 +44,13 @@ inline constexpr int kBlocks = kMaster || sizeof(Grad) + sizeof(Moment) > 4 ? 4
                                : kStochastic                                ? 7
                                                                             : 8;
 
+// A warp's part.
 template <typename Grad, typename Moment, bool kMaster, bool kStochastic>
-__global__ void __launch_bounds__(kThreads, (kBlocks<Grad, Moment, kMaster, kStochastic>))
-    AdamWTilesKernel(const Tensors tensors, const Copies copies, const Hyperparameters h) {
-  __shared__ Constants constants;
-  __shared__ alignas(16) uint32_t transposed[kWarpsDown * kWarpsAcross][kTileWords];
-  if (threadIdx.x == 0) {
-    constants = MakeConstants(h);
-    if (blockIdx.x == 0 && copies.scale_inv != nullptr)
-      *copies.scale_inv = __fdiv_rn(1.0f, *copies.scale);
-  }
-  __syncthreads();
+__device__ inline void UpdateTile(const Tensors& tensors, const Copies& copies,
+                                  const Hyperparameters& h, const Constants& constants,
+                                  uint32_t* tile) {
   int row0, column0;
   if (!FindTile(copies, &row0, &column0)) return;
-  uint32_t* tile = transposed[threadIdx.x / cuda::kWarp];
   const float scale = *copies.scale;
   if (h.scalars->skip != 0) {
     WriteTile(copies, row0, column0, tile, [&](int64_t i, const auto& emit) {
@@ -104,6 +97,23 @@ __global__ void __launch_bounds__(kThreads, (kBlocks<Grad, Moment, kMaster, kSto
 }
 
 template <typename Grad, typename Moment, bool kMaster, bool kStochastic>
+__global__ void __launch_bounds__(kThreads, (kBlocks<Grad, Moment, kMaster, kStochastic>))
+    AdamWTilesKernel(const Tensors tensors, const Copies copies, const Hyperparameters h) {
+  __shared__ Constants constants;
+  __shared__ alignas(16) uint32_t transposed[kWarpsDown * kWarpsAcross][kTileWords];
+  BeginUpdate(h);
+  if (threadIdx.x == 0) {
+    constants = MakeConstants(h);
+    if (blockIdx.x == 0 && copies.scale_inv != nullptr)
+      *copies.scale_inv = __fdiv_rn(1.0f, *copies.scale);
+  }
+  __syncthreads();
+  UpdateTile<Grad, Moment, kMaster, kStochastic>(tensors, copies, h, constants,
+                                                 transposed[threadIdx.x / cuda::kWarp]);
+  EndUpdate(h);
+}
+
+template <typename Grad, typename Moment, bool kMaster, bool kStochastic>
 Status Run(const Exec& exec, const AdamWArgs& args) {
   const Tensors tensors = {.param = args.param.as<bfloat16>(),
                            .grad = args.grad.data(),
@@ -111,9 +121,9 @@ Status Run(const Exec& exec, const AdamWArgs& args) {
                            .v = args.v.data(),
                            .master = args.master.as<float>()};
   const Copies copies = CopiesOf(args.quantized_param, args.param.dim(0), args.param.dim(1));
-  AdamWTilesKernel<Grad, Moment, kMaster, kStochastic>
-      <<<Blocks(copies), kThreads, 0, cuda::StreamOf(exec)>>>(tensors, copies,
-                                                              HyperparametersOf(args));
+  cuda::LaunchOverlapping(exec, AdamWTilesKernel<Grad, Moment, kMaster, kStochastic>,
+                          dim3(Blocks(copies)), dim3(kThreads), {}, tensors, copies,
+                          HyperparametersOf(args));
   return cuda::LaunchStatus("adamw with quantized_param");
 }
 

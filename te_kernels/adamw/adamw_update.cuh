@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "te_kernels/adamw/adamw.h"
+#include "te_kernels/cuda/launch.cuh"
 
 namespace te::adamw_cuda {
 
@@ -12,6 +13,7 @@ struct Hyperparameters {
   double beta1, beta2, epsilon, weight_decay;
   const StepScalars* scalars;
   RandomState random;
+  bool follows_update;
 };
 
 inline Hyperparameters HyperparametersOf(const AdamWArgs& args) {
@@ -20,7 +22,21 @@ inline Hyperparameters HyperparametersOf(const AdamWArgs& args) {
           .epsilon = args.epsilon,
           .weight_decay = args.weight_decay,
           .scalars = args.scalars,
-          .random = args.random};
+          .random = args.random,
+          .follows_update = args.follows_update};
+}
+
+// First statement of a kernel that LaunchOverlapping launches, and, in EndUpdate, its last: as
+// `follows_update` allows.
+__device__ inline void BeginUpdate(const Hyperparameters& h) {
+  if (h.follows_update) {
+    cuda::StartBesideEarlierKernels();
+  } else {
+    cuda::StartAfterEarlierKernels();
+  }
+}
+__device__ inline void EndUpdate(const Hyperparameters& h) {
+  if (h.follows_update) cuda::EndAfterEarlierKernels();
 }
 
 struct Constants {

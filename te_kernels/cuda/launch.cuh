@@ -23,6 +23,21 @@ __device__ inline void StartAfterEarlierKernels() {
 #endif
 }
 
+// The pair for kernels that touch nothing that the kernel before them on the stream, or those which
+// that one did not wait for, write: their blocks begin as soon as all of its blocks have begun. The
+// first is their first statement, the second their last in at least one thread of each block: a
+// kernel that has ended has still seen all before it end.
+__device__ inline void StartBesideEarlierKernels() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+__device__ inline void EndAfterEarlierKernels() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
 struct LaunchOptions {
   size_t shared_bytes = 0;
   unsigned int cluster = 0;  // blocks of one, in x; 0: none
