@@ -152,7 +152,8 @@ te_status te_layer_create(te_context* context, const te_layer_options* options, 
     te_layer_options read = DefaultLayerOptions();
     TE_RETURN_IF_ERROR(ReadOptions(options, "options", kLayerOptionsV1, &read));
     TE_ASSIGN_OR_RETURN(std::unique_ptr<Layer> layer, MakeLayer(context->core.get(), read));
-    *out = new te_layer(std::make_shared<LayerBox>(context->core.get(), std::move(layer)));
+    *out = new te_layer(
+        std::make_shared<LayerBox>(context->core.get(), context->recipes, std::move(layer)));
     return OkStatus();
   });
 }
