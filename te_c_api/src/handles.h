@@ -76,13 +76,13 @@ StatusOr<DType> ToDType(te_dtype dtype, const char* argument);
 
 namespace te::c_api {
 
-// The recipes of a context's running scopes, the innermost one last; null: none inside. A recipe is
-// shared with all who may still read it: scopes, saved forward passes, models.
-struct ScopeRecipes {
-  std::vector<std::shared_ptr<const Recipe>> scopes;
-
-  std::shared_ptr<const Recipe> current() const { return scopes.empty() ? nullptr : scopes.back(); }
+// A context's running quantization scopes, the innermost one last. A recipe is shared with all who
+// may still read it: scopes, saved forward passes, models.
+struct QuantizationScope {
+  std::shared_ptr<const Recipe> recipe;  // null: no quantization inside
+  bool training = true;
 };
+using QuantizationScopes = std::vector<QuantizationScope>;
 
 }  // namespace te::c_api
 
@@ -90,7 +90,8 @@ struct te_context : te::c_api::Handle {
   static constexpr te::c_api::Tag kTag = te::c_api::Tag::kContext;
   explicit te_context(std::unique_ptr<te::Context> c) : Handle(kTag), core(std::move(c)) {}
   std::unique_ptr<te::Context> core;
-  std::shared_ptr<te::c_api::ScopeRecipes> recipes = std::make_shared<te::c_api::ScopeRecipes>();
+  std::shared_ptr<te::c_api::QuantizationScopes> scopes =
+      std::make_shared<te::c_api::QuantizationScopes>();
 };
 
 struct te_tensor : te::c_api::Handle {
@@ -120,15 +121,15 @@ namespace te::c_api {
 // own, parameters' views, saved activations, the optimizer. So a handle destroyed in the wrong
 // order is no use after free.
 struct LayerBox {
-  LayerBox(Context* c, std::shared_ptr<const ScopeRecipes> r, std::unique_ptr<Layer> l)
+  LayerBox(Context* c, std::shared_ptr<const QuantizationScopes> s, std::unique_ptr<Layer> l)
       : context(c),
-        recipes(std::move(r)),
+        scopes(std::move(s)),
         layer(std::move(l)),
         pool(c->memory()),
         parameters(layer->NamedParameters()) {}
 
   Context* context;
-  std::shared_ptr<const ScopeRecipes> recipes;  // the context's
+  std::shared_ptr<const QuantizationScopes> scopes;  // the context's
   std::unique_ptr<Layer> layer;
   SavedPool pool;
   std::vector<NamedParameter> parameters;
@@ -146,12 +147,14 @@ struct te_layer : te::c_api::Handle {
 struct te_saved : te::c_api::Handle {
   static constexpr te::c_api::Tag kTag = te::c_api::Tag::kSaved;
   te_saved(std::shared_ptr<te::c_api::LayerBox> b, te::SavedPool::Handle s)
-      : Handle(kTag), box(std::move(b)), slot(std::move(s)) {}
+      : Handle(kTag), box(std::move(b)), slot(std::move(s)) {
+    if (!box->scopes->empty()) recipe = box->scopes->back().recipe;
+  }
 
   enum class Stage { kForwardDone, kInputDone, kDone };
   std::shared_ptr<te::c_api::LayerBox>
       box;  // before slot: the slot returns to the pool that the box owns
-  std::shared_ptr<const te::Recipe> recipe = box->recipes->current();  // the backward pass reads it
+  std::shared_ptr<const te::Recipe> recipe;  // the backward pass reads it
   te::SavedPool::Handle slot;
   Stage stage = Stage::kForwardDone;
 };

@@ -267,7 +267,7 @@ te_status te_quantization_begin(te_context* context, te_fp8_recipe* recipe,
           "options->calibrating is 1 and options->training is 0; evaluation leaves no trace in the "
           "histories: expected one of them to change");
     }
-    context->recipes->scopes.push_back(recipe->core);
+    context->scopes->push_back({recipe->core, read.training != 0});
     context->core->BeginQuantization(recipe->core.get(),
                                      {.training = read.training != 0,
                                       .calibrating = read.calibrating != 0,
@@ -280,7 +280,7 @@ te_status te_quantization_end(te_context* context) {
   return Guard([&]() -> Status {
     TE_RETURN_IF_ERROR(Check(context, "context"));
     const Status status = context->core->EndQuantization();
-    if (!context->recipes->scopes.empty()) context->recipes->scopes.pop_back();
+    if (!context->scopes->empty()) context->scopes->pop_back();
     return status;
   });
 }

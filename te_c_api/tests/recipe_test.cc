@@ -176,12 +176,15 @@ class Program {
   }
   void End() { Must(te_quantization_end(context_)); }
 
-  Values Forward(te_saved** saved) {
+  te_status TryForward(te_saved** saved) {
     te_forward_args args;
     Must(te_forward_args_init(&args));
     args.input = x_;
     args.output = y_;
-    Must(te_forward(layer_, &args, saved));
+    return te_forward(layer_, &args, saved);
+  }
+  Values Forward(te_saved** saved) {
+    Must(TryForward(saved));
     return Read(y_, kElements);
   }
   void Backward(te_saved* saved, Results* out) {
@@ -568,6 +571,15 @@ TEST(Quantization, ContradictoryScopesAreRefused) {
   const te_quantization_options evaluation = Program::Scope(true, true, false);
   ExpectError(te_quantization_begin(program.context(), recipe, &evaluation),
               TE_STATUS_INVALID_ARGUMENT, "options->calibrating is 1 and options->training is 0");
+  te_saved* saved = nullptr;
+  program.Begin(recipe, Program::Scope(false, true, false));
+  ExpectError(program.TryForward(&saved), TE_STATUS_FAILED_PRECONDITION, "saved is not NULL");
+  EXPECT_EQ(saved, nullptr);
+  program.Begin(program.Recipe(TE_FP8_RECIPE_NONE), Program::Scope(false, true, false));
+  EXPECT_EQ(program.TryForward(&saved), TE_STATUS_OK) << te_last_error_message();
+  te_saved_destroy(saved);
+  program.End();
+  program.End();
   te_quantization_options scope = Program::Scope();
   scope.is_first_microbatch = 2;
   ExpectError(te_quantization_begin(program.context(), recipe, &scope), TE_STATUS_INVALID_ARGUMENT,

@@ -241,7 +241,8 @@ TE_API void te_fp8_recipe_destroy(te_fp8_recipe* recipe);
 
 typedef struct te_quantization_options {
   size_t struct_size;
-  int32_t training;    /* 1; 0: evaluation, which leaves no trace in scales and histories */
+  int32_t training;    /* 1; 0: evaluation, which leaves no trace in scales and histories, and under
+                          an FP8 recipe has no backward pass (te_forward's saved is NULL) */
   int32_t calibrating; /* 0; 1: layers compute in their own dtype, forward and backward, while
                           the amaxes enter the histories of delayed scaling: scales are good
                           before they are used. Needs training and an FP8 recipe (of which
