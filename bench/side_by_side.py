@@ -6,8 +6,9 @@ In a pack (tools/pack_gpu.sh) it finds bin/step by itself; elsewhere: --step 'PR
 transformers (--python names another one).
 
 For each row, one process after the other: Hugging Face eager, Hugging Face with torch.compile, ours on the path of Hugging
-Face's operations, ours on the fused path, ours with global-norm clipping, ours with the update inside the backward pass.
-All train random BF16 weights with BF16 moments on random tokens, five steps to warm up and ten timed by CUDA events.
+Face's operations, ours on the fused path, ours with global-norm clipping, ours with the update inside the backward pass, and
+ours in FP8 with delayed, current and block scaling. All train random BF16 weights with BF16 moments on random tokens, five
+steps to warm up and ten timed by CUDA events.
 Writes side_by_side.json and side_by_side.md. Exit code 1 when a run fails or a step of ours does not teach.
 """
 import argparse
@@ -25,7 +26,10 @@ ROWS = "llama2-7b:8x256,llama3-8b:8x256,llama2-7b:1x4096,llama3-8b:1x4096,llama2
 # What runs, in this order; ours after theirs, so that the card is warm for both.
 HF_EAGER, HF_COMPILE, OURS_HF, OURS = "Hugging Face eager", "Hugging Face compile", "te, path hf", "te"
 CLIPPED, IN_BACKWARD = "te, clipped", "te, update in backward"
-KINDS = {"eager": HF_EAGER, "compile": HF_COMPILE, "hf": OURS_HF, "te": OURS, "clip": CLIPPED, "inplace": IN_BACKWARD}
+FP8, FP8_CURRENT, FP8_BLOCK = "te, FP8 delayed", "te, FP8 current", "te, FP8 block"
+KINDS = {"eager": HF_EAGER, "compile": HF_COMPILE, "hf": OURS_HF, "te": OURS, "clip": CLIPPED, "inplace": IN_BACKWARD,
+         "fp8": FP8, "current": FP8_CURRENT, "block": FP8_BLOCK}
+RECIPES = {FP8: "delayed", FP8_CURRENT: "current", FP8_BLOCK: "block"}
 NAMES = {"llama2-7b": "Llama 2 7B", "llama3-8b": "Llama 3 8B", "110m": "Llama 110M"}
 
 
@@ -65,7 +69,8 @@ def command(kind, row, options, output):
         return [*shlex.split(options.python), str(HERE / "huggingface_step.py"), "--model", row.model,
                 "--shape", f"{row.batch}x{row.sequence}", "--micro-batches", str(row.micro_batches),
                 "--device", options.device, *steps, *(["--compile"] if kind == HF_COMPILE else [])], None
-    return [*options.step, "--device", options.device, "--precision", "bf16", "--model", row.model,
+    precision = ["fp8", "--recipe", RECIPES[kind]] if kind in RECIPES else ["bf16"]
+    return [*options.step, "--device", options.device, "--precision", *precision, "--model", row.model,
             "--batch-size", str(row.batch), "--sequence-length", str(row.sequence),
             "--micro-batches", str(row.micro_batches), "--path", "hf" if kind == OURS_HF else "te",
             *(["--max-grad-norm", "1"] if kind == CLIPPED else []),
@@ -95,7 +100,7 @@ def run(kind, row, options):
 
 def skipped(kind, row):
     """Updates inside the backward pass need one micro-batch; the amortized step is about ours and their eager one."""
-    return row.micro_batches > 1 and kind not in (HF_EAGER, OURS)
+    return row.micro_batches > 1 and kind not in (HF_EAGER, OURS, FP8)
 
 
 def ratio(base, run):
@@ -151,7 +156,7 @@ def markdown(rows, runs, facts):
             if "milliseconds" not in r:
                 lines.append(f"| {row.title()} | {r['kind']} | failed: {r['error']} | | | | | | |")
                 continue
-            name = f"**{r['kind']}**" if r["kind"] == OURS else r["kind"]
+            name = f"**{r['kind']}**" if r["kind"] in (OURS, FP8) else r["kind"]
             note = f" ({r['error']})" if "error" in r else ""
             lines.append(
                 f"| {row.title()} | {name}{note} | {r['milliseconds']:.1f} | {r['tokens_per_second']:.0f} | "

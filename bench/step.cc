@@ -32,8 +32,9 @@ constexpr float kTeachingRate = 1e-3f;
 struct Options {
   std::string device = "cpu";
   std::string model = "110m";
-  int64_t layers = 0;      // 0: the model's
-  int64_t vocab_size = 0;  // 0: the model's
+  int64_t layers = 0;       // 0: the model's
+  int64_t vocab_size = 0;   // 0: the model's
+  int64_t hidden_size = 0;  // 0: the model's; else heads of 128 and a feed-forward 8/3 as wide
   std::string path = "te";
   std::string precision = "fp32";
   std::string recipe = "delayed";
@@ -118,6 +119,7 @@ StatusOr<Training> MakeTraining(const Options& options) {
   TE_ASSIGN_OR_RETURN(t.config, BenchModel(options.model));
   if (options.layers != 0) t.config.num_hidden_layers = options.layers;
   if (options.vocab_size != 0) t.config.vocab_size = options.vocab_size;
+  if (options.hidden_size != 0) SetHiddenSize(options.hidden_size, &t.config);
   TE_RETURN_IF_ERROR(t.config.Validate());
   TE_ASSIGN_OR_RETURN(const LlamaPath path, ParseLlamaPath(options.path));
   const DType dtype = options.precision == "fp32" ? DType::kFloat32 : DType::kBFloat16;
@@ -218,6 +220,8 @@ Status RunBench(const Options& options) {
   report.tokens = static_cast<double>(options.micro_batches * options.batch * options.sequence);
   report.settings = {{"model", options.model},
                      {"parameters", std::to_string(training.config.ParameterCount())},
+                     {"hidden_size", std::to_string(training.config.hidden_size)},
+                     {"layers", std::to_string(training.config.num_hidden_layers)},
                      {"path", options.path},
                      {"precision", options.precision},
                      {"recipe", training.recipe == nullptr ? "none" : training.recipe->name()},
@@ -308,6 +312,10 @@ int main(int argc, char** argv) {
       ->check(CLI::NonNegativeNumber);
   app.add_option("--vocab-size", options.vocab_size,
                  "Rows of the embedding and of lm_head; 0: the model's")
+      ->check(CLI::NonNegativeNumber);
+  app.add_option(
+         "--hidden-size", options.hidden_size,
+         "A multiple of 128: as many heads of 128, a feed-forward of 8/3 of it; 0: the model's")
       ->check(CLI::NonNegativeNumber);
   app.add_option("--precision", options.precision,
                  "Storage and arithmetic; fp8: BF16, and the GEMMs by --recipe")

@@ -1,5 +1,7 @@
 #include "bench/step_models.h"
 
+#include <algorithm>
+
 namespace te::bench {
 
 StatusOr<LlamaConfig> BenchModel(const std::string& name) {
@@ -25,6 +27,14 @@ StatusOr<LlamaConfig> BenchModel(const std::string& name) {
     return config;
   }
   return InvalidArgument("model is \"{}\"; expected 110m, llama2-7b or llama3-8b", name);
+}
+
+void SetHiddenSize(int64_t hidden_size, LlamaConfig* config) {
+  config->hidden_size = hidden_size;
+  config->head_dim = 128;
+  config->num_attention_heads = config->num_key_value_heads =
+      std::max<int64_t>(hidden_size / 128, 1);
+  config->intermediate_size = (hidden_size * 8 / 3 + 255) / 256 * 256;
 }
 
 double ModelFlops(const LlamaConfig& config, int64_t batch, int64_t sequence) {

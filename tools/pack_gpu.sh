@@ -14,6 +14,7 @@ readonly tests=(
 readonly benchmarks=(
   //bench:step
   //bench:operations_cuda
+  //bench:fp8_gemm_error
   //models/cli:te
 )
 # What tests and scripts read, with the folders they have here.
@@ -24,6 +25,7 @@ readonly data=(
 readonly scripts=(
   bench/curves.py
   bench/fp8_curves.py
+  bench/fp8_hidden_sizes.py
   bench/huggingface_step.py
   bench/loss_curve.py
   bench/side_by_side.py
@@ -74,9 +76,10 @@ done >"$output/test_programs"
 chmod u+w "$output"/bin/*
 strip -s "$output"/bin/*
 
-# CUDA's own libraries come from the host; so do those of every Linux that runs them.
+# CUDA's own libraries come from the host; so do those of every Linux that runs them, and OpenSSL's (libzip names it for
+# encrypted archives, which nobody reads here), which a host with Python has.
 readonly cuda='^lib(cu|nv|nccl)[A-Za-z_]*\.so'
-readonly system='^(ld-linux.*|lib(c|m|dl|rt|pthread|resolv|gcc_s|stdc\+\+))\.so'
+readonly system='^(ld-linux.*|lib(c|m|dl|rt|pthread|resolv|gcc_s|stdc\+\+|crypto))\.so'
 : >"$output/needed"
 for program in "$output"/bin/*; do
   resolved=$(ldd "$program") || fail "ldd cannot read $program"

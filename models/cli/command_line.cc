@@ -96,6 +96,10 @@ void AddFinetuneData(CLI::App* command, FinetuneFlags* flags) {
       ->add_option("--seed", flags->model.seed,
                    "Of shuffling, dropout, rounding and random weights")
       ->type_name("N")
+      ->check([](const std::string& text) {
+        // strtoull, which CLI11 reads numbers with, makes 2^64 - 1 of -1.
+        return text.starts_with("-") ? text + "; expected 0 or more" : std::string();
+      })
       ->capture_default_str()
       ->group(group);
 }
@@ -137,12 +141,37 @@ void AddFinetuneTraining(CLI::App* command, FinetuneFlags* flags) {
       ->group(group);
 }
 
+// Empty ones take the recipe's default.
+void AddFp8Flags(CLI::App* command, Fp8Options* fp8) {
+  const auto option = [&](const char* name, auto* value, const char* type, const char* help) {
+    command->add_option(name, *value, help)->type_name(type)->group("FP8");
+  };
+  option("--recipe", &fp8->recipe, "NAME", "delayed, current, block, mxfp8 or nvfp4 [delayed]");
+  option("--fp8-format", &fp8->format, "hybrid|e4m3",
+         "hybrid: E5M2 for gradients [hybrid; block and mxfp8: e4m3]");
+  option("--fp8-margin", &fp8->margin, "N", "delayed: scales are 2^N times smaller [0]");
+  option("--fp8-amax-history-len", &fp8->amax_history_len, "N",
+         "delayed: steps that a scale looks back on [1024]");
+  option("--fp8-amax-compute-algo", &fp8->amax_compute_algo, "max|most_recent",
+         "delayed: which of their amaxes counts [max]");
+  option("--fp8-calibration-steps", &fp8->calibration_steps, "N",
+         "delayed: first steps in bf16, which only fill the history [1]");
+  option("--fp8-first-layers-bf16", &fp8->first_layers_bf16, "N",
+         "Leave the first N layers in bf16 [0]");
+  option("--fp8-last-layers-bf16", &fp8->last_layers_bf16, "N",
+         "Leave the last N layers in bf16 [0]");
+  command->add_flag("--fp8-lm-head", fp8->lm_head, "Quantize lm_head, too [no]")->group("FP8");
+}
+
 void AddFinetunePrecision(CLI::App* command, FinetuneFlags* flags) {
   AddComputeFlags(command, &flags->precision, &flags->path);
   const std::string group = "Precision";
+  command->get_option("--precision")
+      ->description("Storage and arithmetic: fp32, bf16, or fp8 (as bf16, with GEMMs by --recipe)");
+  AddFp8Flags(command, &flags->fp8);
   command
       ->add_option("--master-weights", flags->master_weights,
-                   "With bf16: none, or fp32 copies of the weights [none]")
+                   "With bf16 and fp8: none, or fp32 copies of the weights [none]")
       ->type_name("none|fp32")
       ->group(group);
   command
@@ -310,7 +339,28 @@ std::string Suggestion(const CLI::App& command, const std::string& argument) {
   return best.empty() ? "" : " (did you mean " + best + "?)";
 }
 
-int ReportParseError(const CLI::App& app, const CLI::ParseError& error) {
+// Else CLI11 takes --shuffle=7 for --shuffle.
+void RefuseValuesOfSwitches(CLI::App* app) {
+  for (CLI::App* command : app->get_subcommands([](const CLI::App*) { return true; })) {
+    for (CLI::Option* option : command->get_options()) {
+      if (option->get_items_expected_max() == 0) option->disable_flag_override();
+    }
+  }
+}
+
+// The first of the arguments that gives a value to a flag that has none; empty: none does.
+std::string SwitchWithValue(const CLI::App& command, const std::vector<std::string>& arguments) {
+  for (const std::string& argument : arguments) {
+    const size_t end = argument.find('=');
+    if (end == std::string::npos || !argument.starts_with("--")) continue;
+    const CLI::Option* option = command.get_option_no_throw(argument.substr(0, end));
+    if (option != nullptr && option->get_items_expected_max() == 0) return argument;
+  }
+  return "";
+}
+
+int ReportParseError(const CLI::App& app, const CLI::ParseError& error,
+                     const std::vector<std::string>& arguments) {
   if (error.get_exit_code() == static_cast<int>(CLI::ExitCodes::Success))
     return app.exit(error);  // help, version
   const std::vector<CLI::App*> used = app.get_subcommands();
@@ -318,14 +368,19 @@ int ReportParseError(const CLI::App& app, const CLI::ParseError& error) {
   const std::string program = used.empty() ? "te" : "te " + command.get_name();
   std::string message = error.what();
   const std::vector<std::string> unknown = app.remaining(/*recurse=*/true);
-  if (dynamic_cast<const CLI::ExtrasError*>(&error) != nullptr ||
-      (used.empty() && !unknown.empty())) {
+  // What nobody knows comes first, whatever else is wrong: a mistyped flag is often why another
+  // one is missing.
+  if (!unknown.empty()) {
     // Of a flag and its value, CLI11 may give the value first.
     const auto flag = std::find_if(unknown.begin(), unknown.end(),
                                    [](const std::string& text) { return text.starts_with("-"); });
     const std::string& culprit = flag != unknown.end() ? *flag : unknown.front();
     message = (used.empty() && flag == unknown.end() ? "unknown command: " : "unknown argument: ") +
               culprit + Suggestion(command, culprit);
+  } else if (dynamic_cast<const CLI::ArgumentMismatch*>(&error) != nullptr &&
+             !SwitchWithValue(command, arguments).empty()) {
+    const std::string argument = SwitchWithValue(command, arguments);
+    message = argument.substr(0, argument.find('=')) + " takes no value; given " + argument;
   } else if (used.empty()) {
     message = "a command is required: finetune, trace, inspect or generate";
   }
@@ -357,10 +412,11 @@ int RunCommandLine(int argc, char** argv) {
   AddTrace(&app, &trace);
   AddInspect(&app, &inspect);
   AddGenerate(&app, &generate);
+  RefuseValuesOfSwitches(&app);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
-    return ReportParseError(app, error);
+    return ReportParseError(app, error, std::vector<std::string>(argv + 1, argv + argc));
   }
 
   if (app.got_subcommand("finetune")) {

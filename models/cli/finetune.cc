@@ -106,6 +106,7 @@ void PrintPlan(const FinetuneFlags& flags, const FinetuneSetup& setup, const Ope
                                setup.adamw.master_weights == MasterWeights::kNone ? "none" : "fp32")
                  : "",
              setup.adamw.rounding == Rounding::kStochastic ? ", rounding stochastic" : "");
+  if (setup.step.recipe != nullptr) fmt::print("recipe          {}\n", setup.step.recipe->name());
   fmt::print("training        {} steps of {} x {} samples, at most {} tokens each\n", flags.steps,
              flags.gradient_accumulation_steps, flags.batch_size, flags.max_seq_length);
   fmt::print("learning rate   {}, warm-up {} steps, peak {:.4g}\n", Name(schedule.kind),
@@ -193,18 +194,28 @@ StatusOr<TrainingResult> RunTraining(const FinetuneFlags& flags, const FinetuneS
 }  // namespace
 
 StatusOr<ExitCode> Finetune(const FinetuneFlags& flags) {
-  TE_ASSIGN_OR_RETURN(const FinetuneSetup setup, CheckFinetuneFlags(flags));
+  TE_ASSIGN_OR_RETURN(FinetuneSetup setup, CheckFinetuneFlags(flags));
   // Before minutes of loading and training, not after.
   Status writable = CheckSaveDirectory(flags.output);
   if (writable.code() == StatusCode::kFailedPrecondition) {  // a directory that is no checkpoint
     return InvalidArgument("--output: {}", writable.message());
   }
   if (!writable.ok()) return writable.WithContext("--output");
+  if (!flags.log.empty()) {
+    const Status loggable = JsonLinesLog::CheckWritable(flags.log);
+    if (!loggable.ok()) return loggable.WithContext("--log");
+  }
   if (!flags.data.empty()) TE_RETURN_IF_ERROR(DetectDataFormat(flags.data).status());
   // A reader of our output that leaves (`te finetune | head`) must not end the training.
   signal(SIGPIPE, SIG_IGN);
 
+  std::unique_ptr<Recipe> recipe;  // outlives the context, which knows it by its address
   TE_ASSIGN_OR_RETURN(OpenedModel opened, OpenModel(flags.model, setup.model));
+  if (setup.fp8) {
+    TE_ASSIGN_OR_RETURN(
+        recipe, MakeModelRecipe(*setup.fp8, opened.llama.model->config().num_hidden_layers));
+    setup.step.recipe = recipe.get();
+  }
   int64_t frozen = 0;
   if (!flags.freeze.empty()) {
     TE_ASSIGN_OR_RETURN(frozen, FreezeParameters(opened.llama.model.get(), flags.freeze));
@@ -234,8 +245,8 @@ StatusOr<ExitCode> Finetune(const FinetuneFlags& flags) {
   fmt::print("saved           {}\n", flags.output);
   fmt::print("{} finetuning steps complete!\n", result->timed_steps);
   if (result->timed_steps > 0) {
-    fmt::print("Average time taken per step: {:.0f} milliseconds\n",
-               result->seconds_per_step * 1e3);
+    fmt::print("Average time taken per step: {} milliseconds\n",
+               FormatMilliseconds(result->seconds_per_step));
   }
   std::fflush(stdout);
   return kExitOk;

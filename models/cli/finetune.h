@@ -6,6 +6,7 @@
 
 #include "models/cli/exit_code.h"
 #include "models/cli/open_model.h"
+#include "models/quantization/fp8_options.h"
 
 namespace te {
 
@@ -37,6 +38,7 @@ struct FinetuneFlags {
   std::string master_weights;  // empty: none
   std::string moments;         // empty: the precision
   std::string rounding;        // empty: stochastic where anything is stored in bf16
+  Fp8Options fp8;
 
   std::string output;
   std::string max_shard_size = "5GB";

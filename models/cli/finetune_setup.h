@@ -8,6 +8,7 @@
 #include "models/checkpoint/tensor_file.h"
 #include "models/cli/finetune.h"
 #include "models/llama/training_step.h"
+#include "models/quantization/fp8_options.h"
 #include "models/train/trainer.h"
 
 namespace te {
@@ -15,7 +16,8 @@ namespace te {
 struct FinetuneSetup {
   LlamaModelOptions model;
   AdamWOptions adamw;
-  LlamaTrainingStepOptions step;
+  LlamaTrainingStepOptions step;  // the recipe needs the model: it comes later
+  std::optional<Fp8Plan> fp8;     // of --precision fp8
   TrainerOptions trainer;
   std::optional<StoredType> save_type;
   int64_t max_shard_bytes = 0;

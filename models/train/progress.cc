@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cmath>
+#include <filesystem>
 #include <system_error>
 
 #include "models/json/json.h"
@@ -14,6 +15,7 @@ namespace te {
 namespace {
 
 constexpr int kBarWidth = 24;
+constexpr int kLeastBarWidth = 4;  // a shorter bar says nothing
 constexpr int kUnknownColumns = 120;
 
 double TokensPerSecond(const StepReport& report) {
@@ -26,9 +28,15 @@ JsonValue FiniteOrNull(double value) {
 
 }  // namespace
 
+std::string FormatMilliseconds(double seconds) {
+  const double milliseconds = seconds * 1e3;
+  return milliseconds < 10 ? fmt::format("{:#.3g}", milliseconds)
+                           : fmt::format("{:.0f}", milliseconds);
+}
+
 std::string FormatStep(const StepReport& report) {
-  const std::string speed =
-      fmt::format("{:.0f} tokens/s | {:.0f} ms", TokensPerSecond(report), report.seconds * 1e3);
+  const std::string speed = fmt::format("{:.0f} tokens/s | {} ms", TokensPerSecond(report),
+                                        FormatMilliseconds(report.seconds));
   if (report.counted_tokens == 0) {
     return fmt::format("no token counts, update skipped | lr {:.3g} | {}", report.learning_rate,
                        speed);
@@ -50,13 +58,16 @@ Status ProgressDisplay::OnStep(const StepReport& report) {
   if (!terminal_) {
     fmt::print(out_, "step {} | {}\n", count, FormatStep(report));
   } else {
-    const int64_t filled = kBarWidth * report.step / std::max<int64_t>(1, report.steps);
-    std::string line =
-        fmt::format("[{:<{}}] {} | {}", std::string(static_cast<size_t>(filled), '#'), kBarWidth,
-                    count, FormatStep(report));
-    // A line that wraps could not be drawn over.
-    if (static_cast<int>(line.size()) >= columns_)
-      line.resize(static_cast<size_t>(std::max(0, columns_ - 1)));
+    std::string line = fmt::format("{} | {}", count, FormatStep(report));
+    // A line that wraps could not be drawn over. Where columns are few, the bar gives way before
+    // the numbers do.
+    const int columns = std::max(0, columns_ - 1);
+    const int width = std::min(kBarWidth, columns - static_cast<int>(line.size()) - 3);
+    if (width >= kLeastBarWidth) {
+      const int64_t filled = width * report.step / std::max<int64_t>(1, report.steps);
+      line = fmt::format("[{:<{}}] {}", std::string(static_cast<size_t>(filled), '#'), width, line);
+    }
+    if (static_cast<int>(line.size()) > columns) line.resize(static_cast<size_t>(columns));
     fmt::print(out_, "\r{}\x1b[K", line);
     open_ = true;
   }
@@ -71,6 +82,16 @@ void ProgressDisplay::Finish() {
     std::fflush(out_);
   }
   open_ = false;
+}
+
+Status JsonLinesLog::CheckWritable(const std::string& path) {
+  std::error_code ignored;
+  const bool existed = std::filesystem::exists(path, ignored);
+  std::FILE* file = std::fopen(path.c_str(), "ae");
+  if (file == nullptr) return IoError("{}: {}", path, std::generic_category().message(errno));
+  std::fclose(file);
+  if (!existed) std::filesystem::remove(path, ignored);
+  return OkStatus();
 }
 
 StatusOr<std::unique_ptr<JsonLinesLog>> JsonLinesLog::Create(const std::string& path) {

@@ -10,6 +10,9 @@
 
 namespace te {
 
+// The number of milliseconds: whole ones from 10 on, below with three digits that count.
+std::string FormatMilliseconds(double seconds);
+
 // "loss 2.1234 | lr 1.41e-05 | grad norm 3.210 | 1234 tokens/s | 56 ms".
 std::string FormatStep(const StepReport& report);
 
@@ -37,6 +40,9 @@ class ProgressDisplay : public TrainingObserver {
 // timed. A number that is not finite is null. Each line is on disk before the next step begins.
 class JsonLinesLog : public TrainingObserver {
  public:
+  // Whether Create will succeed, for checks before a long run: leaves things as they are. kIoError
+  // names the path.
+  static Status CheckWritable(const std::string& path);
   // Replaces the file. kIoError names the path.
   static StatusOr<std::unique_ptr<JsonLinesLog>> Create(const std::string& path);
   Status OnStep(const StepReport& report) override;

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <filesystem>
 #include <fstream>
 #include <limits>
 
@@ -228,7 +229,23 @@ TEST(Progress, ABarOnATerminalFitsItsWidth) {
   EXPECT_EQ(Shown(true, 120),
             "\r[####                    ]  3/15 | loss 2.5000 | lr 1e-05 | grad norm 0.75 | 200 "
             "tokens/s | 500 ms\x1b[K\n");
-  EXPECT_EQ(Shown(true, 40), "\r[####                    ]  3/15 | loss\x1b[K\n");
+  // The bar gives way before the numbers do.
+  EXPECT_EQ(Shown(true, 90),
+            "\r[###            ]  3/15 | loss 2.5000 | lr 1e-05 | grad norm 0.75 | 200 "
+            "tokens/s | 500 ms\x1b[K\n");
+  EXPECT_EQ(Shown(true, 78),
+            "\r 3/15 | loss 2.5000 | lr 1e-05 | grad norm 0.75 | 200 tokens/s | 500 ms\x1b[K\n");
+  EXPECT_EQ(Shown(true, 40), "\r 3/15 | loss 2.5000 | lr 1e-05 | grad n\x1b[K\n");
+}
+
+TEST(Progress, ShortStepsKeepThreeDigits) {
+  EXPECT_EQ(FormatMilliseconds(0.0004567), "0.457");
+  EXPECT_EQ(FormatMilliseconds(0.005), "5.00");
+  EXPECT_EQ(FormatMilliseconds(0.0104), "10");
+  EXPECT_EQ(FormatMilliseconds(1.5), "1500");
+  StepReport report = Example();
+  report.seconds = 0.00025;
+  EXPECT_TRUE(FormatStep(report).ends_with(" | 0.250 ms")) << FormatStep(report);
 }
 
 TEST(Progress, TheLogIsAJsonObjectALine) {
@@ -255,6 +272,18 @@ TEST(Progress, TheLogIsAJsonObjectALine) {
   std::getline(file, line);
   EXPECT_TRUE(ParseJsonLine(line, path, 2)->Find("loss")->is_null());
   EXPECT_EQ(JsonLinesLog::Create("/nowhere/log").status().code(), StatusCode::kIoError);
+}
+
+TEST(Progress, CheckingALogLeavesThingsAsTheyAre) {
+  const std::string fresh = ::testing::TempDir() + "/fresh.jsonl";
+  EXPECT_TRUE(JsonLinesLog::CheckWritable(fresh).ok());
+  EXPECT_FALSE(std::filesystem::exists(fresh));
+  const std::string old = ::testing::TempDir() + "/old.jsonl";
+  std::ofstream(old) << "{}\n";
+  EXPECT_TRUE(JsonLinesLog::CheckWritable(old).ok());
+  EXPECT_EQ(std::filesystem::file_size(old), 3u);
+  EXPECT_EQ(JsonLinesLog::CheckWritable("/nowhere/log").code(), StatusCode::kIoError);
+  EXPECT_EQ(JsonLinesLog::CheckWritable(::testing::TempDir()).code(), StatusCode::kIoError);
 }
 
 }  // namespace

@@ -59,7 +59,7 @@ class AdamWOptimizerTest : public testing::Test {
     std::vector<Parameter> out(3);
     const Shape shapes[] = {{5, 7}, {2000}, {3, 3}};
     for (int i = 0; i < 3; ++i) {
-      out[i].name = "p" + std::to_string(i);
+      out[i].name = fmt::format("p{}", i);
       auto value = context_->NewTensor(dtype, shapes[i]);
       EXPECT_TRUE(value.ok());
       out[i].value = std::move(value).value();

@@ -79,9 +79,10 @@ inline void PhiloxFill(const RandomState& state, uint64_t first_block, int64_t b
     std::memcpy(out + 4 * i, &first, sizeof(first));
     std::memcpy(out + 4 * i + 2 * kLanes, &second, sizeof(second));
   }
-  for (; i < blocks; ++i) {
+  // Not out + 4 i: GCC 12, which takes i for as large as can be, warns of the product's overflow.
+  for (uint32_t* to = out + 4 * i; i < blocks; ++i, to += 4) {
     const auto block = Philox::Block(state, first_block + static_cast<uint64_t>(i));
-    std::memcpy(out + 4 * i, block.data(), sizeof(block));
+    std::memcpy(to, block.data(), sizeof(block));
   }
 }
 

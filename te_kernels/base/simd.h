@@ -62,8 +62,6 @@ TE_SIMD Floats Load(const bfloat16* from, int64_t count = kLanes) {
   return (Floats)(wide << 16);
 }
 
-// Rounds to nearest even; NaN stays. Subnormals (below 1.2e-38) may become zero: the processor's
-// own conversion to bfloat16, eight instructions in one, knows no others.
 // a b + c, rounded once where the machine can: the same in every function that it is inlined into,
 // while of a b + c d the compiler fuses one product or the other.
 TE_SIMD Floats MultiplyAdd(Floats a, Floats b, Floats c) {
@@ -88,6 +86,8 @@ TE_SIMD void Store(Floats value, float* to, int64_t count = kLanes) {
   }
 }
 
+// Rounds to nearest even; NaN stays. Subnormals (below 1.2e-38) may become zero: the processor's
+// own conversion to bfloat16, eight instructions in one, knows no others.
 TE_SIMD void Store(Floats value, bfloat16* to, int64_t count = kLanes) {
 #if defined(__AVX512BF16__)
   const HalfWords out = (HalfWords)_mm512_maskz_cvtneps_pbh(0xffff, (__m512)value);
@@ -327,17 +327,28 @@ TE_SIMD Pair FirstOfPair(const Pair& pair, int64_t count) {
   return ToOrderOf<T>(LoadPair(lanes));
 }
 
-// LoadPair of what lies in memory: also asks for the lines a few steps ahead. The processor's own
+// LoadPair of what lies in memory: also asks for the line `ahead` bytes on. The processor's own
 // prefetching stops at pages' ends and starts late in short rows: from memory this is a fifth. Into
 // the second cache: rows of 4096 elements fall on the same few sets of the first, where a line that
 // comes early is evicted before its use (half the speed).
 template <typename T>
-TE_SIMD Pair StreamPair(const T* from, int64_t count = kPairLanes) {
-  constexpr int64_t kAhead = 1024, kLine = 64;  // bytes
-  const auto* line = reinterpret_cast<const char*>(from) + kAhead;
+TE_SIMD Pair StreamPair(const T* from, int64_t count = kPairLanes, int64_t ahead = 1024) {
+  constexpr int64_t kLine = 64;
+  const auto* line = reinterpret_cast<const char*>(from) + ahead;
   __builtin_prefetch(line, 0, 2);
   if constexpr (sizeof(T) == 4) __builtin_prefetch(line + kLine, 0, 2);
   return LoadPair(from, count);
+}
+
+// StorePair that also asks for a line that is written soon: for loops with so many stores that the
+// ones that wait for memory fill the store buffer.
+template <typename T>
+TE_SIMD void StreamPairTo(const Pair& value, T* to, int64_t count = kPairLanes) {
+  constexpr int64_t kAhead = 256, kLine = 64;
+  auto* line = reinterpret_cast<char*>(to) + kAhead;
+  __builtin_prefetch(line, 1, 2);
+  if constexpr (sizeof(T) == 4) __builtin_prefetch(line + kLine, 1, 2);
+  StorePair(value, to, count);
 }
 
 // Calls body(first, count) for runs of kLanes elements, and once for what is left of n. `body`
@@ -355,22 +366,6 @@ TE_SIMD void ForEachPair(int64_t n, const Body& body) {
   int64_t i = 0;
   for (; i + kPairLanes <= n; i += kPairLanes) body(i, kPairLanes);
   if (i < n) body(i, n - i);
-}
-
-// ForEachPair with body(first, count, k), k = 0, 1 in turn (a constant): for four sums, of which
-// pair k has sums 2 k and 2 k + 1.
-template <typename Body>
-TE_SIMD void ForEachPairInTurn(int64_t n, const Body& body) {
-  int64_t i = 0;
-  for (; i + 2 * kPairLanes <= n; i += 2 * kPairLanes) {
-    body(i, kPairLanes, 0);
-    body(i + kPairLanes, kPairLanes, 1);
-  }
-  if (i + kPairLanes <= n) {
-    body(i, kPairLanes, 0);
-    i += kPairLanes;
-  }
-  if (i < n) body(i, n - i, 1);
 }
 
 // ForEachVector with body(first, count, k), k = 0, 1, 2, 3 in turn (a constant): for four sums,

@@ -11,6 +11,8 @@ constexpr int64_t kColumns = 256;  // of one task
 // Rows of one partial sum: a column's error grows with kRows + T / kRows instead of T.
 constexpr int64_t kRows = 64;
 
+// Loops of our own, not Eigen's colwise().sum(): that one adds all rows into one running sum (the
+// error above), and converts bfloat16 one element at a time.
 template <typename T, typename B>
 void Run(const Exec& exec, const BiasGradientArgs& args) {
   const int64_t rows = args.dy.dim(0);

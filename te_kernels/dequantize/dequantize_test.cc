@@ -105,7 +105,15 @@ std::vector<double> Rounded(const std::vector<float>& values, DType dtype) {
   return out;
 }
 
-class DequantizeTest : public testing::TestWithParam<Kind> {};
+class DequantizeTest : public testing::TestWithParam<Kind> {
+ protected:
+  void SetUp() override {
+    const QuantScaling s = GetParam().scaling;
+    const bool native =
+        s == QuantScaling::kMx1x32 || s == QuantScaling::kMx32x32 || GetParam().format == kE2M1;
+    if (test::kOnCuda && native) GTEST_SKIP() << "CUDA takes this format from capability 10.0 on";
+  }
+};
 
 TEST_P(DequantizeTest, EqualsTheReference) {
   for (const auto& [m, k] : {std::pair<int64_t, int64_t>{128, 128},
@@ -176,7 +184,6 @@ TEST_P(DequantizeTest, BringsBackWhatQuantizeWrote) {
   const Kind kind = GetParam();
   const bool nvfp4 = kind.format == kE2M1;
   const bool mx = kind.scaling == QuantScaling::kMx1x32 || kind.scaling == QuantScaling::kMx32x32;
-  if (test::kOnCuda && (nvfp4 || mx)) GTEST_SKIP() << "quantize needs compute capability 10";
   constexpr int64_t kRows = 150, kColumns = 170;
   const HostTensor x = HostTensor::Normal(DType::kFloat32, {kRows, kColumns}, 3);
   Storage storage(kind, kRows, kColumns);

@@ -48,16 +48,28 @@ StatusOr<const float*> ParameterAsFloat(const Exec& exec, const ConstTensorView&
 }
 
 // A row needs its reduction before it is written. So that memory rests in neither phase, the loop
-// that writes a row also reduces the next one, which is thereby fetched; the first row of a
-// thread's range is reduced alone. y and x, or dx and dy or add, may be one buffer: a pair is read
-// before it is written.
+// that writes some rows also reduces as many of the rows after them, which are thereby fetched.
+// Several rows at once (loops over them are unrolled, or their sums would lie in memory), because
+// what all rows share (gamma, beta, the sums of their gradients: up to 16 bytes an element beside
+// the 2 of a bfloat16) passes between the first two caches once for all of them: in rows of 4096
+// and more that is what took the time. The backward pass has registers for two. A row's own sums
+// are the same in a block of any size, and y and x, or dx and dy or add, may be one buffer: a pair
+// is read before it is written.
+inline constexpr int kForwardRows = 4, kBackwardRows = 2;
+// With rows this short, gamma and beta stay in the first cache (48 KiB) beside two rows and their
+// outputs, and what four rows cost at their ends shows.
+inline constexpr int64_t kShortRow = 2048;
+inline constexpr int kForwardRowsShort = 2;
+
+// The sum over a row, from those of its even and odd pairs' halves.
+inline float Total(const Pair& sum) { return simd::Sum(sum.even + sum.odd); }
 
 // Sums of a row's x - shift and of their squares. Shifted by the mean of its first elements, the
 // variance as the mean square less the squared mean seldom cancels (Chan, Golub and LeVeque 1983,
 // "Algorithms for computing the sample variance", section 3); Finish notices when it does.
 struct ShiftedSums {
   float shift = 0;
-  Floats sum[4] = {}, squares[4] = {};
+  Pair sum = {}, squares = {};
 };
 
 template <typename T, bool kCentered>
@@ -71,16 +83,15 @@ ShiftedSums StartSums(const T* x, int64_t hidden) {
 }
 
 template <typename T, bool kCentered>
-void AddTerms(const Pair& x, int64_t n, int k, ShiftedSums* sums) {
+inline __attribute__((always_inline)) void AddTerms(const Pair& x, int64_t n, ShiftedSums* sums) {
   Pair term = x;
   if constexpr (kCentered) {
     const float shift = sums->shift;
     term = simd::FirstOfPair<T>({x.even - shift, x.odd - shift}, n);
-    sums->sum[2 * k] += term.even;
-    sums->sum[2 * k + 1] += term.odd;
+    sums->sum = {sums->sum.even + term.even, sums->sum.odd + term.odd};
   }
-  sums->squares[2 * k] += term.even * term.even;
-  sums->squares[2 * k + 1] += term.odd * term.odd;
+  sums->squares = {simd::MultiplyAdd(term.even, term.even, sums->squares.even),
+                   simd::MultiplyAdd(term.odd, term.odd, sums->squares.odd)};
 }
 
 struct RowMoments {
@@ -91,18 +102,18 @@ struct RowMoments {
 template <typename T, bool kCentered>
 RowMoments Finish(const ShiftedSums& sums, const T* x, int64_t hidden) {
   const auto n = static_cast<float>(hidden);
-  const float square = simd::Sum(sums.squares) / n;
+  const float square = Total(sums.squares) / n;
   if constexpr (!kCentered) return {0, square};
-  const float offset = simd::Sum(sums.sum) / n;
+  const float offset = Total(sums.sum) / n;
   const float mean = sums.shift + offset;
-  // At most three bits are lost; else a pass over the row, which lies in the nearest cache.
+  // At most three bits are lost; else a pass over the row, which lies in a near cache.
   if (offset * offset <= 0.875f * square) return {mean, square - offset * offset};
   ShiftedSums centered;
   centered.shift = mean;
-  simd::ForEachPairInTurn(hidden, [&](int64_t h, int64_t count, int k) TE_SIMD_LAMBDA {
-    AddTerms<T, true>(LoadPair(x + h, count), count, k, &centered);
+  simd::ForEachPair(hidden, [&](int64_t h, int64_t count) TE_SIMD_LAMBDA {
+    AddTerms<T, true>(LoadPair(x + h, count), count, &centered);
   });
-  return {mean, simd::Sum(centered.squares) / n};
+  return {mean, Total(centered.squares) / n};
 }
 
 struct ForwardRowsArgs {
@@ -114,46 +125,90 @@ struct ForwardRowsArgs {
   TensorView mean, rstd;  // optional
 };
 
-// Writes row x; returns the sums of `next`.
-template <typename T, bool kCentered>
-ShiftedSums ForwardRow(const ForwardRowsArgs& args, const T* x, const T* next, float mean,
-                       float rstd, T* y) {
+struct RowScale {
+  float mean, rstd;
+};
+
+// Writes kWrite rows from t on, given their scales; replaces these by the ones of the kNext rows
+// that follow.
+template <typename T, bool kCentered, int kWrite, int kNext>
+void ForwardBlock(const ForwardRowsArgs& args, int64_t t, RowScale* scales) {
   const int64_t hidden = args.x.dim(1);
   const float* g = args.g;
   const float* beta = args.beta;
-  ShiftedSums sums = StartSums<T, kCentered>(next, hidden);
-  simd::ForEachPairInTurn(hidden, [&](int64_t h, int64_t n, int k) TE_SIMD_LAMBDA {
-    AddTerms<T, kCentered>(StreamPair(next + h, n), n, k, &sums);
-    const Pair value = LoadPair(x + h, n), scale = LoadPair(g + h);
-    if constexpr (kCentered) {
-      const Pair shift = LoadPair(beta + h);
-      StorePair({(value.even - mean) * rstd * scale.even + shift.even,
-                 (value.odd - mean) * rstd * scale.odd + shift.odd},
-                y + h, n);
-    } else {
-      StorePair({value.even * rstd * scale.even, value.odd * rstd * scale.odd}, y + h, n);
+  // Arrays of no elements are none of C++'s.
+  const T* x[kWrite + 1];
+  T* y[kWrite + 1];
+  RowScale given[kWrite + 1];
+#pragma GCC unroll 4
+  for (int r = 0; r < kWrite; ++r) {
+    x[r] = args.x.as<T>() + (t + r) * args.x.stride(0);
+    y[r] = args.y.as<T>() + (t + r) * args.y.stride(0);
+    given[r] = scales[r];
+  }
+  const T* next[kNext + 1];
+  ShiftedSums sums[kNext + 1];
+#pragma GCC unroll 4
+  for (int r = 0; r < kNext; ++r) {
+    next[r] = args.x.as<T>() + (t + kWrite + r) * args.x.stride(0);
+    sums[r] = StartSums<T, kCentered>(next[r], hidden);
+  }
+  // The same place in the block after the next one: closer is another row of the next one itself
+  // when rows are short.
+  const int64_t ahead = kNext * args.x.stride(0) * static_cast<int64_t>(sizeof(T));
+  simd::ForEachPair(hidden, [&](int64_t h, int64_t n) TE_SIMD_LAMBDA {
+#pragma GCC unroll 4
+    for (int r = 0; r < kNext; ++r) {
+      AddTerms<T, kCentered>(StreamPair(next[r] + h, n, ahead), n, &sums[r]);
+    }
+    if constexpr (kWrite > 0) {
+      const Pair scale = LoadPair(g + h), shift = kCentered ? LoadPair(beta + h) : Pair{};
+#pragma GCC unroll 4
+      for (int r = 0; r < kWrite; ++r) {
+        const Pair value = LoadPair(x[r] + h, n);
+        const float mean = given[r].mean, rstd = given[r].rstd;
+        if constexpr (kCentered) {
+          StorePair({simd::MultiplyAdd((value.even - mean) * rstd, scale.even, shift.even),
+                     simd::MultiplyAdd((value.odd - mean) * rstd, scale.odd, shift.odd)},
+                    y[r] + h, n);
+        } else {
+          StorePair({value.even * rstd * scale.even, value.odd * rstd * scale.odd}, y[r] + h, n);
+        }
+      }
     }
   });
-  return sums;
+  for (int r = 0; r < kNext; ++r) {
+    const RowMoments moments = Finish<T, kCentered>(sums[r], next[r], hidden);
+    scales[r] = {.mean = moments.mean, .rstd = 1.0f / std::sqrt(moments.square + args.epsilon)};
+    const int64_t row = t + kWrite + r;
+    if (args.mean.defined()) args.mean.as<float>()[row] = scales[r].mean;
+    if (args.rstd.defined()) args.rstd.as<float>()[row] = scales[r].rstd;
+  }
+}
+
+template <typename T, bool kCentered, int kRows>
+void ForwardRange(const ForwardRowsArgs& args, int64_t t, int64_t end) {
+  RowScale scales[kRows];
+  if (end - t >= kRows) {
+    ForwardBlock<T, kCentered, 0, kRows>(args, t, scales);
+    for (; end - t >= 2 * kRows; t += kRows) {
+      ForwardBlock<T, kCentered, kRows, kRows>(args, t, scales);
+    }
+    ForwardBlock<T, kCentered, kRows, 0>(args, t, scales);
+    t += kRows;
+  }
+  for (; t < end; ++t) {
+    ForwardBlock<T, kCentered, 0, 1>(args, t, scales);
+    ForwardBlock<T, kCentered, 1, 0>(args, t, scales);
+  }
 }
 
 template <typename T, bool kCentered>
 void ForwardRows(const Exec& exec, const ForwardRowsArgs& args) {
-  const int64_t tokens = args.x.dim(0), hidden = args.x.dim(1);
-  ParallelFor(exec, tokens, RowGrain(hidden), [&](int64_t begin, int64_t end) {
-    const auto row = [&](int64_t t) { return args.x.as<T>() + t * args.x.stride(0); };
-    ShiftedSums sums = StartSums<T, kCentered>(row(begin), hidden);
-    simd::ForEachPairInTurn(hidden, [&](int64_t h, int64_t n, int k) TE_SIMD_LAMBDA {
-      AddTerms<T, kCentered>(StreamPair(row(begin) + h, n), n, k, &sums);
-    });
-    for (int64_t t = begin; t < end; ++t) {
-      const RowMoments moments = Finish<T, kCentered>(sums, row(t), hidden);
-      const float rstd = 1.0f / std::sqrt(moments.square + args.epsilon);
-      sums = ForwardRow<T, kCentered>(args, row(t), row(std::min(t + 1, end - 1)), moments.mean,
-                                      rstd, args.y.as<T>() + t * args.y.stride(0));
-      if (args.mean.defined()) args.mean.as<float>()[t] = moments.mean;
-      if (args.rstd.defined()) args.rstd.as<float>()[t] = rstd;
-    }
+  const int64_t hidden = args.x.dim(1);
+  ParallelFor(exec, args.x.dim(0), RowGrain(hidden), [&](int64_t begin, int64_t end) {
+    hidden > kShortRow ? ForwardRange<T, kCentered, kForwardRows>(args, begin, end)
+                       : ForwardRange<T, kCentered, kForwardRowsShort>(args, begin, end);
   });
 }
 
@@ -176,100 +231,118 @@ struct Row {
   float rstd;
 };
 
-struct Sums {
+template <typename T, bool kCentered, bool kAdd>
+Row<T> RowAt(const BackwardRowsArgs& args, int64_t t) {
+  return {.dy = args.dy.as<T>() + t * args.dy.stride(0),
+          .x = args.x.as<T>() + t * args.x.stride(0),
+          .add = kAdd ? args.add.as<T>() + t * args.add.stride(0) : nullptr,
+          .dx = args.dx.as<T>() + t * args.dx.stride(0),
+          .mean = kCentered ? args.mean.as<float>()[t] : 0,
+          .rstd = args.rstd.as<float>()[t]};
+}
+
+struct RowMeans {
   float w;    // of w = dy g, when centered
-  float dot;  // of w (x - mean)
+  float dot;  // of w xhat
 };
 
-// Four running sums of each kind.
-struct RunningSums {
-  Floats w[4] = {}, dot[4] = {};
-
-  Sums Total() const { return {simd::Sum(w), simd::Sum(dot)}; }
-};
-
-template <bool kCentered>
-void AddTerms(const Pair& gradient, const Pair& x, const Pair& g, float mean, int k,
-              RunningSums* sums) {
-  const Floats even = gradient.even * g.even, odd = gradient.odd * g.odd;
-  if constexpr (kCentered) {
-    sums->w[2 * k] += even;
-    sums->w[2 * k + 1] += odd;
-  }
-  sums->dot[2 * k] += even * (kCentered ? x.even - mean : x.even);
-  sums->dot[2 * k + 1] += odd * (kCentered ? x.odd - mean : x.odd);
-}
-
-template <typename T, bool kCentered>
-Sums SumsOf(const Row<T>& row, const float* g, int64_t hidden) {
-  RunningSums sums;
-  simd::ForEachPairInTurn(hidden, [&](int64_t h, int64_t n, int k) TE_SIMD_LAMBDA {
-    AddTerms<kCentered>(StreamPair(row.dy + h, n), StreamPair(row.x + h, n), LoadPair(g + h),
-                        row.mean, k, &sums);
-  });
-  return sums.Total();
-}
-
-// Writes dx of `row` and adds its terms to the parameters' partial sums; returns SumsOf(next).
-template <typename T, bool kCentered, bool kAdd, bool kPartial>
-Sums BackwardRow(const Row<T> row, const Row<T> next, const float* g, Sums given, int64_t hidden,
-                 float* gamma_partial, float* beta_partial) {
-  const float mean = row.mean, rstd = row.rstd, next_mean = next.mean;
-  const float mean_w = given.w / static_cast<float>(hidden);
-  const float mean_dot = given.dot * rstd / static_cast<float>(hidden);  // of w xhat
-  // Which of two products becomes a fused one would be the compiler's choice, anew in each
-  // instantiation: dx must not depend on whether dgamma is wanted.
-  const auto gradient_of = [&](Floats gradient, Floats xhat, Floats weight) TE_SIMD_LAMBDA {
-    const Floats mean_terms =
-        kCentered ? simd::MultiplyAdd(xhat, -mean_dot, Floats{} - mean_w) : xhat * -mean_dot;
-    return simd::MultiplyAdd(gradient, weight, mean_terms) * rstd;
-  };
-  RunningSums sums;
-  simd::ForEachPairInTurn(hidden, [&](int64_t h, int64_t n, int k) TE_SIMD_LAMBDA {
-    const Pair weight = LoadPair(g + h);
-    AddTerms<kCentered>(StreamPair(next.dy + h, n), StreamPair(next.x + h, n), weight, next_mean, k,
-                        &sums);
-    const Pair gradient = LoadPair(row.dy + h, n), x = LoadPair(row.x + h, n);
-    const Pair xhat = {(kCentered ? x.even - mean : x.even) * rstd,
-                       (kCentered ? x.odd - mean : x.odd) * rstd};
-    Pair out = {gradient_of(gradient.even, xhat.even, weight.even),
-                gradient_of(gradient.odd, xhat.odd, weight.odd)};
-    if constexpr (kAdd) {
-      const Pair add = StreamPair(row.add + h, n);
-      out = {out.even + add.even, out.odd + add.odd};
-    }
-    if constexpr (kPartial) {
-      // Both are read before either is written: their distance may be whole pages, and a load
-      // waits for a store to an address that looks the same in its low 12 bits.
-      const Pair gamma = LoadPair(gamma_partial + h);
-      const Pair beta = kCentered ? LoadPair(beta_partial + h) : Pair{};
-      StorePair({gamma.even + gradient.even * xhat.even, gamma.odd + gradient.odd * xhat.odd},
-                gamma_partial + h);
-      if constexpr (kCentered) {
-        StorePair({beta.even + gradient.even, beta.odd + gradient.odd}, beta_partial + h);
-      }
-    }
-    StorePair(out, row.dx + h, n);
-  });
-  return sums.Total();
-}
-
-template <typename T, bool kCentered, bool kAdd, bool kPartial>
-void BackwardRange(const BackwardRowsArgs& args, int64_t begin, int64_t end, float* gamma_partial,
+// Writes dx of kWrite rows from t on, given their means; replaces these by the ones of the kNext
+// rows that follow, whose terms of the parameters' gradients are added to the partial sums.
+// Products that are added are fused by name: which of two the compiler would take is its choice,
+// anew in each instantiation, and dx must not depend on whether dgamma is wanted.
+template <typename T, bool kCentered, bool kAdd, bool kPartial, int kWrite, int kNext>
+void BackwardBlock(const BackwardRowsArgs& args, int64_t t, RowMeans* means, float* gamma_partial,
                    float* beta_partial) {
   const int64_t hidden = args.x.dim(1);
-  const auto row = [&](int64_t t) {
-    return Row<T>{.dy = args.dy.as<T>() + t * args.dy.stride(0),
-                  .x = args.x.as<T>() + t * args.x.stride(0),
-                  .add = kAdd ? args.add.as<T>() + t * args.add.stride(0) : nullptr,
-                  .dx = args.dx.as<T>() + t * args.dx.stride(0),
-                  .mean = kCentered ? args.mean.as<float>()[t] : 0,
-                  .rstd = args.rstd.as<float>()[t]};
+  const float* g = args.g;
+  Row<T> rows[kWrite + 1], next[kNext + 1];
+  RowMeans given[kWrite + 1];
+#pragma GCC unroll 4
+  for (int r = 0; r < kWrite; ++r) {
+    rows[r] = RowAt<T, kCentered, kAdd>(args, t + r);
+    given[r] = means[r];
+  }
+  Pair w[kNext + 1], dot[kNext + 1];
+#pragma GCC unroll 4
+  for (int r = 0; r < kNext; ++r) {
+    next[r] = RowAt<T, kCentered, kAdd>(args, t + kWrite + r);
+    w[r] = dot[r] = Pair{};
+  }
+  const auto ahead = [](const ConstTensorView& view) {
+    return kNext * view.stride(0) * static_cast<int64_t>(sizeof(T));
   };
-  Sums sums = SumsOf<T, kCentered>(row(begin), args.g, hidden);
-  for (int64_t t = begin; t < end; ++t) {
-    sums = BackwardRow<T, kCentered, kAdd, kPartial>(row(t), row(std::min(t + 1, end - 1)), args.g,
-                                                     sums, hidden, gamma_partial, beta_partial);
+  const int64_t x_ahead = ahead(args.x), dy_ahead = ahead(args.dy);
+  const auto xhat_of = [&](const Row<T>& row, const Pair& x) TE_SIMD_LAMBDA {
+    return Pair{(kCentered ? x.even - row.mean : x.even) * row.rstd,
+                (kCentered ? x.odd - row.mean : x.odd) * row.rstd};
+  };
+  simd::ForEachPair(hidden, [&](int64_t h, int64_t n) TE_SIMD_LAMBDA {
+    const Pair weight = LoadPair(g + h);
+    if constexpr (kNext > 0) {
+      Pair gamma = kPartial ? LoadPair(gamma_partial + h) : Pair{};
+      Pair beta = kPartial && kCentered ? LoadPair(beta_partial + h) : Pair{};
+#pragma GCC unroll 4
+      for (int r = 0; r < kNext; ++r) {
+        const Pair dy = StreamPair(next[r].dy + h, n, dy_ahead);
+        const Pair xhat = xhat_of(next[r], StreamPair(next[r].x + h, n, x_ahead));
+        const Pair terms = {dy.even * weight.even, dy.odd * weight.odd};
+        if constexpr (kCentered) w[r] = {w[r].even + terms.even, w[r].odd + terms.odd};
+        // Where the row has ended, x - mean is not zero, but dy is.
+        dot[r] = {simd::MultiplyAdd(terms.even, xhat.even, dot[r].even),
+                  simd::MultiplyAdd(terms.odd, xhat.odd, dot[r].odd)};
+        if constexpr (kPartial) {
+          gamma = {simd::MultiplyAdd(dy.even, xhat.even, gamma.even),
+                   simd::MultiplyAdd(dy.odd, xhat.odd, gamma.odd)};
+          if constexpr (kCentered) beta = {beta.even + dy.even, beta.odd + dy.odd};
+        }
+      }
+      if constexpr (kPartial) {
+        StorePair(gamma, gamma_partial + h);
+        if constexpr (kCentered) StorePair(beta, beta_partial + h);
+      }
+    }
+#pragma GCC unroll 4
+    for (int r = 0; r < kWrite; ++r) {
+      const auto dx_of = [&](Floats dy, Floats xhat, Floats factor) TE_SIMD_LAMBDA {
+        const Floats mean_terms =
+            kCentered ? simd::MultiplyAdd(xhat, -given[r].dot, Floats{} - given[r].w)
+                      : xhat * -given[r].dot;
+        return simd::MultiplyAdd(dy, factor, mean_terms) * rows[r].rstd;
+      };
+      const Pair dy = LoadPair(rows[r].dy + h, n);
+      const Pair xhat = xhat_of(rows[r], LoadPair(rows[r].x + h, n));
+      Pair dx = {dx_of(dy.even, xhat.even, weight.even), dx_of(dy.odd, xhat.odd, weight.odd)};
+      if constexpr (kAdd) {
+        const Pair add = StreamPair(rows[r].add + h, n);
+        dx = {dx.even + add.even, dx.odd + add.odd};
+      }
+      simd::StreamPairTo(dx, rows[r].dx + h, n);
+    }
+  });
+  for (int r = 0; r < kNext; ++r) {
+    const auto count = static_cast<float>(hidden);
+    means[r] = {.w = Total(w[r]) / count, .dot = Total(dot[r]) / count};
+  }
+}
+
+template <typename T, bool kCentered, bool kAdd, bool kPartial>
+void BackwardRange(const BackwardRowsArgs& args, int64_t t, int64_t end, float* gamma_partial,
+                   float* beta_partial) {
+  constexpr int kRows = kBackwardRows;
+  RowMeans means[kRows];
+  const auto block = [&]<int kWrite, int kNext>() {
+    BackwardBlock<T, kCentered, kAdd, kPartial, kWrite, kNext>(args, t, means, gamma_partial,
+                                                               beta_partial);
+  };
+  if (end - t >= kRows) {
+    block.template operator()<0, kRows>();
+    for (; end - t >= 2 * kRows; t += kRows) block.template operator()<kRows, kRows>();
+    block.template operator()<kRows, 0>();
+    t += kRows;
+  }
+  for (; t < end; ++t) {
+    block.template operator()<0, 1>();
+    block.template operator()<1, 0>();
   }
 }
 

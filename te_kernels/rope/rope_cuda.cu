@@ -152,6 +152,7 @@ Status Launch(const Exec& exec, const RopeArgs& args) {
       .length = static_cast<unsigned int>(x.dim(1)),
       .heads = static_cast<unsigned int>(x.dim(2)),
       .vectors = static_cast<unsigned int>(pairs / N),
+      .rotated = static_cast<unsigned int>(rotated),
       .pairs = pairs,
       .head_dim = static_cast<int>(x.dim(3)),
       .cos_stride = args.cos.stride(0),

@@ -15,7 +15,10 @@ double Pairwise(const double* x, int64_t n) {
   return Pairwise(x, n / 2) + Pairwise(x + n / 2, n - n / 2);
 }
 
-// One chunk, in double. Products of two floats are exact in it.
+// One chunk, in double, in lanes whose order of additions is written here: Eigen's reduction takes
+// one that depends on the packets it is compiled for (and its bfloat16 converts one element at a
+// time), and the sum's bits must depend on neither machine nor thread count. Products of two floats
+// are exact in it.
 template <bool kSquared, typename T>
 double SumChunk(const T* x, int64_t n) {
   double lanes[kLanes] = {};

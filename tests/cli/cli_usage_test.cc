@@ -110,11 +110,18 @@ TEST(Refusals, OfFlags) {
   EXPECT_REFUSED("did you mean --batch-size?",
                  {"finetune", "--model", "m", "--output", "o", "--bach-size", "8"});
   EXPECT_REFUSED("--model is required", {"finetune", "--data", "d", "--output", "o"});
+  // The unknown flag, not the flags that the rest lacks.
+  EXPECT_REFUSED("unknown argument: --bogus", {"finetune", "--bogus"});
+  EXPECT_REFUSED("unknown argument: --bogus", {"finetune", "--steps", "many", "--bogus", "7"});
+  EXPECT_REFUSED("did you mean --model?", {"inspect", "--modle", "m"});
   EXPECT_REFUSED("--steps", {"finetune", "--model", "m", "--output", "o", "--steps", "many"});
-  const auto with = [](const std::string& flag, const std::string& value) {
+  const auto with = [](const std::string& flag, const std::string& value,
+                       const Arguments& more = {}) {
     TemporaryFolder folder;
-    return Arguments{"finetune", "--model",      kGolden, "--data", kBatch,
-                     "--output", folder / "out", flag,    value};
+    Arguments arguments = {"finetune", "--model",      kGolden, "--data", kBatch,
+                           "--output", folder / "out", flag,    value};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return arguments;
   };
   EXPECT_REFUSED("--steps is -1; expected 0 or more", with("--steps", "-1"));
   EXPECT_REFUSED("expected 2147483647 or less", with("--steps", "99999999999"));
@@ -124,6 +131,11 @@ TEST(Refusals, OfFlags) {
   EXPECT_REFUSED("expected none or fp32", with("--master-weights", "bf16"));
   EXPECT_REFUSED("expected bf16 or fp32", with("--moments", "fp8"));
   EXPECT_REFUSED("expected nearest or stochastic", with("--rounding", "up"));
+  EXPECT_REFUSED("--seed: -1; expected 0 or more", with("--seed", "-1"));
+  EXPECT_REFUSED("--shuffle takes no value; given --shuffle=7",
+                 with("--seed", "1", {"--shuffle=7"}));
+  EXPECT_REFUSED("--allow-missing takes no value",
+                 {"generate", "--model", kGolden, "--allow-missing=no"});
   EXPECT_REFUSED("--beta1 is 1;", with("--beta1", "1"));
   EXPECT_REFUSED("--eps is 0;", with("--eps", "0"));
   EXPECT_REFUSED("--learning-rate is nan;", with("--learning-rate", "nan"));
@@ -165,6 +177,16 @@ TEST(Refusals, OfDirectoriesAndFiles) {
   EXPECT_REFUSED("data.jsonl:2: no field \"text\"",
                  {"finetune", "--model", kDemo, "--data", folder / "data.jsonl", "--output", out,
                   "--init-from-config"});
+  // Before the model is read: this one could not be.
+  std::filesystem::copy(kGolden, folder / "broken", std::filesystem::copy_options::recursive);
+  std::filesystem::permissions(folder / "broken", std::filesystem::perms::owner_all);
+  std::filesystem::remove(folder / "broken/model-00002-of-00003.safetensors");
+  const Arguments broken = {"finetune", "--model", folder / "broken", "--data", kBatch,
+                            "--output", out};
+  EXPECT_REFUSED("model-00002-of-00003.safetensors", broken);
+  Arguments logged = broken;
+  logged.insert(logged.end(), {"--log", folder / "none/run.jsonl"});
+  EXPECT_REFUSED("--log: ", logged);
   EXPECT_FALSE(std::filesystem::exists(out));
   // Something that is no checkpoint is never replaced.
   std::filesystem::create_directory(folder / "home");

@@ -1,0 +1,163 @@
+#include "models/quantization/fp8_options.h"
+
+#include <algorithm>
+#include <limits>
+#include <utility>
+
+#include "fmt/format.h"
+
+namespace te {
+namespace {
+
+constexpr char kRecipe[] = "--recipe";
+constexpr char kFormat[] = "--fp8-format";
+constexpr char kMargin[] = "--fp8-margin";
+constexpr char kHistory[] = "--fp8-amax-history-len";
+constexpr char kAlgo[] = "--fp8-amax-compute-algo";
+constexpr char kFirstLayers[] = "--fp8-first-layers-bf16";
+constexpr char kLastLayers[] = "--fp8-last-layers-bf16";
+constexpr char kCalibration[] = "--fp8-calibration-steps";
+constexpr char kLmHead[] = "--fp8-lm-head";
+
+StatusOr<int64_t> CountOr(const char* flag, const std::optional<int64_t>& value, int64_t absent) {
+  constexpr int64_t kMost = std::numeric_limits<int32_t>::max();
+  if (!value) return absent;
+  if (*value < 0 || *value > kMost)
+    return InvalidArgument("{} is {}; expected a number from 0 to {}", flag, *value, kMost);
+  return *value;
+}
+
+// An option that some recipes have and this one has not.
+template <typename T>
+Status OnlyWith(const char* flag, const std::optional<T>& value, const std::string& recipe,
+                const char* owners) {
+  if (!value) return OkStatus();
+  return InvalidArgument("{} is {}, which --recipe {} does not have; expected --recipe {}", flag,
+                         *value, recipe, owners);
+}
+
+Status CheckNoDelayedOptions(const Fp8Options& options, const std::string& recipe) {
+  TE_RETURN_IF_ERROR(OnlyWith(kMargin, options.margin, recipe, "delayed"));
+  TE_RETURN_IF_ERROR(OnlyWith(kHistory, options.amax_history_len, recipe, "delayed"));
+  return OnlyWith(kAlgo, options.amax_compute_algo, recipe, "delayed");
+}
+
+StatusOr<std::shared_ptr<const Recipe>> Share(StatusOr<std::unique_ptr<Recipe>> recipe) {
+  if (!recipe.ok()) return recipe.status();
+  return std::shared_ptr<const Recipe>(std::move(recipe).value());
+}
+
+StatusOr<std::shared_ptr<const Recipe>> MakeDelayed(const Fp8Options& options, Fp8Format format) {
+  DelayedScalingRecipe delayed;
+  delayed.fp8_format = format;
+  if (options.margin) {
+    constexpr int64_t kMost = std::numeric_limits<int>::max();
+    delayed.margin = static_cast<int>(std::clamp(*options.margin, -kMost, kMost));
+    TE_RETURN_IF_ERROR(MakeRecipe(delayed).status().WithContext(kMargin));
+  }
+  if (options.amax_history_len) {
+    delayed.amax_history_len = *options.amax_history_len;
+    TE_RETURN_IF_ERROR(MakeRecipe(delayed).status().WithContext(kHistory));
+  }
+  if (options.amax_compute_algo) {
+    StatusOr<AmaxComputeAlgo> algo = ParseAmaxComputeAlgo(*options.amax_compute_algo);
+    if (!algo.ok()) return algo.status().WithContext(kAlgo);
+    delayed.amax_compute_algo = *algo;
+  }
+  return Share(MakeRecipe(delayed));
+}
+
+StatusOr<std::shared_ptr<const Recipe>> MakeMainRecipe(const Fp8Options& options) {
+  const std::string name = options.recipe.value_or("delayed");
+  std::optional<Fp8Format> format;
+  if (options.format) {
+    StatusOr<Fp8Format> parsed = ParseFp8Format(*options.format);
+    if (!parsed.ok()) return parsed.status().WithContext(kFormat);
+    format = *parsed;
+  }
+  if (name == "delayed") return MakeDelayed(options, format.value_or(Fp8Format::kHybrid));
+  const bool known = name == "current" || name == "block" || name == "mxfp8" || name == "nvfp4";
+  if (!known) {
+    return InvalidArgument("{} is \"{}\"; expected delayed, current, block, mxfp8 or nvfp4",
+                           kRecipe, name);
+  }
+  TE_RETURN_IF_ERROR(CheckNoDelayedOptions(options, name));
+  if (name == "current") {
+    Float8CurrentScalingRecipe current;
+    if (format) current.fp8_format = *format;
+    return Share(MakeRecipe(current));
+  }
+  if (name == "block") {
+    Float8BlockScalingRecipe block;
+    if (format) block.fp8_format = *format;
+    return Share(MakeRecipe(block));
+  }
+  if (name == "mxfp8") {
+    MXFP8BlockScalingRecipe mxfp8;
+    if (format) mxfp8.fp8_format = *format;
+    return Share(MakeRecipe(mxfp8));
+  }
+  TE_RETURN_IF_ERROR(OnlyWith(kFormat, options.format, name, "delayed, current, block or mxfp8"));
+  return Share(MakeRecipe(NVFP4BlockScalingRecipe{}));
+}
+
+Status CheckLayers(const char* flag, int64_t layers, int64_t num_layers) {
+  if (layers <= num_layers) return OkStatus();
+  return InvalidArgument("{} is {}; expected at most the model's {} layers", flag, layers,
+                         num_layers);
+}
+
+}  // namespace
+
+std::string FirstGivenFlag(const Fp8Options& options) {
+  const auto given = [](const char* flag, const auto& value) {
+    return value ? fmt::format("{} {}", flag, *value) : std::string();
+  };
+  for (const std::string& text :
+       {given(kRecipe, options.recipe), given(kFormat, options.format),
+        given(kMargin, options.margin), given(kHistory, options.amax_history_len),
+        given(kAlgo, options.amax_compute_algo), given(kFirstLayers, options.first_layers_bf16),
+        given(kLastLayers, options.last_layers_bf16),
+        given(kCalibration, options.calibration_steps)}) {
+    if (!text.empty()) return text;
+  }
+  return options.lm_head ? kLmHead : "";
+}
+
+StatusOr<Fp8Plan> MakeFp8Plan(const Fp8Options& options) {
+  Fp8Plan plan;
+  TE_ASSIGN_OR_RETURN(plan.main, MakeMainRecipe(options));
+  TE_ASSIGN_OR_RETURN(plan.first_layers_bf16, CountOr(kFirstLayers, options.first_layers_bf16, 0));
+  TE_ASSIGN_OR_RETURN(plan.last_layers_bf16, CountOr(kLastLayers, options.last_layers_bf16, 0));
+  TE_ASSIGN_OR_RETURN(const int64_t steps, CountOr(kCalibration, options.calibration_steps, 1));
+  plan.calibration_steps = static_cast<int>(steps);
+  plan.lm_head = options.lm_head;
+  if (!plan.main->calibrates()) {
+    TE_RETURN_IF_ERROR(OnlyWith(kCalibration, options.calibration_steps,
+                                options.recipe.value_or("delayed"), "delayed"));
+  }
+  return plan;
+}
+
+StatusOr<std::unique_ptr<Recipe>> MakeModelRecipe(const Fp8Plan& plan, int64_t num_layers) {
+  TE_RETURN_IF_ERROR(CheckLayers(kFirstLayers, plan.first_layers_bf16, num_layers));
+  TE_RETURN_IF_ERROR(CheckLayers(kLastLayers, plan.last_layers_bf16, num_layers));
+  if (plan.first_layers_bf16 + plan.last_layers_bf16 >= num_layers && !plan.lm_head) {
+    return InvalidArgument(
+        "{} is {} and {} is {} of {} layers: no layer is left in low precision; expected fewer, or "
+        "--precision bf16",
+        kFirstLayers, plan.first_layers_bf16, kLastLayers, plan.last_layers_bf16, num_layers);
+  }
+  std::vector<ModuleRule> rules;
+  for (int64_t i = 0; i < num_layers; ++i) {
+    if (i >= plan.first_layers_bf16 && i < num_layers - plan.last_layers_bf16) continue;
+    rules.push_back({.pattern = fmt::format("model.layers.{}.*", i),
+                     .training = nullptr,
+                     .evaluation = nullptr});
+  }
+  if (!plan.lm_head)
+    rules.push_back({.pattern = "lm_head", .training = nullptr, .evaluation = nullptr});
+  return MakeModuleRecipes(std::move(rules), plan.main);
+}
+
+}  // namespace te
