@@ -1,13 +1,15 @@
 /* Trains one transformer layer through the C ABI: it learns to give back its input, shifted by one
  * position.
  *
- *   cc -std=c11 train_layer.c -lte -lm && ./a.out
+ *   cc -std=c11 train_layer.c -lte -lm && ./a.out [--fp8]
  *
- * Prints the loss as it falls; exit status 1 when it does not.
+ * Prints the loss as it falls; exit status 1 when it does not. --fp8: with the layer's matrix
+ * products in FP8, after one step that only measures its tensors.
  */
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "te/te.h"
 
@@ -27,7 +29,12 @@ static float next_random(uint32_t* state) {
   return (float)(*state >> 8) * (2.0f / 16777216.0f) - 1.0f;
 }
 
-int main(void) {
+int main(int argc, char** argv) {
+  const int fp8 = argc == 2 && strcmp(argv[1], "--fp8") == 0;
+  if (argc > 1 && !fp8) {
+    fprintf(stderr, "usage: %s [--fp8]\n", argv[0]);
+    return 2;
+  }
   te_context_options context_options;
   CHECK(te_context_options_init(&context_options));
   context_options.seed = 1;
@@ -58,6 +65,13 @@ int main(void) {
   te_optimizer* optimizer = NULL;
   CHECK(te_optimizer_create(layer, &optimizer_options, &optimizer));
 
+  /* Delayed scaling: a tensor's scale comes from the largest values of past steps. */
+  te_fp8_recipe_options recipe_options;
+  CHECK(te_fp8_recipe_options_init(&recipe_options));
+  recipe_options.kind = fp8 ? TE_FP8_RECIPE_DELAYED : TE_FP8_RECIPE_NONE;
+  te_fp8_recipe* recipe = NULL;
+  CHECK(te_fp8_recipe_create(context, &recipe_options, &recipe));
+
   const int64_t shape[3] = {kBatch, kSequence, kHidden};
   enum { kElements = kBatch * kSequence * kHidden };
   static float x[kElements], y[kElements], dy[kElements];
@@ -74,8 +88,15 @@ int main(void) {
     CHECK(te_forward_args_init(&forward));
     forward.input = input;
     forward.output = output;
+    /* The first step computes in float32 and fills the histories: scales are good before they are
+     * used. The backward pass goes by the scope of its forward pass. */
+    te_quantization_options scope;
+    CHECK(te_quantization_options_init(&scope));
+    scope.calibrating = fp8 && step == 0;
     te_saved* saved = NULL;
+    CHECK(te_quantization_begin(context, recipe, &scope));
     CHECK(te_forward(layer, &forward, &saved));
+    CHECK(te_quantization_end(context));
 
     /* loss = mean over the elements of (y[b, s] - x[b, s - 1])^2 / 2, so dy is the difference; the
      * count divides in the optimizer. */
@@ -113,6 +134,7 @@ int main(void) {
   te_tensor_destroy(input);
   te_tensor_destroy(output);
   te_tensor_destroy(doutput);
+  te_fp8_recipe_destroy(recipe);
   te_optimizer_destroy(optimizer);
   te_layer_destroy(layer);
   te_context_destroy(context);

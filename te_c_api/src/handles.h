@@ -11,6 +11,7 @@
 #include "te_core/context.h"
 #include "te_core/layer.h"
 #include "te_core/optimizer/adamw_optimizer.h"
+#include "te_core/quantization/module_recipes.h"
 #include "te_kernels/base/status.h"
 
 namespace te::c_api {
@@ -73,10 +74,24 @@ StatusOr<DType> ToDType(te_dtype dtype, const char* argument);
 
 }  // namespace te::c_api
 
+namespace te::c_api {
+
+// A context's running quantization scopes, the innermost one last. A recipe is shared with all who
+// may still read it: scopes, saved forward passes, models.
+struct QuantizationScope {
+  std::shared_ptr<const Recipe> recipe;  // null: no quantization inside
+  bool training = true;
+};
+using QuantizationScopes = std::vector<QuantizationScope>;
+
+}  // namespace te::c_api
+
 struct te_context : te::c_api::Handle {
   static constexpr te::c_api::Tag kTag = te::c_api::Tag::kContext;
   explicit te_context(std::unique_ptr<te::Context> c) : Handle(kTag), core(std::move(c)) {}
   std::unique_ptr<te::Context> core;
+  std::shared_ptr<te::c_api::QuantizationScopes> scopes =
+      std::make_shared<te::c_api::QuantizationScopes>();
 };
 
 struct te_tensor : te::c_api::Handle {
@@ -91,10 +106,13 @@ struct te_tensor : te::c_api::Handle {
 
 struct te_fp8_recipe : te::c_api::Handle {
   static constexpr te::c_api::Tag kTag = te::c_api::Tag::kRecipe;
-  te_fp8_recipe(te::Context* c, std::unique_ptr<te::Recipe> r)
-      : Handle(kTag), context(c), core(std::move(r)) {}
+  te_fp8_recipe(te::Context* c, std::shared_ptr<const te::Recipe> r)
+      : Handle(kTag), context(c), otherwise(r), core(std::move(r)) {}
   te::Context* context;
-  std::unique_ptr<te::Recipe> core;
+  // Null: every tensor in its own dtype, as far as no rule says otherwise.
+  std::shared_ptr<const te::Recipe> otherwise;
+  std::vector<te::ModuleRule> rules;
+  std::shared_ptr<const te::Recipe> core;  // both together
 };
 
 namespace te::c_api {
@@ -103,10 +121,15 @@ namespace te::c_api {
 // own, parameters' views, saved activations, the optimizer. So a handle destroyed in the wrong
 // order is no use after free.
 struct LayerBox {
-  LayerBox(Context* c, std::unique_ptr<Layer> l)
-      : context(c), layer(std::move(l)), pool(c->memory()), parameters(layer->NamedParameters()) {}
+  LayerBox(Context* c, std::shared_ptr<const QuantizationScopes> s, std::unique_ptr<Layer> l)
+      : context(c),
+        scopes(std::move(s)),
+        layer(std::move(l)),
+        pool(c->memory()),
+        parameters(layer->NamedParameters()) {}
 
   Context* context;
+  std::shared_ptr<const QuantizationScopes> scopes;  // the context's
   std::unique_ptr<Layer> layer;
   SavedPool pool;
   std::vector<NamedParameter> parameters;
@@ -124,11 +147,14 @@ struct te_layer : te::c_api::Handle {
 struct te_saved : te::c_api::Handle {
   static constexpr te::c_api::Tag kTag = te::c_api::Tag::kSaved;
   te_saved(std::shared_ptr<te::c_api::LayerBox> b, te::SavedPool::Handle s)
-      : Handle(kTag), box(std::move(b)), slot(std::move(s)) {}
+      : Handle(kTag), box(std::move(b)), slot(std::move(s)) {
+    if (!box->scopes->empty()) recipe = box->scopes->back().recipe;
+  }
 
   enum class Stage { kForwardDone, kInputDone, kDone };
   std::shared_ptr<te::c_api::LayerBox>
       box;  // before slot: the slot returns to the pool that the box owns
+  std::shared_ptr<const te::Recipe> recipe;  // the backward pass reads it
   te::SavedPool::Handle slot;
   Stage stage = Stage::kForwardDone;
 };
@@ -148,6 +174,8 @@ struct te_llama : te::c_api::Handle {
   te::AdamWOptions optimizer_options;
   std::unique_ptr<te::AdamWOptimizer>
       optimizer;  // made by the first step: inference needs none of its memory
+  std::shared_ptr<const te::Recipe> recipe;  // null: none
+  int64_t calibration_steps = 0;             // that are left
 };
 
 namespace te::c_api {

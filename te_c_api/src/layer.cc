@@ -152,7 +152,8 @@ te_status te_layer_create(te_context* context, const te_layer_options* options, 
     te_layer_options read = DefaultLayerOptions();
     TE_RETURN_IF_ERROR(ReadOptions(options, "options", kLayerOptionsV1, &read));
     TE_ASSIGN_OR_RETURN(std::unique_ptr<Layer> layer, MakeLayer(context->core.get(), read));
-    *out = new te_layer(std::make_shared<LayerBox>(context->core.get(), std::move(layer)));
+    *out = new te_layer(
+        std::make_shared<LayerBox>(context->core.get(), context->scopes, std::move(layer)));
     return OkStatus();
   });
 }
@@ -277,6 +278,12 @@ te_status te_forward(te_layer* layer, const te_forward_args* args, te_saved** sa
     ForwardArgs core;
     TE_RETURN_IF_ERROR(ReadForwardArgs(layer, args, &core));
     if (saved == nullptr) return layer->box->layer->Forward(core, nullptr);
+    const QuantizationScopes& scopes = *layer->box->scopes;
+    if (!scopes.empty() && scopes.back().recipe != nullptr && !scopes.back().training) {
+      return FailedPrecondition(
+          "saved is not NULL in a quantization scope whose training is 0: quantized tensors of "
+          "evaluation are not those that a backward pass reads");
+    }
     TE_ASSIGN_OR_RETURN(SavedPool::Handle slot, layer->box->pool.Acquire());
     auto handle = std::make_unique<te_saved>(layer->box, std::move(slot));
     TE_RETURN_IF_ERROR(layer->box->layer->Forward(core, &handle->slot->root));

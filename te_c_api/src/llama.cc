@@ -21,6 +21,7 @@ te_llama_options DefaultLlamaOptions() {
   options.struct_size = sizeof(options);
   options.params_dtype = TE_DTYPE_BFLOAT16;
   options.path = TE_LLAMA_PATH_TE;
+  options.calibration_steps = 1;
   return options;
 }
 
@@ -87,6 +88,21 @@ StatusOr<double> MeanLoss(const StepScalars& scalars) {
   return scalars.loss_sum / static_cast<double>(scalars.token_count);
 }
 
+// Forward in a scope of the model's own, backward after it.
+Status RunMicroBatch(te_llama* llama, const LlamaBatch& batch, bool first) {
+  LlamaModel* model = llama->core.model.get();
+  const Recipe* recipe = llama->recipe.get();
+  if (recipe == nullptr) return model->RunMicroBatch(batch, {.accumulate_gradients = !first});
+  Context* context = model->context();
+  const bool calibrating = recipe->calibrates() && llama->calibration_steps > 0;
+  context->BeginQuantization(recipe, {.calibrating = calibrating, .is_first_microbatch = first});
+  StatusOr<LlamaModel::Pass> pass = model->Forward(batch);
+  const Status end = context->EndQuantization();
+  TE_RETURN_IF_ERROR(pass.status());
+  TE_RETURN_IF_ERROR(end);
+  return model->Backward(&pass.value(), {.accumulate_gradients = !first});
+}
+
 Status Step(te_llama* llama, std::span<const OwnedBatch> batches, double learning_rate,
             double max_grad_norm, te_llama_step_result* result) {
   LlamaModel* model = llama->core.model.get();
@@ -99,7 +115,7 @@ Status Step(te_llama* llama, std::span<const OwnedBatch> batches, double learnin
   TE_RETURN_IF_ERROR(llama->optimizer->BeginStep());
   for (size_t i = 0; i < batches.size(); ++i) {
     context->set_micro_batch(static_cast<uint32_t>(i));
-    TE_RETURN_IF_ERROR(model->RunMicroBatch(batches[i].batch, {.accumulate_gradients = i > 0}));
+    TE_RETURN_IF_ERROR(RunMicroBatch(llama, batches[i].batch, i == 0));
   }
   context->set_micro_batch(0);
   TE_ASSIGN_OR_RETURN(StepScalars scalars, context->ReadScalars());
@@ -107,6 +123,7 @@ Status Step(te_llama* llama, std::span<const OwnedBatch> batches, double learnin
   TE_RETURN_IF_ERROR(llama->optimizer->Step({.learning_rate = static_cast<float>(learning_rate),
                                              .max_grad_norm = static_cast<float>(max_grad_norm),
                                              .want_grad_norm = result != nullptr}));
+  if (llama->calibration_steps > 0) --llama->calibration_steps;
   if (result == nullptr) return OkStatus();
   TE_ASSIGN_OR_RETURN(scalars, context->ReadScalars());
   result->loss = loss;
@@ -121,8 +138,16 @@ Status Step(te_llama* llama, std::span<const OwnedBatch> batches, double learnin
 using namespace te;         // NOLINT: the whole file is one thin layer over te
 using namespace te::c_api;  // NOLINT
 
-te_status te_llama_options_init(te_llama_options* options) {
-  return Guard([&] { return InitOptions(options, "options", DefaultLlamaOptions()); });
+// In parentheses, because te.h has a macro of this name.
+te_status(te_llama_options_init)(te_llama_options* options) {
+  return te_llama_options_init_sized(options, kLlamaOptionsV1);
+}
+
+te_status te_llama_options_init_sized(te_llama_options* options, size_t struct_size) {
+  return Guard([&] {
+    return InitSizedOptions(options, "options", struct_size, kLlamaOptionsV1,
+                            DefaultLlamaOptions());
+  });
 }
 
 te_status te_llama_load(te_context* context, const char* directory, const te_llama_options* options,
@@ -138,6 +163,20 @@ te_status te_llama_load(te_context* context, const char* directory, const te_lla
     if (read.path != TE_LLAMA_PATH_TE && read.path != TE_LLAMA_PATH_HF) {
       return InvalidArgument(
           "options->path is {}; expected TE_LLAMA_PATH_TE (0) or TE_LLAMA_PATH_HF (1)", read.path);
+    }
+    if (read.recipe != nullptr) {
+      TE_RETURN_IF_ERROR(Check(read.recipe, "options->recipe"));
+      if (read.recipe->context != context->core.get())
+        return InvalidArgument("options->recipe belongs to another context");
+      if (read.path == TE_LLAMA_PATH_HF && read.recipe->core != nullptr) {
+        return InvalidArgument(
+            "options->recipe is {}; expected NULL: TE_LLAMA_PATH_HF has no quantized operations",
+            read.recipe->core->name());
+      }
+    }
+    if (read.calibration_steps < 0) {
+      return InvalidArgument("options->calibration_steps is {}; expected 0 or more",
+                             read.calibration_steps);
     }
     PretrainedOptions pretrained;
     if (read.variant != nullptr) pretrained.checkpoint.variant = read.variant;
@@ -156,6 +195,8 @@ te_status te_llama_load(te_context* context, const char* directory, const te_lla
                         LoadPretrainedLlama(context->core.get(), directory, pretrained));
     auto handle = std::make_unique<te_llama>(std::move(core));
     handle->optimizer_options = optimizer;
+    if (read.recipe != nullptr) handle->recipe = read.recipe->core;
+    handle->calibration_steps = read.calibration_steps;
     *out = handle.release();
     return OkStatus();
   });

@@ -1,6 +1,7 @@
 // Option structs with struct_size: how old clients run on new libraries, and new ones on old.
 #pragma once
 
+#include <algorithm>
 #include <cstring>
 
 #include "te_kernels/base/status.h"
@@ -39,7 +40,23 @@ Status ReadOptions(const Options* options, const char* argument, size_t version1
   return OkStatus();
 }
 
-// *_init: writes the defaults.
+// *_init_sized: writes the defaults into a struct of the size that the caller knows. What a larger
+// one has beyond ours is set to zero, which is what ReadOptions accepts.
+template <typename Options>
+Status InitSizedOptions(Options* options, const char* argument, size_t struct_size,
+                        size_t version1_size, const Options& defaults) {
+  if (options == nullptr) return InvalidArgument("{} is NULL; expected an address", argument);
+  if (struct_size < version1_size) {
+    return InvalidArgument("struct_size is {}; expected the size of *{}: at least {}", struct_size,
+                           argument, version1_size);
+  }
+  std::memset(static_cast<void*>(options), 0, struct_size);
+  std::memcpy(static_cast<void*>(options), &defaults, std::min(struct_size, sizeof(Options)));
+  std::memcpy(static_cast<void*>(options), &struct_size, sizeof(struct_size));
+  return OkStatus();
+}
+
+// *_init of a struct that has not grown since version 1: writes the defaults.
 template <typename Options>
 Status InitOptions(Options* options, const char* argument, const Options& defaults) {
   if (options == nullptr) return InvalidArgument("{} is NULL; expected an address", argument);

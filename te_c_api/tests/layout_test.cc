@@ -1,5 +1,5 @@
-// Layout of ABI version 1, field by field: a field that moves or changes size would break every
-// compiled client. Later versions only add lines.
+// Layout of the ABI, field by field: a field that moves or changes size would break every compiled
+// client. Later versions only add lines.
 #include <cstddef>
 
 #include "gtest/gtest.h"
@@ -28,7 +28,20 @@ TEST(Abi, LayoutOf_te_fp8_recipe_options) {
   EXPECT_FIELD(te_fp8_recipe_options, struct_size, 0, 8);
   EXPECT_FIELD(te_fp8_recipe_options, kind, 8, 4);
   EXPECT_FIELD(te_fp8_recipe_options, reserved, 12, 4);
-  EXPECT_EQ(sizeof(te_fp8_recipe_options), size_t{16});
+  // Version 2:
+  EXPECT_FIELD(te_fp8_recipe_options, margin, 16, 4);
+  EXPECT_FIELD(te_fp8_recipe_options, fp8_format, 20, 4);
+  EXPECT_FIELD(te_fp8_recipe_options, amax_history_len, 24, 4);
+  EXPECT_FIELD(te_fp8_recipe_options, amax_compute_algo, 28, 4);
+  EXPECT_FIELD(te_fp8_recipe_options, reduce_amax, 32, 4);
+  EXPECT_FIELD(te_fp8_recipe_options, use_power_2_scales, 36, 4);
+  EXPECT_FIELD(te_fp8_recipe_options, amax_epsilon, 40, 4);
+  EXPECT_FIELD(te_fp8_recipe_options, enable_2d_quantization, 44, 4);
+  EXPECT_FIELD(te_fp8_recipe_options, disable_rht, 48, 4);
+  EXPECT_FIELD(te_fp8_recipe_options, disable_stochastic_rounding, 52, 4);
+  EXPECT_FIELD(te_fp8_recipe_options, disable_2d_quantization, 56, 4);
+  EXPECT_FIELD(te_fp8_recipe_options, reserved2, 60, 4);
+  EXPECT_EQ(sizeof(te_fp8_recipe_options), size_t{64});
 }
 
 TEST(Abi, LayoutOf_te_quantization_options) {
@@ -135,7 +148,10 @@ TEST(Abi, LayoutOf_te_llama_options) {
   EXPECT_FIELD(te_llama_options, allow_missing, 32, 4);
   EXPECT_FIELD(te_llama_options, reserved, 36, 4);
   EXPECT_FIELD(te_llama_options, optimizer, 40, 8);
-  EXPECT_EQ(sizeof(te_llama_options), size_t{48});
+  // Version 2:
+  EXPECT_FIELD(te_llama_options, recipe, 48, 8);
+  EXPECT_FIELD(te_llama_options, calibration_steps, 56, 8);
+  EXPECT_EQ(sizeof(te_llama_options), size_t{64});
 }
 
 TEST(Abi, LayoutOf_te_llama_batch) {

@@ -2,6 +2,7 @@
 // from disk. On TE_TEST_DEVICE, the CPU unless given.
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <cstdlib>
 #include <fstream>
 #include <sstream>
@@ -130,6 +131,94 @@ TEST_F(LlamaAbiTest, MicroBatchesOfAStepAreOneBatch) {
   EXPECT_NEAR(two.grad_norm, one.grad_norm, 1e-4 * one.grad_norm);
   EXPECT_EQ(two.token_count, one.token_count);
   EXPECT_NEAR(Loss(), loss_one, 1e-3 * loss_one);
+}
+
+// Steps under a recipe, the first one calibrating: its loss is the unquantized one, those after it
+// are near and not the same.
+TEST_F(LlamaAbiTest, StepsUnderAnFp8Recipe) {
+  const std::vector<int32_t> twice = [this] {
+    std::vector<int32_t> out = ids_;  // 16 tokens: a multiple that every GPU's FP8 GEMM takes
+    out.insert(out.end(), ids_.begin(), ids_.end());
+    return out;
+  }();
+  batch_.input_ids = twice.data();
+  batch_.sequence_length = static_cast<int64_t>(twice.size());
+  constexpr int kSteps = 4;
+  const auto losses = [this](te_fp8_recipe* recipe) {
+    options_.recipe = recipe;
+    Load(std::string(kGolden) + "/checkpoint");
+    te_fp8_recipe_destroy(recipe);  // the model has its share
+    options_.recipe = nullptr;
+    std::vector<double> out;
+    for (int i = 0; i < kSteps; ++i) {
+      te_llama_step_result result;
+      EXPECT_EQ(te_llama_step_result_init(&result), TE_STATUS_OK);
+      const te_llama_batch batches[2] = {batch_, batch_};
+      EXPECT_EQ(te_llama_step(llama_, batches, 2, 1e-3, 1.0, &result), TE_STATUS_OK)
+          << te_last_error_message();
+      out.push_back(result.loss);
+    }
+    te_llama_destroy(llama_);
+    llama_ = nullptr;
+    return out;
+  };
+  const auto recipe = [this](int32_t kind) {
+    te_fp8_recipe_options recipe_options;
+    EXPECT_EQ(te_fp8_recipe_options_init(&recipe_options), TE_STATUS_OK);
+    recipe_options.kind = kind;
+    te_fp8_recipe* out = nullptr;
+    EXPECT_EQ(te_fp8_recipe_create(context_, &recipe_options, &out), TE_STATUS_OK)
+        << te_last_error_message();
+    return out;
+  };
+  const std::vector<double> plain = losses(nullptr);
+  EXPECT_EQ(losses(recipe(TE_FP8_RECIPE_NONE)), plain);
+  for (const int32_t kind : {TE_FP8_RECIPE_DELAYED, TE_FP8_RECIPE_CURRENT}) {
+    for (const int64_t calibration_steps : {0, 1, 2}) {
+      SCOPED_TRACE(kind);
+      SCOPED_TRACE(calibration_steps);
+      options_.calibration_steps = calibration_steps;
+      te_fp8_recipe* under = recipe(kind);
+      EXPECT_EQ(te_fp8_recipe_add_rule(under, "lm_head", nullptr, nullptr), TE_STATUS_OK);
+      const std::vector<double> got = losses(under);
+      // Relative errors of products (some 0.04) reach the logits, whose spread makes up a part of
+      // the loss.
+      for (int i = 0; i < kSteps; ++i) {
+        const bool quantized = kind == TE_FP8_RECIPE_CURRENT || i >= calibration_steps;
+        EXPECT_NEAR(got[i], plain[i], (quantized ? 0.04 : 1e-6) * plain[i]) << i;
+        if (quantized) {
+          EXPECT_GT(std::abs(got[i] - plain[i]), 1e-6 * plain[i]) << i;
+        }
+      }
+    }
+  }
+  options_.calibration_steps = -1;
+  ExpectError(te_llama_load(context_, kGolden, &options_, &llama_), TE_STATUS_INVALID_ARGUMENT,
+              "options->calibration_steps is -1");
+  options_.calibration_steps = 1;
+  options_.path = TE_LLAMA_PATH_HF;
+  options_.recipe = recipe(TE_FP8_RECIPE_DELAYED);
+  ExpectError(te_llama_load(context_, kGolden, &options_, &llama_), TE_STATUS_INVALID_ARGUMENT,
+              "options->recipe is DelayedScaling");
+  te_fp8_recipe_destroy(options_.recipe);
+  options_.recipe = reinterpret_cast<te_fp8_recipe*>(context_);
+  ExpectError(te_llama_load(context_, kGolden, &options_, &llama_), TE_STATUS_INVALID_ARGUMENT,
+              "options->recipe is no te_fp8_recipe");
+  EXPECT_EQ(llama_, nullptr);
+}
+
+// A program of version 1: its struct ends before the recipe.
+TEST_F(LlamaAbiTest, AnOldClientsOptionsLoad) {
+  std::vector<char> exact(48);
+  ASSERT_EQ((te_llama_options_init)(reinterpret_cast<te_llama_options*>(exact.data())),
+            TE_STATUS_OK);
+  const std::string directory = std::string(kGolden) + "/checkpoint";
+  ASSERT_EQ(te_llama_load(context_, directory.c_str(),
+                          reinterpret_cast<te_llama_options*>(exact.data()), &llama_),
+            TE_STATUS_OK)
+      << te_last_error_message();
+  ASSERT_EQ(te_llama_step(llama_, &batch_, 1, 1e-3, 0, nullptr), TE_STATUS_OK)
+      << te_last_error_message();
 }
 
 TEST_F(LlamaAbiTest, ErrorsNameWhatIsWrong) {

@@ -16,6 +16,10 @@
  *   *_args_init. They grow only at the end: a program compiled against an older header runs with a
  *   newer library (the new fields keep their defaults), and a newer struct is accepted by an older
  *   library as long as the fields that it does not know are zero.
+ * - A struct that has grown since version 1 has a second function, *_init_sized, which is told how
+ *   large the caller's struct is; a macro of the old name calls it. The function of the old name
+ *   goes on to fill version 1's fields alone: older programs have no memory for more. A program
+ *   that looks functions up by name takes *_init_sized.
  * - Strings are UTF-8, NUL-terminated and copied; those handed out belong to the library and live
  *   as long as the comment says.
  * - Booleans are int32_t: 0 or 1; another value is refused. Reserved fields are 0.
@@ -44,8 +48,9 @@ extern "C" {
 
 /* ---- Version, status ---- */
 
-/* Grows by one whenever something is added; nothing is ever removed or changed in meaning. */
-#define TE_ABI_VERSION 1
+/* Grows by one whenever something is added; nothing is ever removed or changed in meaning.
+ * 2: FP8 recipes. */
+#define TE_ABI_VERSION 2
 
 /* The TE_ABI_VERSION that the loaded library was built with. Cannot fail. Any thread. */
 TE_API uint32_t te_abi_version(void);
@@ -88,7 +93,7 @@ typedef int32_t te_dtype;
 
 typedef struct te_context te_context;       /* a device, its memory, libraries and random numbers */
 typedef struct te_tensor te_tensor;         /* a view of memory, owned or borrowed */
-typedef struct te_fp8_recipe te_fp8_recipe; /* in which precision the tensors of layers are kept */
+typedef struct te_fp8_recipe te_fp8_recipe; /* how the tensors of GEMMs are quantized */
 typedef struct te_layer te_layer;           /* a layer and its parameters */
 typedef struct te_saved te_saved;           /* what one forward pass left for its backward pass */
 typedef struct te_optimizer te_optimizer;   /* AdamW over a layer's parameters */
@@ -171,32 +176,89 @@ TE_API te_status te_tensor_to_dlpack_versioned(te_tensor* tensor,
 
 /* ---- Recipes ---- */
 
-/* Kinds of recipe. Later versions add FP8 ones. */
-#define TE_FP8_RECIPE_NONE 0 /* every tensor in its own dtype: FP32 and BF16 training */
+/* Kinds of recipe: Transformer Engine's classes. */
+#define TE_FP8_RECIPE_NONE 0    /* every tensor in its own dtype: FP32 and BF16 training */
+#define TE_FP8_RECIPE_DELAYED 1 /* DelayedScaling: a scale comes from the amaxes of past steps */
+#define TE_FP8_RECIPE_CURRENT 2 /* Float8CurrentScaling: from the tensor's own amax */
+#define TE_FP8_RECIPE_BLOCK 3   /* Float8BlockScaling: 1x128 elements, 128x128 of weights */
+#define TE_FP8_RECIPE_MXFP8 4   /* MXFP8BlockScaling: a power of two for 32 elements */
+#define TE_FP8_RECIPE_NVFP4 5   /* NVFP4BlockScaling: E2M1, an E4M3 scale for 16 elements */
 
+#define TE_FP8_FORMAT_HYBRID 0 /* E4M3 forward, E5M2 for gradients */
+#define TE_FP8_FORMAT_E4M3 1
+
+#define TE_AMAX_COMPUTE_ALGO_MAX 0 /* of the history */
+#define TE_AMAX_COMPUTE_ALGO_MOST_RECENT 1
+
+/* What the _init writes into an integer parameter: the kind's own default, whatever kind is chosen
+ * afterwards. (No parameter has this value.) */
+#define TE_FP8_RECIPE_DEFAULT INT32_MIN
+
+/* Parameters carry Transformer Engine's names. The kinds that have one stand in front, with its
+ * default there; one that is set although the kind does not have it is refused by name. */
 typedef struct te_fp8_recipe_options {
   size_t struct_size;
   int32_t kind;
   int32_t reserved;
+  /* Since TE_ABI_VERSION 2: */
+  int32_t margin;                 /* DELAYED: 0; -100 to 100. MXFP8: 0, which is all it knows */
+  int32_t fp8_format;             /* DELAYED, CURRENT: hybrid. BLOCK, MXFP8: E4M3 */
+  int32_t amax_history_len;       /* DELAYED: 1024 */
+  int32_t amax_compute_algo;      /* DELAYED: max */
+  int32_t reduce_amax;            /* DELAYED: 1, over the data- and tensor-parallel groups */
+  int32_t use_power_2_scales;     /* CURRENT: 0. BLOCK: 1 */
+  float amax_epsilon;             /* CURRENT, BLOCK: 0. _init writes -1: the kind's default */
+  int32_t enable_2d_quantization; /* MXFP8: 0; 1: 32x32 elements of weights */
+  int32_t disable_rht;            /* NVFP4: 0; 1: no random Hadamard transform */
+  int32_t disable_stochastic_rounding; /* NVFP4: 0; 1: gradients are rounded to nearest */
+  int32_t disable_2d_quantization;     /* NVFP4: 0; 1: no 16x16 elements of weights */
+  int32_t reserved2;
 } te_fp8_recipe_options;
 
+/* Version 1's fields: struct_size says so. */
 TE_API te_status te_fp8_recipe_options_init(te_fp8_recipe_options* options);
+/* struct_size: sizeof(te_fp8_recipe_options) as the caller knows it. */
+TE_API te_status te_fp8_recipe_options_init_sized(te_fp8_recipe_options* options,
+                                                  size_t struct_size);
+#define te_fp8_recipe_options_init(options) \
+  te_fp8_recipe_options_init_sized((options), sizeof(te_fp8_recipe_options))
+
+/* options NULL: kind NONE. On which GPUs a kind's GEMMs run is found out when they do:
+ * TE_STATUS_UNSUPPORTED names the compute capability that they need. */
 TE_API te_status te_fp8_recipe_create(te_context* context, const te_fp8_recipe_options* options,
                                       te_fp8_recipe** out);
+/* Modules whose full name matches `pattern` go by training_recipe, or in a scope without training
+ * by evaluation_recipe; NULL: by none, in their own dtype. The first rule that matches wins; no
+ * rule: `recipe` itself. pattern: a glob over names such as "layer.layernorm_mlp.fc2" (that is
+ * te_layer_options.name, then the module's place in the layer), "model.layers.0.*" or "lm_head";
+ * '*' matches dots, too. Both recipes are taken as they are now, with the rules that they have, and
+ * may be destroyed or changed afterwards. Scopes that have begun do not see the new rule. */
+TE_API te_status te_fp8_recipe_add_rule(te_fp8_recipe* recipe, const char* pattern,
+                                        const te_fp8_recipe* training_recipe,
+                                        const te_fp8_recipe* evaluation_recipe);
+/* At any time: scopes, te_saved and te_llama that use the recipe keep what they need of it. */
 TE_API void te_fp8_recipe_destroy(te_fp8_recipe* recipe);
 
 typedef struct te_quantization_options {
   size_t struct_size;
-  int32_t training;            /* 1 */
-  int32_t calibrating;         /* 0; 1 needs an FP8 recipe */
+  int32_t training;    /* 1; 0: evaluation, which leaves no trace in scales and histories, and under
+                          an FP8 recipe has no backward pass (te_forward's saved is NULL) */
+  int32_t calibrating; /* 0; 1: layers compute in their own dtype, forward and backward, while
+                          the amaxes enter the histories of delayed scaling: scales are good
+                          before they are used. Needs training and an FP8 recipe (of which
+                          those without a history have nothing to collect) */
   int32_t is_first_microbatch; /* 1: quantized copies of the weights are made anew; 0: those of the
-                                  step's first micro-batch serve */
+                                  step's first micro-batch serve, unless a weight has changed */
   int32_t reserved;
 } te_quantization_options;
 
 TE_API te_status te_quantization_options_init(te_quantization_options* options);
-/* Layers of the context run under `recipe` until the matching _end. Scopes nest; the recipe must
- * outlive its scope. Without a scope layers run in their own dtype. */
+/* Layers of the context run under `recipe` until the matching _end (Transformer Engine's autocast):
+ * what te_forward runs inside, and the backward passes of that, which belong outside. Scopes nest,
+ * the innermost one counts. Without a scope layers run in their own dtype.
+ * Delayed scaling: the end of the outermost scope moves the scales of forward tensors, if it trains
+ * under an FP8 recipe; those of gradients move when the first module that ran in it has ended its
+ * backward pass. */
 TE_API te_status te_quantization_begin(te_context* context, te_fp8_recipe* recipe,
                                        const te_quantization_options* options);
 TE_API te_status te_quantization_end(te_context* context);
@@ -418,9 +480,23 @@ typedef struct te_llama_options {
   const te_optimizer_options*
       optimizer; /* of te_llama_step; NULL: the defaults, but bfloat16 moments and stochastic
                     rounding for bfloat16 parameters */
+  /* Since TE_ABI_VERSION 2: */
+  te_fp8_recipe* recipe; /* of te_llama_step's GEMMs, lm_head included (a rule keeps it out: see
+                            te_fp8_recipe_add_rule); NULL: none. Not with TE_LLAMA_PATH_HF, which
+                            has no quantized operations. Taken as it is now; te_llama_loss does not
+                            go by it, but like a layer by the scope that it is called in */
+  int64_t
+      calibration_steps; /* 1: of the first te_llama_steps, as te_quantization_options.calibrating;
+                            0: none. Nothing to a recipe without delayed scaling */
 } te_llama_options;
 
+/* Version 1's fields: struct_size says so. */
 TE_API te_status te_llama_options_init(te_llama_options* options);
+/* struct_size: sizeof(te_llama_options) as the caller knows it. */
+TE_API te_status te_llama_options_init_sized(te_llama_options* options, size_t struct_size);
+#define te_llama_options_init(options) \
+  te_llama_options_init_sized((options), sizeof(te_llama_options))
+
 /* Loads a Hugging Face directory (config.json, safetensors or .bin, single or sharded). */
 TE_API te_status te_llama_load(te_context* context, const char* directory,
                                const te_llama_options* options, te_llama** out);
@@ -449,7 +525,8 @@ typedef struct te_llama_step_result {
 } te_llama_step_result;
 
 TE_API te_status te_llama_step_result_init(te_llama_step_result* result);
-/* One optimizer update over `batch_count` micro-batches. max_grad_norm 0: no clipping. result may
+/* One optimizer update over `batch_count` micro-batches, each of which runs in a scope of its own
+ * under te_llama_options.recipe, if there is one. max_grad_norm 0: no clipping. result may
  * be NULL. */
 TE_API te_status te_llama_step(te_llama* llama, const te_llama_batch* batches, int64_t batch_count,
                                double learning_rate, double max_grad_norm,
