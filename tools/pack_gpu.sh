@@ -14,7 +14,6 @@ readonly tests=(
 readonly benchmarks=(
   //bench:step
   //bench:operations_cuda
-  //bench:fp8_gemm_error
   //models/cli:te
 )
 # What tests and scripts read, with the folders they have here.
