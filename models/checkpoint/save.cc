@@ -18,8 +18,10 @@ namespace fs = std::filesystem;
 
 constexpr size_t kChunkBytes = size_t{1} << 20;
 
-// The weights of a Hugging Face directory, in any format and variant, and their indexes.
+// The weights of a Hugging Face directory, in any format and variant, their indexes, and what
+// belongs to these weights alone.
 bool IsModelWeights(const std::string& name) {
+  if (name == kFp8StateFile) return true;
   if (name == "tf_model.h5" || name == "flax_model.msgpack") return true;
   if (!name.starts_with("model") && !name.starts_with("pytorch_model")) return false;
   return name.ends_with(".safetensors") || name.ends_with(".bin") ||
@@ -244,6 +246,8 @@ Status SaveCheckpoint(const std::string& directory, std::span<const SaveTensor> 
         TE_RETURN_IF_ERROR(CarryOver(options.source_directory, path));
       for (const auto& [name, text] : options.extra_files)
         TE_RETURN_IF_ERROR(WriteText(path + "/" + name, text));
+      for (const auto& [name, write_file] : options.extra_writers)
+        TE_RETURN_IF_ERROR(write_file(path + "/" + name));
       TE_RETURN_IF_ERROR(WriteWeights(path, std::move(items), options.max_shard_bytes));
       TE_RETURN_IF_ERROR(replacement.KeepOthers(IsModelWeights));
       return replacement.Commit();

@@ -17,6 +17,10 @@ namespace te {
 // Copies dense device memory to the host; returns when the bytes are there.
 using CopyToHost = std::function<Status(ConstTensorView from, void* to)>;
 
+// State that belongs to the weights beside which it stands (models/quantization/fp8_state_file.h):
+// it goes when they are replaced.
+inline constexpr char kFp8StateFile[] = "te_fp8_state.safetensors";
+
 struct SaveTensor {
   std::string name;  // Hugging Face's
   StoredType type =
@@ -37,6 +41,8 @@ struct SaveOptions {
   std::string source_directory;
   // Further files: name (no folder) and contents.
   std::vector<std::pair<std::string, std::string>> extra_files;
+  // Further files that functions create and sync: name (no folder) and function of the path.
+  std::vector<std::pair<std::string, std::function<Status(const std::string& path)>>> extra_writers;
   CopyToHost copy_to_host;  // null: values are host memory
 };
 

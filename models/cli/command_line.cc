@@ -53,8 +53,33 @@ void AddLoadFlags(CLI::App* command, ModelFlags* flags) {
       ->group("Machine");
 }
 
-void AddComputeFlags(CLI::App* command, std::string* precision, std::string* path) {
-  command->add_option("--precision", *precision, "Storage and arithmetic: fp32 or bf16")
+// Empty ones take the recipe's default.
+void AddFp8Flags(CLI::App* command, Fp8Options* fp8) {
+  const auto option = [&](const char* name, auto* value, const char* type, const char* help) {
+    command->add_option(name, *value, help)->type_name(type)->group("FP8");
+  };
+  option("--recipe", &fp8->recipe, "NAME", "delayed, current, block, mxfp8 or nvfp4 [delayed]");
+  option("--fp8-format", &fp8->format, "hybrid|e4m3",
+         "hybrid: E5M2 for gradients [hybrid; block and mxfp8: e4m3]");
+  option("--fp8-margin", &fp8->margin, "N", "delayed: scales are 2^N times smaller [0]");
+  option("--fp8-amax-history-len", &fp8->amax_history_len, "N",
+         "delayed: steps that a scale looks back on [1024]");
+  option("--fp8-amax-compute-algo", &fp8->amax_compute_algo, "max|most_recent",
+         "delayed: which of their amaxes counts [max]");
+  option("--fp8-first-layers-bf16", &fp8->first_layers_bf16, "N",
+         "Leave the first N layers in bf16 [0]");
+  option("--fp8-last-layers-bf16", &fp8->last_layers_bf16, "N",
+         "Leave the last N layers in bf16 [0]");
+  option("--fp8-recipe-file", &fp8->recipe_file, "FILE",
+         "JSON: recipes by module name, before all other rules");
+  command->add_flag("--fp8-lm-head", fp8->lm_head, "Quantize lm_head, too [no]")->group("FP8");
+}
+
+void AddComputeFlags(CLI::App* command, std::string* precision, std::string* path,
+                     Fp8Options* fp8) {
+  command
+      ->add_option("--precision", *precision,
+                   "Storage and arithmetic: fp32, bf16, or fp8 (bf16 with GEMMs by --recipe)")
       ->type_name("P")
       ->capture_default_str()
       ->group("Precision");
@@ -62,6 +87,7 @@ void AddComputeFlags(CLI::App* command, std::string* precision, std::string* pat
       ->type_name("te|hf")
       ->capture_default_str()
       ->group("Precision");
+  AddFp8Flags(command, fp8);
 }
 
 void AddFinetuneData(CLI::App* command, FinetuneFlags* flags) {
@@ -141,34 +167,15 @@ void AddFinetuneTraining(CLI::App* command, FinetuneFlags* flags) {
       ->group(group);
 }
 
-// Empty ones take the recipe's default.
-void AddFp8Flags(CLI::App* command, Fp8Options* fp8) {
-  const auto option = [&](const char* name, auto* value, const char* type, const char* help) {
-    command->add_option(name, *value, help)->type_name(type)->group("FP8");
-  };
-  option("--recipe", &fp8->recipe, "NAME", "delayed, current, block, mxfp8 or nvfp4 [delayed]");
-  option("--fp8-format", &fp8->format, "hybrid|e4m3",
-         "hybrid: E5M2 for gradients [hybrid; block and mxfp8: e4m3]");
-  option("--fp8-margin", &fp8->margin, "N", "delayed: scales are 2^N times smaller [0]");
-  option("--fp8-amax-history-len", &fp8->amax_history_len, "N",
-         "delayed: steps that a scale looks back on [1024]");
-  option("--fp8-amax-compute-algo", &fp8->amax_compute_algo, "max|most_recent",
-         "delayed: which of their amaxes counts [max]");
-  option("--fp8-calibration-steps", &fp8->calibration_steps, "N",
-         "delayed: first steps in bf16, which only fill the history [1]");
-  option("--fp8-first-layers-bf16", &fp8->first_layers_bf16, "N",
-         "Leave the first N layers in bf16 [0]");
-  option("--fp8-last-layers-bf16", &fp8->last_layers_bf16, "N",
-         "Leave the last N layers in bf16 [0]");
-  command->add_flag("--fp8-lm-head", fp8->lm_head, "Quantize lm_head, too [no]")->group("FP8");
-}
-
 void AddFinetunePrecision(CLI::App* command, FinetuneFlags* flags) {
-  AddComputeFlags(command, &flags->precision, &flags->path);
+  AddComputeFlags(command, &flags->precision, &flags->path, &flags->fp8);
   const std::string group = "Precision";
-  command->get_option("--precision")
-      ->description("Storage and arithmetic: fp32, bf16, or fp8 (as bf16, with GEMMs by --recipe)");
-  AddFp8Flags(command, &flags->fp8);
+  command
+      ->add_option("--fp8-calibration-steps", flags->fp8.calibration_steps,
+                   "delayed: first steps in bf16, which only fill the history\n"
+                   "[1; 0 when the checkpoint has a te_fp8_state.safetensors]")
+      ->type_name("N")
+      ->group("FP8");
   command
       ->add_option("--master-weights", flags->master_weights,
                    "With bf16 and fp8: none, or fp32 copies of the weights [none]")
@@ -263,7 +270,7 @@ void AddTrace(CLI::App* app, TraceFlags* flags) {
       ->add_flag("--hidden-states", flags->hidden_states,
                  "Also every layer's input and the final norm's output")
       ->group("Trace");
-  AddComputeFlags(command, &flags->precision, &flags->path);
+  AddComputeFlags(command, &flags->precision, &flags->path, &flags->fp8);
   command->footer(
       "Example:\n  te trace --model Llama-2-7b-hf --input batch.safetensors --output "
       "traced.safetensors --gradients");
@@ -298,7 +305,7 @@ void AddGenerate(CLI::App* app, GenerateFlags* flags) {
       ->add_flag("--output-ids", flags->output_ids,
                  "Print the new ids alone, on one line, separated by commas")
       ->group(group);
-  AddComputeFlags(command, &flags->precision, &flags->path);
+  AddComputeFlags(command, &flags->precision, &flags->path, &flags->fp8);
   command->footer(
       "Example:\n  te generate --model tuned --prompt \"Once there was\" --max-new-tokens 40");
 }

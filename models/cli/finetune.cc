@@ -12,6 +12,7 @@
 #include "models/checkpoint/save.h"
 #include "models/cli/finetune_setup.h"
 #include "models/cli/interrupt.h"
+#include "models/cli/low_precision.h"
 #include "models/data/dataset.h"
 #include "models/data/sampler.h"
 #include "models/tokenizer/tokenizer.h"
@@ -209,12 +210,13 @@ StatusOr<ExitCode> Finetune(const FinetuneFlags& flags) {
   // A reader of our output that leaves (`te finetune | head`) must not end the training.
   signal(SIGPIPE, SIG_IGN);
 
-  std::unique_ptr<Recipe> recipe;  // outlives the context, which knows it by its address
+  LowPrecision fp8;  // outlives the context
   TE_ASSIGN_OR_RETURN(OpenedModel opened, OpenModel(flags.model, setup.model));
   if (setup.fp8) {
     TE_ASSIGN_OR_RETURN(
-        recipe, MakeModelRecipe(*setup.fp8, opened.llama.model->config().num_hidden_layers));
-    setup.step.recipe = recipe.get();
+        fp8, OpenLowPrecision(*setup.fp8, flags.model, LowPrecisionUse::kTraining, &opened));
+    setup.step.recipe = fp8.recipe.get();
+    setup.step.calibration_steps = fp8.calibration_steps;
   }
   int64_t frozen = 0;
   if (!flags.freeze.empty()) {
@@ -226,6 +228,7 @@ StatusOr<ExitCode> Finetune(const FinetuneFlags& flags) {
   }
   if (data.dataset != nullptr) PrintData(flags, data);
   PrintPlan(flags, setup, opened, frozen);
+  if (!fp8.state_file.empty()) fmt::print("fp8 state       {}\n", fp8.DescribeState());
   std::fflush(stdout);
 
   InterruptGuard interrupt;
@@ -238,9 +241,17 @@ StatusOr<ExitCode> Finetune(const FinetuneFlags& flags) {
                flags.steps);
     return kExitInterrupted;
   }
-  const Status saved =
-      SavePretrainedLlama(opened.llama, flags.output,
-                          {.max_shard_bytes = setup.max_shard_bytes, .type = setup.save_type});
+  if (flags.steps > 0 && fp8.recipe != nullptr) {
+    Context* context = opened.context.get();
+    fp8.state.recipe = fp8.recipe->name();
+    TE_ASSIGN_OR_RETURN(fp8.state.slots, context->delayed_scaling().Export(context->exec()));
+  }
+  SavePretrainedOptions save = {.max_shard_bytes = setup.max_shard_bytes, .type = setup.save_type};
+  if (!fp8.state.slots.empty()) {
+    save.extra_writers.emplace_back(
+        kFp8StateFile, [&fp8](const std::string& path) { return WriteFp8State(path, fp8.state); });
+  }
+  const Status saved = SavePretrainedLlama(opened.llama, flags.output, save);
   if (!saved.ok()) return saved.WithContext("--output");
   fmt::print("saved           {}\n", flags.output);
   fmt::print("{} finetuning steps complete!\n", result->timed_steps);

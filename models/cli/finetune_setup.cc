@@ -7,6 +7,7 @@
 #include <set>
 
 #include "models/checkpoint/save.h"
+#include "models/cli/low_precision.h"
 
 namespace te {
 namespace {
@@ -56,34 +57,9 @@ Status CheckNumbers(const FinetuneFlags& flags) {
   return CheckRange("--eps", flags.eps, flags.eps > 0 && flags.eps < kHuge, "more than 0");
 }
 
-// fp8: stored and updated as bf16, GEMMs by a recipe.
-Status SetDType(const FinetuneFlags& flags, FinetuneSetup* setup) {
-  if (flags.precision != "fp8") {
-    const std::string flag = FirstGivenFlag(flags.fp8);
-    if (!flag.empty()) {
-      return InvalidArgument("{} has no effect with --precision {}; expected --precision fp8", flag,
-                             flags.precision);
-    }
-    if (flags.precision != "fp32" && flags.precision != "bf16") {
-      return InvalidArgument("--precision is \"{}\"; expected fp32, bf16 or fp8", flags.precision);
-    }
-    TE_ASSIGN_OR_RETURN(setup->model.params_dtype, ParsePrecision(flags.precision));
-    return OkStatus();
-  }
-  if (setup->model.path == LlamaPath::kHf) {
-    return InvalidArgument(
-        "--path is hf with --precision fp8; expected --path te: Hugging Face's operations know no "
-        "recipe");
-  }
-  setup->model.params_dtype = DType::kBFloat16;
-  TE_ASSIGN_OR_RETURN(setup->fp8, MakeFp8Plan(flags.fp8));
-  setup->step.calibration_steps = setup->fp8->calibration_steps;
-  return OkStatus();
-}
-
 Status SetPrecision(const FinetuneFlags& flags, FinetuneSetup* setup) {
-  TE_ASSIGN_OR_RETURN(setup->model.path, ParseLlamaPath(flags.path));
-  TE_RETURN_IF_ERROR(SetDType(flags, setup));
+  TE_ASSIGN_OR_RETURN(setup->fp8,
+                      ParseComputeFlags(flags.precision, flags.path, flags.fp8, &setup->model));
   const bool bf16 = setup->model.params_dtype == DType::kBFloat16;
 
   if (flags.master_weights == "fp32") {

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "fmt/ranges.h"
+#include "models/cli/low_precision.h"
 #include "models/llama/generate.h"
 #include "models/tokenizer/tokenizer.h"
 
@@ -75,8 +76,8 @@ class TextStream {
 
 Status Generate(const GenerateFlags& flags) {
   LlamaModelOptions options;
-  TE_ASSIGN_OR_RETURN(options.params_dtype, ParsePrecision(flags.precision));
-  TE_ASSIGN_OR_RETURN(options.path, ParseLlamaPath(flags.path));
+  TE_ASSIGN_OR_RETURN(const std::optional<Fp8Plan> plan,
+                      ParseComputeFlags(flags.precision, flags.path, flags.fp8, &options));
   if (flags.prompt.has_value() == flags.prompt_ids.has_value()) {
     return InvalidArgument("give one of --prompt TEXT and --prompt-ids 1,2,3");
   }
@@ -93,7 +94,12 @@ Status Generate(const GenerateFlags& flags) {
     }
     tokenizer = std::move(loaded).value();
   }
-  TE_ASSIGN_OR_RETURN(const OpenedModel opened, OpenModel(flags.model, options));
+  LowPrecision fp8;  // outlives the context
+  TE_ASSIGN_OR_RETURN(OpenedModel opened, OpenModel(flags.model, options));
+  if (plan) {
+    TE_ASSIGN_OR_RETURN(
+        fp8, OpenLowPrecision(*plan, flags.model, LowPrecisionUse::kEvaluation, &opened));
+  }
   std::vector<int32_t> prompt;
   if (flags.prompt) {
     TE_ASSIGN_OR_RETURN(prompt, tokenizer->EncodePrompt(*flags.prompt));
@@ -103,6 +109,7 @@ Status Generate(const GenerateFlags& flags) {
   }
   const LlamaGenerateOptions generate = {.max_new_tokens = flags.max_new_tokens,
                                          .ignore_eos = flags.ignore_eos};
+  const EvaluationScope scope(opened.context.get(), fp8.recipe.get());
   if (flags.output_ids) {
     TE_ASSIGN_OR_RETURN(const std::vector<int32_t> ids,
                         GenerateGreedy(opened.llama.model.get(), prompt, generate));

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "models/cli/open_model.h"
+#include "models/quantization/fp8_options.h"
 
 namespace te {
 
@@ -16,6 +17,7 @@ struct GenerateFlags {
   int64_t max_new_tokens = 64;
   std::string precision = "fp32";
   std::string path = "te";
+  Fp8Options fp8;
   bool output_ids = false;
   bool ignore_eos = false;
 };

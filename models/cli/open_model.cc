@@ -15,7 +15,7 @@ constexpr int kMaxThreads = 4096;
 StatusOr<DType> ParsePrecision(const std::string& name) {
   if (name == "fp32") return DType::kFloat32;
   if (name == "bf16") return DType::kBFloat16;
-  return InvalidArgument("precision is \"{}\"; expected fp32 or bf16", name);
+  return InvalidArgument("--precision is \"{}\"; expected fp32, bf16 or fp8", name);
 }
 
 StatusOr<std::string> FindModelDirectory(const ModelFlags& flags) {

@@ -33,7 +33,7 @@ struct OpenedModel {
 StatusOr<std::string> FindModelDirectory(const ModelFlags& flags);
 // Reads config and weights, or draws random weights. Warnings go to stderr.
 StatusOr<OpenedModel> OpenModel(const ModelFlags& flags, const LlamaModelOptions& options);
-// "fp32" and "bf16".
+// "fp32" and "bf16", of storage ("fp8": ParseComputeFlags).
 StatusOr<DType> ParsePrecision(const std::string& name);
 
 }  // namespace te

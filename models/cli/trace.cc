@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "models/checkpoint/safetensors.h"
+#include "models/cli/low_precision.h"
 #include "models/data/token_tensors.h"
 #include "models/llama/trace.h"
 
@@ -13,14 +14,24 @@ namespace te {
 
 Status Trace(const TraceFlags& flags) {
   LlamaModelOptions options;
-  TE_ASSIGN_OR_RETURN(options.params_dtype, ParsePrecision(flags.precision));
-  TE_ASSIGN_OR_RETURN(options.path, ParseLlamaPath(flags.path));
+  TE_ASSIGN_OR_RETURN(const std::optional<Fp8Plan> plan,
+                      ParseComputeFlags(flags.precision, flags.path, flags.fp8, &options));
+  if (plan && flags.gradients) {
+    return InvalidArgument(
+        "--gradients with --precision fp8; expected fp32 or bf16: te trace evaluates, and "
+        "evaluation quantizes for the forward pass alone");
+  }
   std::error_code missing;
   if (std::filesystem::equivalent(flags.input, flags.output, missing)) {
     return InvalidArgument("--output: {} is the file of --input; choose another name",
                            flags.output);
   }
-  TE_ASSIGN_OR_RETURN(const OpenedModel opened, OpenModel(flags.model, options));
+  LowPrecision fp8;  // outlives the context
+  TE_ASSIGN_OR_RETURN(OpenedModel opened, OpenModel(flags.model, options));
+  if (plan) {
+    TE_ASSIGN_OR_RETURN(
+        fp8, OpenLowPrecision(*plan, flags.model, LowPrecisionUse::kEvaluation, &opened));
+  }
   TE_ASSIGN_OR_RETURN(const TokenTensors input,
                       ReadTokenTensors(flags.input, opened.llama.model->config().vocab_size));
   const LlamaBatch batch = {.batch = input.rows,
@@ -28,6 +39,7 @@ Status Trace(const TraceFlags& flags) {
                             .input_ids = input.input_ids,
                             .labels = input.labels,
                             .attention_mask = input.attention_mask};
+  const EvaluationScope scope(opened.context.get(), fp8.recipe.get());
   StatusOr<std::vector<LlamaTraceTensor>> traced =
       TraceLlama(opened.llama.model.get(), batch,
                  {.gradients = flags.gradients, .hidden_states = flags.hidden_states});

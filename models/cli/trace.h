@@ -4,6 +4,7 @@
 #include <string>
 
 #include "models/cli/open_model.h"
+#include "models/quantization/fp8_options.h"
 
 namespace te {
 
@@ -15,6 +16,7 @@ struct TraceFlags {
   bool hidden_states = false;
   std::string path = "te";
   std::string precision = "fp32";
+  Fp8Options fp8;
 };
 
 Status Trace(const TraceFlags& flags);

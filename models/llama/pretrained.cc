@@ -76,6 +76,7 @@ Status SavePretrainedLlama(const PretrainedLlama& llama, const std::string& dire
   SaveOptions save;
   save.max_shard_bytes = options.max_shard_bytes;
   save.source_directory = llama.directory;
+  save.extra_writers = options.extra_writers;
   if (options.type.has_value()) {
     TE_ASSIGN_OR_RETURN(save.config, ConfigWithDType(llama.config_json, *options.type));
   }

@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "models/checkpoint/save.h"
@@ -41,6 +42,8 @@ struct SavePretrainedOptions {
   // Absent: each tensor's type in the checkpoint that was loaded; one that is new there is stored
   // as config.json's dtype says.
   std::optional<StoredType> type;
+  // SaveOptions::extra_writers.
+  std::vector<std::pair<std::string, std::function<Status(const std::string& path)>>> extra_writers;
 };
 
 // Writes a Hugging Face directory (SaveCheckpoint's promises). Tensors whose parameter has not been

@@ -1,10 +1,14 @@
 #include "models/quantization/fp8_options.h"
 
+#include <fnmatch.h>
+
 #include <algorithm>
 #include <limits>
 #include <utility>
 
 #include "fmt/format.h"
+#include "fmt/ranges.h"
+#include "models/quantization/rules_file.h"
 
 namespace te {
 namespace {
@@ -16,6 +20,7 @@ constexpr char kHistory[] = "--fp8-amax-history-len";
 constexpr char kAlgo[] = "--fp8-amax-compute-algo";
 constexpr char kFirstLayers[] = "--fp8-first-layers-bf16";
 constexpr char kLastLayers[] = "--fp8-last-layers-bf16";
+constexpr char kRecipeFile[] = "--fp8-recipe-file";
 constexpr char kCalibration[] = "--fp8-calibration-steps";
 constexpr char kLmHead[] = "--fp8-lm-head";
 
@@ -107,6 +112,23 @@ Status CheckLayers(const char* flag, int64_t layers, int64_t num_layers) {
                          num_layers);
 }
 
+Status CheckPatterns(const Fp8Plan& plan, const std::vector<std::string>& modules) {
+  for (size_t i = 0; i < plan.rules.size(); ++i) {
+    const std::string& pattern = plan.rules[i].pattern;
+    // As MakeModuleRecipes matches.
+    const auto matches = [&pattern](const std::string& module) {
+      return fnmatch(pattern.c_str(), module.c_str(), FNM_NOESCAPE) == 0;
+    };
+    if (std::any_of(modules.begin(), modules.end(), matches)) continue;
+    return InvalidArgument(
+        "{}: {}: matchers[{}].pattern is {}, which matches no module; expected a glob for some of "
+        "{}",
+        kRecipeFile, plan.recipe_file, i, JsonValue::String(pattern).ToString(),
+        fmt::join(modules, ", "));
+  }
+  return OkStatus();
+}
+
 }  // namespace
 
 std::string FirstGivenFlag(const Fp8Options& options) {
@@ -117,7 +139,7 @@ std::string FirstGivenFlag(const Fp8Options& options) {
        {given(kRecipe, options.recipe), given(kFormat, options.format),
         given(kMargin, options.margin), given(kHistory, options.amax_history_len),
         given(kAlgo, options.amax_compute_algo), given(kFirstLayers, options.first_layers_bf16),
-        given(kLastLayers, options.last_layers_bf16),
+        given(kLastLayers, options.last_layers_bf16), given(kRecipeFile, options.recipe_file),
         given(kCalibration, options.calibration_steps)}) {
     if (!text.empty()) return text;
   }
@@ -129,26 +151,42 @@ StatusOr<Fp8Plan> MakeFp8Plan(const Fp8Options& options) {
   TE_ASSIGN_OR_RETURN(plan.main, MakeMainRecipe(options));
   TE_ASSIGN_OR_RETURN(plan.first_layers_bf16, CountOr(kFirstLayers, options.first_layers_bf16, 0));
   TE_ASSIGN_OR_RETURN(plan.last_layers_bf16, CountOr(kLastLayers, options.last_layers_bf16, 0));
-  TE_ASSIGN_OR_RETURN(const int64_t steps, CountOr(kCalibration, options.calibration_steps, 1));
-  plan.calibration_steps = static_cast<int>(steps);
+  if (options.calibration_steps) {
+    TE_ASSIGN_OR_RETURN(const int64_t steps, CountOr(kCalibration, options.calibration_steps, 0));
+    plan.calibration_steps = static_cast<int>(steps);
+  }
   plan.lm_head = options.lm_head;
-  if (!plan.main->calibrates()) {
+  if (options.recipe_file) {
+    plan.recipe_file = *options.recipe_file;
+    StatusOr<std::vector<ModuleRule>> rules = ReadRulesFile(plan.recipe_file);
+    if (!rules.ok()) return rules.status().WithContext(kRecipeFile);
+    plan.rules = std::move(rules).value();
+  }
+  if (!MakeModuleRecipes(plan.rules, plan.main)->calibrates()) {
     TE_RETURN_IF_ERROR(OnlyWith(kCalibration, options.calibration_steps,
                                 options.recipe.value_or("delayed"), "delayed"));
   }
   return plan;
 }
 
-StatusOr<std::unique_ptr<Recipe>> MakeModelRecipe(const Fp8Plan& plan, int64_t num_layers) {
+std::vector<std::string> QuantizedModules(int64_t num_layers) {
+  std::vector<std::string> names;
+  for (int64_t i = 0; i < num_layers; ++i) {
+    for (const char* module : {"self_attention.layernorm_qkv", "self_attention.proj",
+                               "layernorm_mlp.fc1", "layernorm_mlp.fc2"})
+      names.push_back(fmt::format("model.layers.{}.{}", i, module));
+  }
+  names.emplace_back("lm_head");
+  return names;
+}
+
+StatusOr<std::unique_ptr<Recipe>> MakeModelRecipe(const Fp8Plan& plan, int64_t num_layers,
+                                                  bool training) {
   TE_RETURN_IF_ERROR(CheckLayers(kFirstLayers, plan.first_layers_bf16, num_layers));
   TE_RETURN_IF_ERROR(CheckLayers(kLastLayers, plan.last_layers_bf16, num_layers));
-  if (plan.first_layers_bf16 + plan.last_layers_bf16 >= num_layers && !plan.lm_head) {
-    return InvalidArgument(
-        "{} is {} and {} is {} of {} layers: no layer is left in low precision; expected fewer, or "
-        "--precision bf16",
-        kFirstLayers, plan.first_layers_bf16, kLastLayers, plan.last_layers_bf16, num_layers);
-  }
-  std::vector<ModuleRule> rules;
+  const std::vector<std::string> modules = QuantizedModules(num_layers);
+  TE_RETURN_IF_ERROR(CheckPatterns(plan, modules));
+  std::vector<ModuleRule> rules = plan.rules;
   for (int64_t i = 0; i < num_layers; ++i) {
     if (i >= plan.first_layers_bf16 && i < num_layers - plan.last_layers_bf16) continue;
     rules.push_back({.pattern = fmt::format("model.layers.{}.*", i),
@@ -157,7 +195,18 @@ StatusOr<std::unique_ptr<Recipe>> MakeModelRecipe(const Fp8Plan& plan, int64_t n
   }
   if (!plan.lm_head)
     rules.push_back({.pattern = "lm_head", .training = nullptr, .evaluation = nullptr});
-  return MakeModuleRecipes(std::move(rules), plan.main);
+  std::unique_ptr<Recipe> recipe = MakeModuleRecipes(std::move(rules), plan.main);
+  const auto quantized = [&recipe, training](const std::string& module) {
+    return recipe->ForModule({}, module, training) != nullptr;
+  };
+  if (std::none_of(modules.begin(), modules.end(), quantized)) {
+    return InvalidArgument(
+        "{} is {} and {} is {} of {} layers{}: no module is left in low precision; expected "
+        "fewer, or --precision bf16",
+        kFirstLayers, plan.first_layers_bf16, kLastLayers, plan.last_layers_bf16, num_layers,
+        plan.rules.empty() ? "" : fmt::format(", after the rules of {}", plan.recipe_file));
+  }
+  return recipe;
 }
 
 }  // namespace te

@@ -23,6 +23,7 @@ struct Fp8Options {
   std::optional<std::string> amax_compute_algo;  // max, most_recent
   std::optional<int64_t> first_layers_bf16;
   std::optional<int64_t> last_layers_bf16;
+  std::optional<std::string> recipe_file;  // rules_file.h
   std::optional<int64_t> calibration_steps;
   bool lm_head = false;
 };
@@ -33,18 +34,26 @@ std::string FirstGivenFlag(const Fp8Options& options);
 // What can be said before the model is known.
 struct Fp8Plan {
   std::shared_ptr<const Recipe> main;
+  std::vector<ModuleRule> rules;  // of recipe_file
+  std::string recipe_file;
   int64_t first_layers_bf16 = 0;
   int64_t last_layers_bf16 = 0;
-  int calibration_steps = 1;
+  std::optional<int> calibration_steps;  // absent: 1, or 0 where a saved state goes on
   bool lm_head = false;
 };
 
-// kInvalidArgument names the flag, its value and what was expected.
+// kInvalidArgument names the flag, its value and what was expected; errors of recipe_file are those
+// of ReadRulesFile.
 StatusOr<Fp8Plan> MakeFp8Plan(const Fp8Options& options);
 
-// The recipe of a model's modules: "model.layers.N..." and "lm_head". The first and last layers
-// that are to stay in their own dtype do so in training and evaluation; so does lm_head unless the
-// plan has it. kInvalidArgument: more layers than the model has, or no module left to quantize.
-StatusOr<std::unique_ptr<Recipe>> MakeModelRecipe(const Fp8Plan& plan, int64_t num_layers);
+// The full names of the modules that recipes are asked for.
+std::vector<std::string> QuantizedModules(int64_t num_layers);
+
+// The recipe of a model's modules. The file's rules come first; the first and last layers that are
+// to stay in their own dtype do so in training and evaluation, as does lm_head unless the plan has
+// it; the main recipe has the rest. kInvalidArgument: more layers than the model has, a rule that
+// matches no module, no module left to quantize in training (or evaluation).
+StatusOr<std::unique_ptr<Recipe>> MakeModelRecipe(const Fp8Plan& plan, int64_t num_layers,
+                                                  bool training);
 
 }  // namespace te

@@ -1,0 +1,106 @@
+// te --precision fp8 from the outside: losses fall, state comes back, wrong flags are named.
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <sstream>
+
+#include "models/json/json.h"
+#include "tests/cli/run_te.h"
+
+namespace te {
+namespace {
+
+using Arguments = std::vector<std::string>;
+
+const std::string kModel = "tests/golden/llama3-gqa/checkpoint";
+constexpr char kState[] = "/te_fp8_state.safetensors";
+
+TeResult Finetune(const std::string& model, const std::string& output, const Arguments& more) {
+  Arguments arguments = {"finetune",
+                         "--model",
+                         model,
+                         "--data",
+                         "tests/golden/llama3-gqa/expected.safetensors",
+                         "--output",
+                         output,
+                         "--warmup-steps",
+                         "2",
+                         "--lr",
+                         "1e-3",
+                         "--batch-size",
+                         "3"};
+  arguments.insert(arguments.end(), more.begin(), more.end());
+  return RunTe(arguments);
+}
+
+TEST(Fp8Finetune, TheLossFallsWithEveryRecipe) {
+  for (const char* recipe : {"delayed", "current", "block", "mxfp8", "nvfp4"}) {
+    TemporaryFolder folder;
+    const std::string log = folder / "log.jsonl";
+    const TeResult result =
+        Finetune(kModel, folder / "out",
+                 {"--precision", "fp8", "--recipe", recipe, "--steps", "20", "--log", log});
+    ASSERT_EQ(result.exit_code, 0) << result.err;
+    std::istringstream lines(ReadFile(log));
+    std::vector<double> losses;
+    for (std::string line; std::getline(lines, line);)
+      losses.push_back(ParseJson(line)->Find("loss")->number());
+    ASSERT_EQ(losses.size(), 20u);
+    EXPECT_LT(losses.back(), 0.5 * losses.front()) << recipe;
+    EXPECT_EQ(std::filesystem::exists(folder / "out" + kState), std::string(recipe) == "delayed");
+  }
+}
+
+TEST(Fp8Finetune, StateComesBackBitForBitAndGoesWithItsWeights) {
+  TemporaryFolder folder;
+  const std::string out = folder / "out", copy = folder / "copy";
+  ASSERT_EQ(Finetune(kModel, out, {"--precision", "fp8", "--steps", "4"}).exit_code, 0);
+  const TeResult again = Finetune(out, copy, {"--precision", "fp8", "--steps", "0"});
+  ASSERT_EQ(again.exit_code, 0) << again.err;
+  EXPECT_NE(again.out.find("no calibration"), std::string::npos) << again.out;
+  EXPECT_EQ(ReadFile(out + kState), ReadFile(copy + kState));
+  const TeResult other =
+      Finetune(out, copy, {"--precision", "fp8", "--steps", "4", "--fp8-amax-history-len", "16"});
+  EXPECT_EQ(other.exit_code, 2);
+  EXPECT_NE(other.err.find("a history of 1024"), std::string::npos) << other.err;
+  WriteFile(copy + kState, ReadFile(copy + kState).substr(0, 1000));
+  const TeResult cut = Finetune(copy, folder / "third", {"--precision", "fp8", "--steps", "4"});
+  EXPECT_NE(cut.exit_code, 0);
+  EXPECT_NE(cut.err.find("te_fp8_state.safetensors"), std::string::npos) << cut.err;
+  ASSERT_EQ(Finetune(out, out, {"--precision", "bf16", "--steps", "1"}).exit_code, 0);
+  EXPECT_FALSE(std::filesystem::exists(out + kState));
+}
+
+TEST(Fp8Flags, AreNeverIgnored) {
+  TemporaryFolder folder;
+  const std::string rules = folder / "rules.json";
+  const auto refused = [&](const Arguments& flags, const std::string& message) {
+    const TeResult result = Finetune(kModel, folder / "out", flags);
+    EXPECT_EQ(result.exit_code, 2) << message;
+    EXPECT_NE(result.err.find(message), std::string::npos) << result.err;
+  };
+  refused({"--fp8-margin", "3"}, "--fp8-margin 3 has no effect with --precision bf16");
+  refused({"--precision", "fp8", "--recipe", "x"}, "--recipe is \"x\"; expected delayed");
+  refused({"--precision", "fp8", "--recipe", "current", "--fp8-margin", "3"},
+          "--fp8-margin is 3, which --recipe current does not have");
+  refused({"--precision", "fp8", "--recipe", "block", "--fp8-calibration-steps", "1"},
+          "--fp8-calibration-steps is 1");
+  refused({"--precision", "fp8", "--recipe", "nvfp4", "--fp8-format", "e4m3"},
+          "--fp8-format is e4m3");
+  refused({"--precision", "fp8", "--path", "hf"}, "--path is hf");
+  refused({"--precision", "fp8", "--fp8-first-layers-bf16", "9"}, "at most the model's 3 layers");
+  refused({"--precision", "fp8", "--fp8-first-layers-bf16", "3"}, "no module is left");
+  const auto rule = [&](const std::string& text, const std::string& message) {
+    WriteFile(rules, text);
+    refused({"--precision", "fp8", "--fp8-recipe-file", rules}, message);
+  };
+  const std::string good = R"("configs":{"w":{"training_recipe":null}})";
+  rule("{" + good + R"(,"matchers":[{"pattern":"*.fc3","config":"w"}]})", "matches no module");
+  rule("{" + good + R"(,"matchers":[{"pattern":"*","config":"v"}]})", "matchers[0].config is");
+  rule("{" + good + R"(,"matchers":[],"x":1})", "unknown key \"x\"");
+  rule(R"({"configs":{"w":{"training_recipe":{"recipe":"current","margin":1}}},"matchers":[]})",
+       "unknown key \"margin\"");
+}
+
+}  // namespace
+}  // namespace te
