@@ -15,7 +15,16 @@ for path in te hf; do
     grep -Eq '^step 1: .* loss [67]\.' <<<"$output"
   done
 done
-if "$1" --precision fp8 2>/dev/null; then
+for recipe in delayed current block mxfp8 nvfp4; do
+  output=$("$1" --precision fp8 --recipe "$recipe" --layers 1 --vocab-size 1000 --batch-size 2 --sequence-length 32 \
+    --steps 1 --warmup 1)
+  grep -q '^check: .* of \(12\) tensors changed$' <<<"$output"
+done
+if "$1" --precision fp64 2>/dev/null; then
   echo "an unknown precision was taken" >&2
+  exit 1
+fi
+if "$1" --precision fp8 --path hf 2>/dev/null; then
+  echo "FP8 was taken on a path without it" >&2
   exit 1
 fi

@@ -16,7 +16,7 @@ class ModuleRecipes : public Recipe {
       : rules_(std::move(rules)), otherwise_(std::move(otherwise)) {}
 
   std::string name() const override {
-    return fmt::format("{} with {} rules by module name",
+    return fmt::format("{}; by module name: {} rule(s)",
                        otherwise_ == nullptr ? "no quantization" : otherwise_->name(),
                        rules_.size());
   }
