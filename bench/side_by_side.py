@@ -93,8 +93,8 @@ def run(kind, row, options):
         if done.returncode != 0 or "milliseconds" not in result:
             result["error"] = (done.stderr.strip().splitlines() or ["no output"])[-1][:300]
             sys.stderr.write(done.stderr[-2000:])
-    shown = f"{result['milliseconds']:.1f} ms" if "milliseconds" in result else ""
-    print(f"{row.title():<42}{kind:<26}{shown:>10}  {result.get('error', '')} ({seconds:.0f} s)", flush=True)
+    taken = f"{result['milliseconds']:.1f} ms" if "milliseconds" in result else ""
+    print(f"{row.title():<42}{kind:<26}{taken:>10}  {result.get('error', '')} ({seconds:.0f} s)", flush=True)
     return result
 
 
