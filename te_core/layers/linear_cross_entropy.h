@@ -18,8 +18,8 @@ struct LinearCrossEntropyOptions {
   int32_t ignore_index = kIgnoreIndex;
   // Tokens at a time = this / the bytes of one token's logits, at least 1. A larger chunk makes the
   // GEMMs better, a smaller one saves memory. Each chunk reads the weight twice and, but for the
-  // first, reads its gradient: 4 x 1.05 GB of Llama 3 8B, whose 4096 tokens fit here. The logits lie
-  // in scratch memory, beside nothing else; attention's backward takes as much there.
+  // first, reads its gradient: 4 x 1.05 GB of Llama 3 8B, whose 4096 tokens fit here. The logits
+  // lie in scratch memory, beside nothing else; attention's backward takes as much there.
   size_t max_logits_bytes = size_t{1} << 30;
   DType params_dtype = DType::kFloat32;
   float init_method_std = 0.023f;

@@ -219,7 +219,7 @@ __global__ void __launch_bounds__(kThreads, 3) CrossEntropyKernel(const Rows row
     WaitForCopies<0>();
     add(3);
   } else {
-#pragma unroll(kCluster && N == 1 ? 2 : 4)
+#pragma unroll(kCluster&& N == 1 ? 2 : 4)
     for (int64_t j = first; j < whole; j += kStep) {
       float values[N];
       cuda::Load<N>(x + j, values);

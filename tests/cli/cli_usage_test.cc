@@ -127,7 +127,8 @@ TEST(Refusals, OfFlags) {
   EXPECT_REFUSED("expected 2147483647 or less", with("--steps", "99999999999"));
   EXPECT_REFUSED("--batch-size is 0; expected 1 or more", with("--batch-size", "0"));
   EXPECT_REFUSED("\"step\"; expected linear, cosine or constant", with("--lr-scheduler", "step"));
-  EXPECT_REFUSED("--precision is \"fp64\"; expected fp32, bf16 or fp8", with("--precision", "fp64"));
+  EXPECT_REFUSED("--precision is \"fp64\"; expected fp32, bf16 or fp8",
+                 with("--precision", "fp64"));
   EXPECT_REFUSED("expected none or fp32", with("--master-weights", "bf16"));
   EXPECT_REFUSED("expected bf16 or fp32", with("--moments", "fp8"));
   EXPECT_REFUSED("expected nearest or stochastic", with("--rounding", "up"));
