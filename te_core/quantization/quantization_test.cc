@@ -263,6 +263,80 @@ TEST_F(QuantizationTest, StateComesBackBitForBit) {
   EXPECT_NE(status.message().find("model.linear.input"), std::string::npos) << status.message();
 }
 
+// With a history of 4 and its maximum: a spike rules the scale as long as it is remembered, and the
+// steps after it are cast with it; then the scale is what it was. What is clipped meanwhile is the
+// spike itself, once.
+TEST_F(QuantizationTest, AnAmaxSpikePassesAndAZeroTensorLeavesTheScale) {
+  auto layer = MakeLinear();
+  const auto step = [&](double scale) {
+    const Tensor x = Uniform({kTokens, kIn}, 2, scale);
+    context_->BeginQuantization(delayed_.get(), {});
+    const Pass pass = Forward(layer.get(), x, true);
+    MustOk(context_->EndQuantization());
+    return test::ToDoubles(pass.y);
+  };
+  step(1.0);
+  const std::vector<double> before = step(1.0);
+  const float calm = StateOf("model.linear.input").scale;
+  const std::vector<double> clipped = step(1000.0);
+  for (size_t i = 0; i < clipped.size(); ++i) {
+    ASSERT_TRUE(std::isfinite(clipped[i]));
+    EXPECT_LT(std::abs(clipped[i]), 100 * (1 + std::abs(before[i])));  // saturated, not 1000 times
+  }
+  EXPECT_NEAR(StateOf("model.linear.input").scale * 1000, calm, 1e-3 * calm);
+  int remembered = 0;
+  while (StateOf("model.linear.input").scale != calm && remembered < 10) {
+    step(1.0);
+    ++remembered;
+  }
+  EXPECT_EQ(remembered, 4);
+  EXPECT_EQ(step(1.0), before);
+  for (const double y : step(0.0)) EXPECT_EQ(y, 0.0);
+  EXPECT_EQ(StateOf("model.linear.input").scale, calm);
+}
+
+// Outlying channels cost all others their precision in one scale a tensor, less so in blocks along
+// the sum: of 128 channels (and more) apart, only those in the outlier's block.
+TEST_F(QuantizationTest, BlocksConfineWhatOutlyingChannelsCost) {
+  constexpr int64_t kWide = 512;
+  auto layer = Must(Linear::Create(
+      context_.get(),
+      {.in_features = kWide, .out_features = kOut, .bias = false, .params_dtype = DType::kFloat32},
+      "wide"));
+  test::Randomize(layer.get(), 1, 0.5);
+  // The outlier meets a weight of 0: what is seen is what it does to the others.
+  Tensor& w = layer->Parameters()[0]->value;
+  std::vector<double> weights = test::ToDoubles(w);
+  for (int64_t row = 0; row < kOut; ++row) weights[static_cast<size_t>(row * kWide)] = 0;
+  const Tensor zeroed = test::NewTensor(context_.get(), DType::kFloat32, w.shape(), weights);
+  MustOk(context_->kernels().cast(context_->exec(),
+                                  {.x = zeroed, .y = layer->Parameters()[0]->MutableValue()}));
+  const auto error = [&](double outlier, StatusOr<std::unique_ptr<Recipe>> made) {
+    const std::unique_ptr<Recipe> recipe = Must(std::move(made));
+    std::vector<double> values = test::UniformDoubles(kTokens * kWide, 2);
+    for (int64_t t = 0; t < kTokens; ++t) values[static_cast<size_t>(t * kWide)] *= outlier;
+    const Tensor x = test::NewTensor(context_.get(), DType::kFloat32, {kTokens, kWide}, values);
+    const std::vector<double> plain = test::ToDoubles(Forward(layer.get(), x, false).y);
+    context_->BeginQuantization(recipe.get(), {.training = false});
+    const std::vector<double> quantized = test::ToDoubles(Forward(layer.get(), x, false).y);
+    MustOk(context_->EndQuantization());
+    double sum = 0, norm = 0;
+    for (size_t i = 0; i < plain.size(); ++i) {
+      sum += (quantized[i] - plain[i]) * (quantized[i] - plain[i]);
+      norm += plain[i] * plain[i];
+    }
+    return std::sqrt(sum / norm);
+  };
+  for (const double outlier : {1.0, 100.0}) {  // E4M3 spans 2^18: nothing is lost yet
+    EXPECT_LT(error(outlier, MakeRecipe(Float8CurrentScalingRecipe())), 0.05) << outlier;
+    EXPECT_LT(error(outlier, MakeRecipe(Float8BlockScalingRecipe())), 0.05) << outlier;
+  }
+  const double tensor = error(1e6, MakeRecipe(Float8CurrentScalingRecipe()));
+  const double block = error(1e6, MakeRecipe(Float8BlockScalingRecipe()));
+  EXPECT_GT(tensor, 0.5);          // all others underflow
+  EXPECT_LT(block, 0.6 * tensor);  // a quarter of them do: the square root of it in the norm
+}
+
 TEST_F(QuantizationTest, ABlockOfLayersInFp8IsNearTheFloatOne) {
   TransformerLayerOptions options;
   options.hidden_size = 64;
