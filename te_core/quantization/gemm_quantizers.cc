@@ -136,6 +136,12 @@ StatusOr<Sink> GemmQuantizers::InputSink(const GemmPass& pass, Arena* arena, Ten
 
 StatusOr<QuantSpec> GemmQuantizers::GradOutputSpec(const GemmPass& pass, Arena* arena, int64_t rows,
                                                    int64_t columns, bool columnwise) {
+  if (pass.quantizes() && !pass.training) {
+    return FailedPrecondition(
+        "{}: backward after a forward pass in an evaluation scope, which keeps no transposed "
+        "copies; expected a scope of training",
+        name_);
+  }
   Source source(arena);
   return Spec(kGradOutput, pass, &source, rows, columns, true, columnwise);
 }

@@ -122,6 +122,20 @@ TEST_F(QuantizationTest, EvaluationChangesNoState) {
   EXPECT_EQ(StateOf("model.linear.weight").amax_history, weight.amax_history);
 }
 
+TEST_F(QuantizationTest, ABackwardPassAfterAnEvaluationIsRefusedByName) {
+  auto layer = MakeLinear();
+  const Tensor x = Uniform({kTokens, kIn}, 2, 3.0), dy = Uniform({kTokens, kOut}, 3, 1.0);
+  context_->BeginQuantization(delayed_.get(), {.training = false});
+  const Pass pass = Forward(layer.get(), x, true);
+  MustOk(context_->EndQuantization());
+  BackwardArgs args;
+  args.doutput = dy;
+  const Status status = layer->Backward(args, pass.saved.get());
+  EXPECT_EQ(status.code(), StatusCode::kFailedPrecondition);
+  EXPECT_NE(status.message().find("model.linear: backward after"), std::string::npos)
+      << status.message();
+}
+
 TEST_F(QuantizationTest, CalibrationComputesInFullPrecisionAndFillsTheHistories) {
   auto layer = MakeLinear();
   const Tensor x = Uniform({kTokens, kIn}, 2, 1e-4), dy = Uniform({kTokens, kOut}, 3, 1e-9);

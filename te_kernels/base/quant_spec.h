@@ -142,11 +142,4 @@ struct Operand {
 Status CheckQuantSpec(const char* operation, const char* argument, const QuantSpec& quant,
                       int64_t rows, int64_t columns);
 
-// For operations without a quantizing path: refuses by name.
-inline Status RequireDense(const char* operation, const char* argument, QuantFormat format) {
-  if (format == QuantFormat::kNone) return OkStatus();
-  return Unsupported("{}: {} is a quantized tensor (format {}), which this operation does not take",
-                     operation, argument, Name(format));
-}
-
 }  // namespace te
