@@ -11,6 +11,7 @@
 #include <sstream>
 #include <utility>
 
+#include "te_kernels/cuda/cuda_event.h"
 #include "te_kernels/cuda/cuda_status.h"
 
 namespace te {
@@ -87,18 +88,6 @@ StatusOr<Config> ConfigOf(const fe::graph::Graph& graph, int64_t index) {
   for (const auto& [knob, value] : knobs) config.knobs[static_cast<int64_t>(knob)] = value;
   return config;
 }
-
-class Event {
- public:
-  Event() { cudaEventCreate(&event_); }
-  ~Event() { cudaEventDestroy(event_); }
-  Event(const Event&) = delete;
-  Event& operator=(const Event&) = delete;
-  cudaEvent_t get() const { return event_; }
-
- private:
-  cudaEvent_t event_ = nullptr;
-};
 
 // What a file of choices is valid for.
 StatusOr<std::string> HeaderOf() {
@@ -300,7 +289,7 @@ Status SdpaGraph::RunPlan(const Exec& exec, cudnnHandle_t handle, SdpaPointers& 
 // Milliseconds of one run, the mean of `runs` after one that is not timed.
 StatusOr<float> SdpaGraph::TimeOf(const Exec& exec, cudnnHandle_t handle, SdpaPointers& pointers,
                                   const SdpaPlan& plan, int runs) {
-  const Event begin, end;
+  const cuda::Event begin, end;
   TE_RETURN_IF_ERROR(RunPlan(exec, handle, pointers, plan));
   cudaEventRecord(begin.get(), cuda::StreamOf(exec));
   for (int i = 0; i < runs; ++i) TE_RETURN_IF_ERROR(RunPlan(exec, handle, pointers, plan));

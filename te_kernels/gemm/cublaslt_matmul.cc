@@ -11,6 +11,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "te_kernels/cuda/cuda_event.h"
 #include "te_kernels/cuda/cuda_status.h"
 
 namespace te {
@@ -343,23 +344,11 @@ LtCache* CacheOf(cuda::CudaState* state) {
   return static_cast<LtCache*>(state->gemm_cache.get());
 }
 
-class Event {
- public:
-  Event() { cudaEventCreate(&event_); }
-  ~Event() { cudaEventDestroy(event_); }
-  Event(const Event&) = delete;
-  Event& operator=(const Event&) = delete;
-  cudaEvent_t get() const { return event_; }
-
- private:
-  cudaEvent_t event_ = nullptr;
-};
-
 // Milliseconds of one run, the mean of `runs` after one that is not timed.
 StatusOr<float> TimeOf(const Exec& exec, cublasLtHandle_t handle, const Plan& plan,
                        const LtMatmulArgs& args, void* d, const cublasLtMatmulAlgo_t& algorithm,
                        void* workspace, int runs) {
-  const Event begin, end;
+  const cuda::Event begin, end;
   TE_RETURN_IF_ERROR(plan.Run(exec, handle, args, d, d, algorithm, workspace));
   cudaEventRecord(begin.get(), cuda::StreamOf(exec));
   for (int i = 0; i < runs; ++i)
