@@ -6,12 +6,11 @@
 #include <algorithm>
 #include <charconv>
 #include <exception>
-#include <limits>
 #include <map>
 #include <sstream>
 #include <utility>
 
-#include "te_kernels/cuda/cuda_event.h"
+#include "te_kernels/cuda/candidate_search.h"
 #include "te_kernels/cuda/cuda_status.h"
 
 namespace te {
@@ -22,8 +21,6 @@ namespace fe = cudnn_frontend;
 // A plan takes up to seconds to compile.
 constexpr int64_t kMaxPlans = 16;
 constexpr size_t kMaxKnobPlans = 64;
-// Of them, those that a first, short look finds fastest are timed for longer.
-constexpr size_t kFinalists = 4;
 // What another plan's workspace may take beyond that of the library's first choice.
 constexpr size_t kMoreWorkspace = size_t{64} << 20;
 
@@ -91,14 +88,8 @@ StatusOr<Config> ConfigOf(const fe::graph::Graph& graph, int64_t index) {
 
 // What a file of choices is valid for.
 StatusOr<std::string> HeaderOf() {
-  int device = 0, driver = 0;
-  cudaDeviceProp properties;
-  TE_RETURN_IF_ERROR(cuda::ToStatus(cudaGetDevice(&device), "cudaGetDevice"));
-  TE_RETURN_IF_ERROR(
-      cuda::ToStatus(cudaGetDeviceProperties(&properties, device), "cudaGetDeviceProperties"));
-  TE_RETURN_IF_ERROR(cuda::ToStatus(cudaDriverGetVersion(&driver), "cudaDriverGetVersion"));
-  return fmt::format("{} 1 | {} | driver {} | cudnn {}", kSdpaChoicesTitle, properties.name, driver,
-                     cudnnGetVersion());
+  TE_ASSIGN_OR_RETURN(const std::string card, cuda::CardAndDriver());
+  return fmt::format("{} 2 | {} | cudnn {}", kSdpaChoicesTitle, card, cudnnGetVersion());
 }
 
 }  // namespace
@@ -286,48 +277,14 @@ Status SdpaGraph::RunPlan(const Exec& exec, cudnnHandle_t handle, SdpaPointers& 
   return Internal("cuDNN attention: {}", e.what());
 }
 
-// Milliseconds of one run, the mean of `runs` after one that is not timed.
-StatusOr<float> SdpaGraph::TimeOf(const Exec& exec, cudnnHandle_t handle, SdpaPointers& pointers,
-                                  const SdpaPlan& plan, int runs) {
-  const cuda::Event begin, end;
-  TE_RETURN_IF_ERROR(RunPlan(exec, handle, pointers, plan));
-  cudaEventRecord(begin.get(), cuda::StreamOf(exec));
-  for (int i = 0; i < runs; ++i) TE_RETURN_IF_ERROR(RunPlan(exec, handle, pointers, plan));
-  cudaEventRecord(end.get(), cuda::StreamOf(exec));
-  TE_RETURN_IF_ERROR(cuda::ToStatus(cudaEventSynchronize(end.get()), "timing attention"));
-  float ms = 0;
-  cudaEventElapsedTime(&ms, begin.get(), end.get());
-  return ms / static_cast<float>(runs);
-}
-
 Status SdpaGraph::TimeAndChoose(const Exec& exec, cudnnHandle_t handle, SdpaPointers& pointers) {
-  std::vector<SdpaPlan*> finalists;
-  for (SdpaPlan& plan : plans_) {
-    plan.milliseconds = std::numeric_limits<float>::infinity();  // some fail only when they run
-    if (const StatusOr<float> ms = TimeOf(exec, handle, pointers, plan, 2); ms.ok()) {
-      plan.milliseconds = *ms;
-      finalists.push_back(&plan);
-    }
-  }
-  if (finalists.empty()) return OkStatus();  // the run that follows says what is wrong
-  std::stable_sort(finalists.begin(), finalists.end(), [](const SdpaPlan* a, const SdpaPlan* b) {
-    return a->milliseconds < b->milliseconds;
-  });
-  if (finalists.size() > kFinalists) finalists.resize(kFinalists);
-  // In turns, so that a clock that drifts favours none; the best turn of each counts.
-  const int runs =
-      std::clamp(static_cast<int>(5.0f / std::max(finalists.front()->milliseconds, 0.01f)), 3, 20);
-  for (SdpaPlan* plan : finalists) plan->milliseconds = std::numeric_limits<float>::infinity();
-  for (int turn = 0; turn < 5; ++turn) {
-    for (SdpaPlan* plan : finalists) {
-      TE_ASSIGN_OR_RETURN(const float ms, TimeOf(exec, handle, pointers, *plan, runs));
-      plan->milliseconds = std::min(plan->milliseconds, ms);
-    }
-  }
-  const SdpaPlan* best = *std::min_element(
-      finalists.begin(), finalists.end(),
-      [](const SdpaPlan* a, const SdpaPlan* b) { return a->milliseconds < b->milliseconds; });
-  chosen_ = static_cast<size_t>(best - plans_.data());
+  const StatusOr<std::vector<float>> milliseconds = cuda::TimeCandidates(
+      exec, static_cast<int>(plans_.size()), graph_->problem.flops(), [&](int index) {
+        return RunPlan(exec, handle, pointers, plans_[static_cast<size_t>(index)]);
+      });
+  if (!milliseconds.ok()) return OkStatus();  // the run that follows says what is wrong
+  for (size_t i = 0; i < plans_.size(); ++i) plans_[i].milliseconds = (*milliseconds)[i];
+  chosen_ = static_cast<size_t>(cuda::FastestOf(*milliseconds));
   return OkStatus();
 }
 

@@ -93,8 +93,6 @@ class SdpaGraph {
   Status TimeAndChoose(const Exec& exec, cudnnHandle_t handle, SdpaPointers& pointers);
   Status RunPlan(const Exec& exec, cudnnHandle_t handle, SdpaPointers& pointers,
                  const SdpaPlan& plan);
-  StatusOr<float> TimeOf(const Exec& exec, cudnnHandle_t handle, SdpaPointers& pointers,
-                         const SdpaPlan& plan, int runs);
 
   std::unique_ptr<Graph> graph_;
   std::vector<SdpaPlan> plans_;

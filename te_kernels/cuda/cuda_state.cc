@@ -58,4 +58,14 @@ StatusOr<CudaState*> GetCudaState(const Exec& exec) {
   return state;
 }
 
+StatusOr<std::string> CardAndDriver() {
+  int device = 0, driver = 0;
+  cudaDeviceProp properties;
+  TE_RETURN_IF_ERROR(ToStatus(cudaGetDevice(&device), "cudaGetDevice"));
+  TE_RETURN_IF_ERROR(
+      ToStatus(cudaGetDeviceProperties(&properties, device), "cudaGetDeviceProperties"));
+  TE_RETURN_IF_ERROR(ToStatus(cudaDriverGetVersion(&driver), "cudaDriverGetVersion"));
+  return fmt::format("{} | driver {}", properties.name, driver);
+}
+
 }  // namespace te::cuda

@@ -7,6 +7,7 @@
 #include <driver_types.h>
 
 #include <memory>
+#include <string>
 
 #include "te_kernels/base/exec.h"
 
@@ -45,6 +46,9 @@ class CudaState : public LibraryState {
 
 // The CudaState of `exec`; kFailedPrecondition when it has none.
 StatusOr<CudaState*> GetCudaState(const Exec& exec);
+
+// "NVIDIA H200 | driver 13000", of the current device: what a choice made by timing is valid for.
+StatusOr<std::string> CardAndDriver();
 
 inline cudaStream_t StreamOf(const Exec& exec) { return static_cast<cudaStream_t>(exec.stream); }
 

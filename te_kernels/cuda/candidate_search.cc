@@ -1,0 +1,156 @@
+#include "te_kernels/cuda/candidate_search.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "te_kernels/cuda/cuda_event.h"
+#include "te_kernels/cuda/cuda_state.h"
+#include "te_kernels/cuda/cuda_status.h"
+
+namespace te::cuda {
+namespace {
+
+constexpr float kNever = std::numeric_limits<float>::infinity();
+
+// Below this a candidate's energy is a small part of anything, and a search of seconds too long.
+constexpr double kSustainedFlops = 3e10;
+// Choices that win by the energy they save were up to 12% slower than the fastest from cold
+// (bench/notes.md, section 9).
+constexpr float kSustainedMargin = 1.15f;
+constexpr size_t kSustainedFinalists = 10;
+constexpr float kHeatMs = 150, kSettleMs = 70, kWindowMs = 30;
+// Those that are timed anew, because the first look's winner also had luck: two looks of two
+// windows, of which the second smallest counts, because the card now and then slows down by itself.
+constexpr size_t kSecondLook = 4;
+
+constexpr size_t kFinalistsInTurns = 5;
+constexpr int kTurns = 5;
+
+class Search {
+ public:
+  Search(const Exec& exec, const CandidateRun& run) : exec_(exec), run_(run) {}
+
+  // Milliseconds of one of `runs` runs, after `settle` ones that are not timed.
+  StatusOr<float> Time(int index, int settle, int runs) {
+    TE_RETURN_IF_ERROR(Enqueue(index, settle));
+    return TimeNow(index, runs);
+  }
+
+  // From the cold, or whatever state the card is in.
+  StatusOr<std::vector<float>> ShortLook(int count) {
+    std::vector<float> ms(static_cast<size_t>(count), kNever);
+    Status last;
+    for (int i = 0; i < count; ++i) {
+      const StatusOr<float> one = Time(i, 1, 2);
+      if (one.ok()) {
+        ms[static_cast<size_t>(i)] = *one;
+      } else {
+        last = one.status();
+      }
+    }
+    return *std::min_element(ms.begin(), ms.end()) == kNever ? StatusOr<std::vector<float>>(last)
+                                                             : std::move(ms);
+  }
+
+  // `finalists` in the order of their short look, which `ms` holds.
+  Status Sustained(std::vector<int> finalists, std::vector<float>* ms) {
+    const float reference = (*ms)[static_cast<size_t>(finalists.front())];
+    TE_RETURN_IF_ERROR(Enqueue(finalists.front(), RunsIn(kHeatMs, reference)));
+    const auto look = [&](int index, std::vector<float>* windows) -> Status {
+      TE_RETURN_IF_ERROR(Enqueue(index, RunsIn(kSettleMs, reference)));
+      for (int window = 0; window < 2; ++window) {
+        TE_ASSIGN_OR_RETURN(const float one, TimeNow(index, RunsIn(kWindowMs, reference)));
+        windows->push_back(one);
+      }
+      return OkStatus();
+    };
+    for (const int index : finalists) {
+      std::vector<float> windows;
+      TE_RETURN_IF_ERROR(look(index, &windows));
+      (*ms)[static_cast<size_t>(index)] = *std::min_element(windows.begin(), windows.end());
+    }
+    Sort(*ms, &finalists);
+    if (finalists.size() > kSecondLook) finalists.resize(kSecondLook);
+    std::vector<std::vector<float>> windows(finalists.size());
+    for (int turn = 0; turn < 2; ++turn)
+      for (size_t i = 0; i < finalists.size(); ++i)
+        TE_RETURN_IF_ERROR(look(finalists[i], &windows[i]));
+    std::fill(ms->begin(), ms->end(), kNever);
+    for (size_t i = 0; i < finalists.size(); ++i) {
+      std::sort(windows[i].begin(), windows[i].end());
+      (*ms)[static_cast<size_t>(finalists[i])] = windows[i][1];
+    }
+    return OkStatus();
+  }
+
+  // A clock that drifts favours none; the best turn of each counts.
+  Status InTurns(const std::vector<int>& finalists, double flops, std::vector<float>* ms) {
+    std::fill(ms->begin(), ms->end(), kNever);
+    const int runs = std::clamp(static_cast<int>(2e12 / flops), 3, 20);
+    for (int turn = 0; turn < kTurns; ++turn) {
+      for (const int index : finalists) {
+        TE_ASSIGN_OR_RETURN(const float one, Time(index, 1, runs));
+        float& best = (*ms)[static_cast<size_t>(index)];
+        best = std::min(best, one);
+      }
+    }
+    return OkStatus();
+  }
+
+  static void Sort(const std::vector<float>& ms, std::vector<int>* indices) {
+    std::stable_sort(indices->begin(), indices->end(), [&ms](int a, int b) {
+      return ms[static_cast<size_t>(a)] < ms[static_cast<size_t>(b)];
+    });
+  }
+
+ private:
+  static int RunsIn(float milliseconds, float one) {
+    return std::max(3, static_cast<int>(std::ceil(milliseconds / std::max(one, 1e-3f))));
+  }
+  Status Enqueue(int index, int runs) {
+    for (int i = 0; i < runs; ++i) TE_RETURN_IF_ERROR(run_(index));
+    return OkStatus();
+  }
+  StatusOr<float> TimeNow(int index, int runs) {
+    const Event begin, end;
+    cudaEventRecord(begin.get(), StreamOf(exec_));
+    TE_RETURN_IF_ERROR(Enqueue(index, runs));
+    cudaEventRecord(end.get(), StreamOf(exec_));
+    TE_RETURN_IF_ERROR(ToStatus(cudaEventSynchronize(end.get()), "timing a candidate"));
+    float ms = 0;
+    cudaEventElapsedTime(&ms, begin.get(), end.get());
+    return ms / static_cast<float>(runs);
+  }
+
+  const Exec& exec_;
+  const CandidateRun& run_;
+};
+
+}  // namespace
+
+StatusOr<std::vector<float>> TimeCandidates(const Exec& exec, int count, double flops,
+                                            const CandidateRun& run) {
+  Search search(exec, run);
+  TE_ASSIGN_OR_RETURN(std::vector<float> ms, search.ShortLook(count));
+  std::vector<int> order;
+  for (int i = 0; i < count; ++i)
+    if (ms[static_cast<size_t>(i)] != kNever) order.push_back(i);
+  Search::Sort(ms, &order);
+  const bool sustained = flops >= kSustainedFlops;
+  if (sustained) {
+    const float limit = kSustainedMargin * ms[static_cast<size_t>(order.front())];
+    while (ms[static_cast<size_t>(order.back())] > limit) order.pop_back();
+  }
+  order.resize(std::min(order.size(), sustained ? kSustainedFinalists : kFinalistsInTurns));
+  if (order.size() == 1) return ms;
+  TE_RETURN_IF_ERROR(sustained ? search.Sustained(order, &ms) : search.InTurns(order, flops, &ms));
+  return ms;
+}
+
+int FastestOf(const std::vector<float>& milliseconds) {
+  return static_cast<int>(std::min_element(milliseconds.begin(), milliseconds.end()) -
+                          milliseconds.begin());
+}
+
+}  // namespace te::cuda
