@@ -42,6 +42,11 @@ struct GemmPass {
   bool reuse_weights = false;  // is_first_microbatch is false
   bool first = false;          // of the outermost scope
   bool quantizes() const { return recipe != nullptr && !calibrating; }
+  BackwardOverride backward_override() const {
+    return quantizes() ? recipe->backward_override() : BackwardOverride::kNone;
+  }
+  // Whether the backward pass reads columnwise copies.
+  bool reads_columnwise() const { return backward_override() == BackwardOverride::kNone; }
   bool Splits(GemmKind kind) const { return recipe == nullptr || recipe->SplitAccumulator(kind); }
 };
 

@@ -184,6 +184,44 @@ TEST(Executed, AnFp8StepCastsInsideItsProducers) {
   EXPECT_EQ(fused_updates, 2 * 4);
 }
 
+// backward_override: the backward pass is that of BF16, after the forward pass in FP8; where the
+// operands are dequantized ones, each of a layer's products comes after the pass that makes its
+// own.
+TEST(Executed, ABackwardOverrideMultipliesInBFloat16) {
+  for (const auto override : {BackwardOverride::kHighPrecision, BackwardOverride::kDequantized}) {
+    SCOPED_TRACE(Name(override));
+    const auto recipe = MakeModuleRecipes(
+        {{.pattern = "lm_head", .training = nullptr, .evaluation = nullptr}},
+        Value(MakeRecipe(Float8CurrentScalingRecipe{.backward_override = override})));
+    std::vector<std::string> want = {"cross_entropy", "gemm wgrad bfloat16", "gemm dgrad bfloat16",
+                                     "sum",           "count_labels",        "rms_norm_backward"};
+    for (int layer = 0; layer < 2; ++layer) {
+      for (const char* line :
+           {"gemm dgrad bfloat16", "activation_backward", "gemm dgrad bfloat16",
+            "rms_norm_backward", "gemm dgrad bfloat16", "attention_backward", "rope",
+            "gemm dgrad bfloat16", "rms_norm_backward", "gemm wgrad bfloat16",
+            "gemm wgrad bfloat16", "gemm wgrad bfloat16", "gemm wgrad bfloat16"}) {
+        if (override == BackwardOverride::kDequantized && std::string(line).starts_with("gemm"))
+          want.emplace_back("dequantize");
+        want.emplace_back(line);
+      }
+    }
+    want.emplace_back("embedding_backward");
+    std::vector<std::string> got;
+    int quantized_products = 0;
+    for (const KernelRecord& record : ExecutedBy(LlamaPath::kTe, false, recipe.get())) {
+      const bool quantized = record.kernel.find("float8") != std::string::npos;
+      if (record.operation == "gemm" && quantized) ++quantized_products;
+      if (got.empty() && record.operation != "cross_entropy") continue;
+      if (!got.empty() && got.back() == "embedding_backward") break;
+      const std::string type = quantized ? " float8" : std::string(" ") + Name(record.dtype);
+      got.push_back(Line(record) + (record.operation == "gemm" ? type : ""));
+    }
+    EXPECT_EQ(got, want);
+    EXPECT_EQ(quantized_products, 2 * 4) << "the forward pass's";
+  }
+}
+
 TEST(Executed, RightPaddingStaysOnTheFusedAttention) {
   int attentions = 0;
   for (const KernelRecord& record : ExecutedBy(LlamaPath::kTe, true)) {

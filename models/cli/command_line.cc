@@ -66,6 +66,9 @@ void AddFp8Flags(CLI::App* command, Fp8Options* fp8) {
          "delayed: steps that a scale looks back on [1024]");
   option("--fp8-amax-compute-algo", &fp8->amax_compute_algo, "max|most_recent",
          "delayed: which of their amaxes counts [max]");
+  option("--fp8-recipe-parameters", &fp8->recipe_parameters, "JSON",
+         "The recipe's other parameters, by Transformer Engine's names:\n"
+         "'{\"backward_override\": \"dequantized\"}' (docs/fp8.md)");
   option("--fp8-first-layers-bf16", &fp8->first_layers_bf16, "N",
          "Leave the first N layers in bf16 [0]");
   option("--fp8-last-layers-bf16", &fp8->last_layers_bf16, "N",

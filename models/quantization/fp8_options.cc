@@ -8,6 +8,7 @@
 
 #include "fmt/format.h"
 #include "fmt/ranges.h"
+#include "models/quantization/recipe_parameters.h"
 #include "models/quantization/rules_file.h"
 
 namespace te {
@@ -18,6 +19,7 @@ constexpr char kFormat[] = "--fp8-format";
 constexpr char kMargin[] = "--fp8-margin";
 constexpr char kHistory[] = "--fp8-amax-history-len";
 constexpr char kAlgo[] = "--fp8-amax-compute-algo";
+constexpr char kParameters[] = "--fp8-recipe-parameters";
 constexpr char kFirstLayers[] = "--fp8-first-layers-bf16";
 constexpr char kLastLayers[] = "--fp8-last-layers-bf16";
 constexpr char kRecipeFile[] = "--fp8-recipe-file";
@@ -47,63 +49,76 @@ Status CheckNoDelayedOptions(const Fp8Options& options, const std::string& recip
   return OnlyWith(kAlgo, options.amax_compute_algo, recipe, "delayed");
 }
 
-StatusOr<std::shared_ptr<const Recipe>> Share(StatusOr<std::unique_ptr<Recipe>> recipe) {
-  if (!recipe.ok()) return recipe.status();
-  return std::shared_ptr<const Recipe>(std::move(recipe).value());
-}
-
-StatusOr<std::shared_ptr<const Recipe>> MakeDelayed(const Fp8Options& options, Fp8Format format) {
-  DelayedScalingRecipe delayed;
-  delayed.fp8_format = format;
+Status SetDelayed(const Fp8Options& options, DelayedScalingRecipe* delayed) {
   if (options.margin) {
     constexpr int64_t kMost = std::numeric_limits<int>::max();
-    delayed.margin = static_cast<int>(std::clamp(*options.margin, -kMost, kMost));
-    TE_RETURN_IF_ERROR(MakeRecipe(delayed).status().WithContext(kMargin));
+    delayed->margin = static_cast<int>(std::clamp(*options.margin, -kMost, kMost));
+    TE_RETURN_IF_ERROR(MakeRecipe(*delayed).status().WithContext(kMargin));
   }
   if (options.amax_history_len) {
-    delayed.amax_history_len = *options.amax_history_len;
-    TE_RETURN_IF_ERROR(MakeRecipe(delayed).status().WithContext(kHistory));
+    delayed->amax_history_len = *options.amax_history_len;
+    TE_RETURN_IF_ERROR(MakeRecipe(*delayed).status().WithContext(kHistory));
   }
   if (options.amax_compute_algo) {
     StatusOr<AmaxComputeAlgo> algo = ParseAmaxComputeAlgo(*options.amax_compute_algo);
     if (!algo.ok()) return algo.status().WithContext(kAlgo);
-    delayed.amax_compute_algo = *algo;
+    delayed->amax_compute_algo = *algo;
   }
-  return Share(MakeRecipe(delayed));
+  return OkStatus();
+}
+
+// A parameter that has a flag of its own, too.
+template <typename T>
+Status GivenOnce(const char* flag, const std::optional<T>& value, const JsonValue& parameters,
+                 const char* key) {
+  const JsonValue* other = parameters.Find(key);
+  if (!value || other == nullptr) return OkStatus();
+  return InvalidArgument("{} is {} and {}'s {} is {}; expected one of them", flag, *value,
+                         kParameters, key, other->ToString());
+}
+
+Status SetParameters(const Fp8Options& options, RecipeOptions* recipe) {
+  if (!options.recipe_parameters) return OkStatus();
+  TE_ASSIGN_OR_RETURN(const JsonValue parameters,
+                      ParseJson(*options.recipe_parameters, kParameters));
+  TE_RETURN_IF_ERROR(GivenOnce(kFormat, options.format, parameters, "fp8_format"));
+  TE_RETURN_IF_ERROR(GivenOnce(kMargin, options.margin, parameters, "margin"));
+  TE_RETURN_IF_ERROR(GivenOnce(kHistory, options.amax_history_len, parameters, "amax_history_len"));
+  TE_RETURN_IF_ERROR(GivenOnce(kAlgo, options.amax_compute_algo, parameters, "amax_compute_algo"));
+  return ReadRecipeParameters(parameters, kParameters, recipe);
 }
 
 StatusOr<std::shared_ptr<const Recipe>> MakeMainRecipe(const Fp8Options& options) {
   const std::string name = options.recipe.value_or("delayed");
-  std::optional<Fp8Format> format;
-  if (options.format) {
-    StatusOr<Fp8Format> parsed = ParseFp8Format(*options.format);
-    if (!parsed.ok()) return parsed.status().WithContext(kFormat);
-    format = *parsed;
-  }
-  if (name == "delayed") return MakeDelayed(options, format.value_or(Fp8Format::kHybrid));
-  const bool known = name == "current" || name == "block" || name == "mxfp8" || name == "nvfp4";
-  if (!known) {
+  StatusOr<RecipeOptions> recipe = RecipeOptionsOf(name);
+  if (!recipe.ok()) {
     return InvalidArgument("{} is \"{}\"; expected delayed, current, block, mxfp8 or nvfp4",
                            kRecipe, name);
   }
-  TE_RETURN_IF_ERROR(CheckNoDelayedOptions(options, name));
-  if (name == "current") {
-    Float8CurrentScalingRecipe current;
-    if (format) current.fp8_format = *format;
-    return Share(MakeRecipe(current));
+  if (auto* delayed = std::get_if<DelayedScalingRecipe>(&*recipe); delayed != nullptr) {
+    TE_RETURN_IF_ERROR(SetDelayed(options, delayed));
+  } else {
+    TE_RETURN_IF_ERROR(CheckNoDelayedOptions(options, name));
   }
-  if (name == "block") {
-    Float8BlockScalingRecipe block;
-    if (format) block.fp8_format = *format;
-    return Share(MakeRecipe(block));
+  if (options.format) {
+    StatusOr<Fp8Format> format = ParseFp8Format(*options.format);
+    if (!format.ok()) return format.status().WithContext(kFormat);
+    const bool has_format = std::visit(
+        [&format](auto& o) {
+          if constexpr (requires { o.fp8_format; }) {
+            o.fp8_format = *format;
+            return true;
+          }
+          return false;
+        },
+        *recipe);
+    if (!has_format)
+      return OnlyWith(kFormat, options.format, name, "delayed, current, block or mxfp8");
   }
-  if (name == "mxfp8") {
-    MXFP8BlockScalingRecipe mxfp8;
-    if (format) mxfp8.fp8_format = *format;
-    return Share(MakeRecipe(mxfp8));
-  }
-  TE_RETURN_IF_ERROR(OnlyWith(kFormat, options.format, name, "delayed, current, block or mxfp8"));
-  return Share(MakeRecipe(NVFP4BlockScalingRecipe{}));
+  TE_RETURN_IF_ERROR(SetParameters(options, &*recipe));
+  StatusOr<std::shared_ptr<const Recipe>> made = MakeRecipe(*recipe);
+  if (!made.ok() && options.recipe_parameters) return made.status().WithContext(kParameters);
+  return made;
 }
 
 Status CheckLayers(const char* flag, int64_t layers, int64_t num_layers) {
@@ -138,7 +153,8 @@ std::string FirstGivenFlag(const Fp8Options& options) {
   for (const std::string& text :
        {given(kRecipe, options.recipe), given(kFormat, options.format),
         given(kMargin, options.margin), given(kHistory, options.amax_history_len),
-        given(kAlgo, options.amax_compute_algo), given(kFirstLayers, options.first_layers_bf16),
+        given(kAlgo, options.amax_compute_algo), given(kParameters, options.recipe_parameters),
+        given(kFirstLayers, options.first_layers_bf16),
         given(kLastLayers, options.last_layers_bf16), given(kRecipeFile, options.recipe_file),
         given(kCalibration, options.calibration_steps)}) {
     if (!text.empty()) return text;

@@ -21,6 +21,8 @@ struct Fp8Options {
   std::optional<int64_t> margin;
   std::optional<int64_t> amax_history_len;
   std::optional<std::string> amax_compute_algo;  // max, most_recent
+  // JSON: further parameters of the recipe (recipe_parameters.h).
+  std::optional<std::string> recipe_parameters;
   std::optional<int64_t> first_layers_bf16;
   std::optional<int64_t> last_layers_bf16;
   std::optional<std::string> recipe_file;  // rules_file.h

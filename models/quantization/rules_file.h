@@ -7,13 +7,8 @@
 //
 // matchers: in order, the first whose glob matches a module's full name decides ('*' matches dots,
 // too). training_recipe: null is the tensors' own dtype. evaluation_recipe: absent, it is the
-// training's. A recipe is named as on the command line; its parameters have Transformer Engine's
-// names and defaults:
-//   delayed   margin, fp8_format, amax_history_len, amax_compute_algo, reduce_amax
-//   current   fp8_format, use_power_2_scales, amax_epsilon
-//   block     fp8_format, use_power_2_scales, amax_epsilon
-//   mxfp8     margin (0), fp8_format, enable_2d_quantization
-//   nvfp4     disable_rht, disable_stochastic_rounding, disable_2d_quantization
+// training's. A recipe is named as on the command line; its parameters are those of
+// recipe_parameters.h.
 #pragma once
 
 #include <string>

@@ -31,11 +31,27 @@ te_fp8_recipe_options DefaultRecipeOptions() {
   te_fp8_recipe_options options{};
   options.struct_size = sizeof(options);
   options.kind = TE_FP8_RECIPE_NONE;
-  for (int32_t* parameter :
-       {&options.margin, &options.fp8_format, &options.amax_history_len, &options.amax_compute_algo,
-        &options.reduce_amax, &options.use_power_2_scales, &options.enable_2d_quantization,
-        &options.disable_rht, &options.disable_stochastic_rounding,
-        &options.disable_2d_quantization}) {
+  for (int32_t* parameter : {&options.margin,
+                             &options.fp8_format,
+                             &options.amax_history_len,
+                             &options.amax_compute_algo,
+                             &options.reduce_amax,
+                             &options.use_power_2_scales,
+                             &options.enable_2d_quantization,
+                             &options.disable_rht,
+                             &options.disable_stochastic_rounding,
+                             &options.disable_2d_quantization,
+                             &options.backward_override,
+                             &options.fp8_gemm_fprop_use_split_accumulator,
+                             &options.fp8_gemm_dgrad_use_split_accumulator,
+                             &options.fp8_gemm_wgrad_use_split_accumulator,
+                             &options.x_block_scaling_dim,
+                             &options.w_block_scaling_dim,
+                             &options.grad_block_scaling_dim,
+                             &options.row_scaled_activation,
+                             &options.nvfp4_4over6,
+                             &options.nvfp4_4over6_e4m3_use_256,
+                             &options.nvfp4_4over6_err_mode}) {
     *parameter = TE_FP8_RECIPE_DEFAULT;
   }
   options.amax_epsilon = kDefaultAmaxEpsilon;
@@ -70,6 +86,15 @@ class Parameters {
   }
   static void Read(float value, float* out) {
     if (value != kDefaultAmaxEpsilon) *out = value;
+  }
+  template <typename Recipe>
+  void ReadGemms(const te_fp8_recipe_options& o, Recipe* recipe) {
+    ReadBool("options->fp8_gemm_fprop_use_split_accumulator",
+             o.fp8_gemm_fprop_use_split_accumulator, &recipe->fp8_gemm_fprop.use_split_accumulator);
+    ReadBool("options->fp8_gemm_dgrad_use_split_accumulator",
+             o.fp8_gemm_dgrad_use_split_accumulator, &recipe->fp8_gemm_dgrad.use_split_accumulator);
+    ReadBool("options->fp8_gemm_wgrad_use_split_accumulator",
+             o.fp8_gemm_wgrad_use_split_accumulator, &recipe->fp8_gemm_wgrad.use_split_accumulator);
   }
   const Status& status() const { return status_; }
 
@@ -114,9 +139,25 @@ StatusOr<std::shared_ptr<const Recipe>> MakeCoreRecipe(const te_fp8_recipe_optio
   p.Accept("disable_rht", o.disable_rht, kNvfp4);
   p.Accept("disable_stochastic_rounding", o.disable_stochastic_rounding, kNvfp4);
   p.Accept("disable_2d_quantization", o.disable_2d_quantization, kNvfp4);
+  p.Accept("backward_override", o.backward_override,
+           kDelayed | kCurrent | kBlock | kMxfp8 | kNvfp4);
+  p.Accept("fp8_gemm_fprop_use_split_accumulator", o.fp8_gemm_fprop_use_split_accumulator,
+           kCurrent | kBlock);
+  p.Accept("fp8_gemm_dgrad_use_split_accumulator", o.fp8_gemm_dgrad_use_split_accumulator,
+           kCurrent | kBlock);
+  p.Accept("fp8_gemm_wgrad_use_split_accumulator", o.fp8_gemm_wgrad_use_split_accumulator,
+           kCurrent | kBlock);
+  p.Accept("x_block_scaling_dim", o.x_block_scaling_dim, kBlock);
+  p.Accept("w_block_scaling_dim", o.w_block_scaling_dim, kBlock);
+  p.Accept("grad_block_scaling_dim", o.grad_block_scaling_dim, kBlock);
+  p.Accept("row_scaled_activation", o.row_scaled_activation, kNvfp4);
+  p.Accept("nvfp4_4over6", o.nvfp4_4over6, kNvfp4);
+  p.Accept("nvfp4_4over6_e4m3_use_256", o.nvfp4_4over6_e4m3_use_256, kNvfp4);
+  p.Accept("nvfp4_4over6_err_mode", o.nvfp4_4over6_err_mode, kNvfp4);
   switch (o.kind) {
     case TE_FP8_RECIPE_DELAYED: {
       DelayedScalingRecipe recipe;
+      p.Read(o.backward_override, &recipe.backward_override);
       p.Read(o.margin, &recipe.margin);
       p.Read(o.fp8_format, &recipe.fp8_format);
       p.Read(o.amax_history_len, &recipe.amax_history_len);
@@ -126,6 +167,8 @@ StatusOr<std::shared_ptr<const Recipe>> MakeCoreRecipe(const te_fp8_recipe_optio
     }
     case TE_FP8_RECIPE_CURRENT: {
       Float8CurrentScalingRecipe recipe;
+      p.Read(o.backward_override, &recipe.backward_override);
+      p.ReadGemms(o, &recipe);
       p.Read(o.fp8_format, &recipe.fp8_format);
       p.ReadBool("options->use_power_2_scales", o.use_power_2_scales, &recipe.use_power_2_scales);
       p.Read(o.amax_epsilon, &recipe.amax_epsilon);
@@ -133,6 +176,11 @@ StatusOr<std::shared_ptr<const Recipe>> MakeCoreRecipe(const te_fp8_recipe_optio
     }
     case TE_FP8_RECIPE_BLOCK: {
       Float8BlockScalingRecipe recipe;
+      p.Read(o.backward_override, &recipe.backward_override);
+      p.ReadGemms(o, &recipe);
+      p.Read(o.x_block_scaling_dim, &recipe.x_block_scaling_dim);
+      p.Read(o.w_block_scaling_dim, &recipe.w_block_scaling_dim);
+      p.Read(o.grad_block_scaling_dim, &recipe.grad_block_scaling_dim);
       p.Read(o.fp8_format, &recipe.fp8_format);
       p.ReadBool("options->use_power_2_scales", o.use_power_2_scales, &recipe.use_power_2_scales);
       p.Read(o.amax_epsilon, &recipe.amax_epsilon);
@@ -140,6 +188,7 @@ StatusOr<std::shared_ptr<const Recipe>> MakeCoreRecipe(const te_fp8_recipe_optio
     }
     case TE_FP8_RECIPE_MXFP8: {
       MXFP8BlockScalingRecipe recipe;
+      p.Read(o.backward_override, &recipe.backward_override);
       p.Read(o.margin, &recipe.margin);
       p.Read(o.fp8_format, &recipe.fp8_format);
       p.ReadBool("options->enable_2d_quantization", o.enable_2d_quantization,
@@ -148,6 +197,12 @@ StatusOr<std::shared_ptr<const Recipe>> MakeCoreRecipe(const te_fp8_recipe_optio
     }
     case TE_FP8_RECIPE_NVFP4: {
       NVFP4BlockScalingRecipe recipe;
+      p.Read(o.backward_override, &recipe.backward_override);
+      p.ReadBool("options->row_scaled_activation", o.row_scaled_activation,
+                 &recipe.row_scaled_activation);
+      p.Read(o.nvfp4_4over6, &recipe.nvfp4_4over6);
+      p.Read(o.nvfp4_4over6_e4m3_use_256, &recipe.nvfp4_4over6_e4m3_use_256);
+      p.Read(o.nvfp4_4over6_err_mode, &recipe.nvfp4_4over6_err_mode);
       p.ReadBool("options->disable_rht", o.disable_rht, &recipe.disable_rht);
       p.ReadBool("options->disable_stochastic_rounding", o.disable_stochastic_rounding,
                  &recipe.disable_stochastic_rounding);
@@ -203,6 +258,7 @@ te_status te_fp8_recipe_create(te_context* context, const te_fp8_recipe_options*
     TE_RETURN_IF_ERROR(ReadOptions(options, "options", kRecipeOptionsV1, &read));
     TE_RETURN_IF_ERROR(CheckReserved(read.reserved, "options->reserved"));
     TE_RETURN_IF_ERROR(CheckReserved(read.reserved2, "options->reserved2"));
+    TE_RETURN_IF_ERROR(CheckReserved(read.reserved3, "options->reserved3"));
     TE_ASSIGN_OR_RETURN(std::shared_ptr<const Recipe> core, MakeCoreRecipe(read));
     *out = new te_fp8_recipe(context->core.get(), std::move(core));
     return OkStatus();

@@ -41,7 +41,20 @@ TEST(Abi, LayoutOf_te_fp8_recipe_options) {
   EXPECT_FIELD(te_fp8_recipe_options, disable_stochastic_rounding, 52, 4);
   EXPECT_FIELD(te_fp8_recipe_options, disable_2d_quantization, 56, 4);
   EXPECT_FIELD(te_fp8_recipe_options, reserved2, 60, 4);
-  EXPECT_EQ(sizeof(te_fp8_recipe_options), size_t{64});
+  // Version 3:
+  EXPECT_FIELD(te_fp8_recipe_options, backward_override, 64, 4);
+  EXPECT_FIELD(te_fp8_recipe_options, fp8_gemm_fprop_use_split_accumulator, 68, 4);
+  EXPECT_FIELD(te_fp8_recipe_options, fp8_gemm_dgrad_use_split_accumulator, 72, 4);
+  EXPECT_FIELD(te_fp8_recipe_options, fp8_gemm_wgrad_use_split_accumulator, 76, 4);
+  EXPECT_FIELD(te_fp8_recipe_options, x_block_scaling_dim, 80, 4);
+  EXPECT_FIELD(te_fp8_recipe_options, w_block_scaling_dim, 84, 4);
+  EXPECT_FIELD(te_fp8_recipe_options, grad_block_scaling_dim, 88, 4);
+  EXPECT_FIELD(te_fp8_recipe_options, row_scaled_activation, 92, 4);
+  EXPECT_FIELD(te_fp8_recipe_options, nvfp4_4over6, 96, 4);
+  EXPECT_FIELD(te_fp8_recipe_options, nvfp4_4over6_e4m3_use_256, 100, 4);
+  EXPECT_FIELD(te_fp8_recipe_options, nvfp4_4over6_err_mode, 104, 4);
+  EXPECT_FIELD(te_fp8_recipe_options, reserved3, 108, 4);
+  EXPECT_EQ(sizeof(te_fp8_recipe_options), size_t{112});
 }
 
 TEST(Abi, LayoutOf_te_quantization_options) {

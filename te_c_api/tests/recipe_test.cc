@@ -33,13 +33,16 @@ TEST(RecipeOptions, TheOldInitWritesVersion1sFieldsAlone) {
   for (size_t i = 48; i < sizeof(llama); ++i) EXPECT_EQ(llama[i], 0xa5) << i;
 }
 
-TEST(RecipeOptions, AStructOfVersion1GetsTheKindsDefaults) {
+TEST(RecipeOptions, AStructOfAnOldVersionGetsTheKindsDefaults) {
   for (int32_t kind = TE_FP8_RECIPE_DELAYED; kind <= TE_FP8_RECIPE_NVFP4; ++kind) {
-    SCOPED_TRACE(kKindNames[kind]);
-    te_fp8_recipe_options old = RecipeOptions(kind);
-    std::memset(reinterpret_cast<char*>(&old) + 16, 0xa5, sizeof(old) - 16);  // must not be read
-    old.struct_size = 16;
-    EXPECT_TRUE(ThirdStep(old) == ThirdStep(RecipeOptions(kind)));
+    for (const size_t size : {size_t{16}, size_t{64}}) {  // versions 1 and 2
+      SCOPED_TRACE(kKindNames[kind]);
+      te_fp8_recipe_options old = RecipeOptions(kind);
+      // Must not be read.
+      std::memset(reinterpret_cast<char*>(&old) + size, 0xa5, sizeof(old) - size);
+      old.struct_size = size;
+      EXPECT_TRUE(ThirdStep(old) == ThirdStep(RecipeOptions(kind)));
+    }
   }
 }
 
@@ -116,6 +119,38 @@ const std::vector<Parameter>& AllParameters() {
       {"disable_2d_quantization",
        [](Options* o) { o->disable_2d_quantization = 0; },
        {TE_FP8_RECIPE_NVFP4}},
+      {"backward_override",
+       [](Options* o) { o->backward_override = TE_BACKWARD_OVERRIDE_NONE; },
+       {TE_FP8_RECIPE_DELAYED, TE_FP8_RECIPE_CURRENT, TE_FP8_RECIPE_BLOCK, TE_FP8_RECIPE_MXFP8,
+        TE_FP8_RECIPE_NVFP4}},
+      {"fp8_gemm_fprop_use_split_accumulator",
+       [](Options* o) { o->fp8_gemm_fprop_use_split_accumulator = 1; },
+       {TE_FP8_RECIPE_CURRENT, TE_FP8_RECIPE_BLOCK}},
+      {"fp8_gemm_dgrad_use_split_accumulator",
+       [](Options* o) { o->fp8_gemm_dgrad_use_split_accumulator = 1; },
+       {TE_FP8_RECIPE_CURRENT, TE_FP8_RECIPE_BLOCK}},
+      {"fp8_gemm_wgrad_use_split_accumulator",
+       [](Options* o) { o->fp8_gemm_wgrad_use_split_accumulator = 1; },
+       {TE_FP8_RECIPE_CURRENT, TE_FP8_RECIPE_BLOCK}},
+      {"x_block_scaling_dim",
+       [](Options* o) { o->x_block_scaling_dim = 1; },
+       {TE_FP8_RECIPE_BLOCK}},
+      {"w_block_scaling_dim",
+       [](Options* o) { o->w_block_scaling_dim = 2; },
+       {TE_FP8_RECIPE_BLOCK}},
+      {"grad_block_scaling_dim",
+       [](Options* o) { o->grad_block_scaling_dim = 1; },
+       {TE_FP8_RECIPE_BLOCK}},
+      {"row_scaled_activation",
+       [](Options* o) { o->row_scaled_activation = 0; },
+       {TE_FP8_RECIPE_NVFP4}},
+      {"nvfp4_4over6", [](Options* o) { o->nvfp4_4over6 = TE_NVFP4_NONE; }, {TE_FP8_RECIPE_NVFP4}},
+      {"nvfp4_4over6_e4m3_use_256",
+       [](Options* o) { o->nvfp4_4over6_e4m3_use_256 = TE_NVFP4_ALL; },
+       {TE_FP8_RECIPE_NVFP4}},
+      {"nvfp4_4over6_err_mode",
+       [](Options* o) { o->nvfp4_4over6_err_mode = TE_NVFP4_4OVER6_ERR_MODE_MAE; },
+       {TE_FP8_RECIPE_NVFP4}},
   };
   return *parameters;
 }
@@ -177,6 +212,31 @@ TEST(RecipeOptions, ValuesOutOfRangeAreRefusedByName) {
        "options->disable_stochastic_rounding is 2"},
       {5, [](Options* o) { o->disable_2d_quantization = 2; }, TE_STATUS_INVALID_ARGUMENT,
        "options->disable_2d_quantization is 2"},
+      {1, [](Options* o) { o->reserved3 = 1; }, TE_STATUS_INVALID_ARGUMENT, "options->reserved3"},
+      {1, [](Options* o) { o->backward_override = TE_BACKWARD_OVERRIDE_DEQUANTIZED; },
+       TE_STATUS_INVALID_ARGUMENT,
+       "DelayedScaling: backward_override is dequantized; expected none"},
+      {2, [](Options* o) { o->backward_override = 3; }, TE_STATUS_INVALID_ARGUMENT,
+       "backward_override is 3"},
+      {2, [](Options* o) { o->fp8_gemm_dgrad_use_split_accumulator = 2; },
+       TE_STATUS_INVALID_ARGUMENT, "options->fp8_gemm_dgrad_use_split_accumulator is 2"},
+      {3, [](Options* o) { o->fp8_gemm_wgrad_use_split_accumulator = 0; },
+       TE_STATUS_INVALID_ARGUMENT, "fp8_gemm_wgrad.use_split_accumulator is false"},
+      {3, [](Options* o) { o->x_block_scaling_dim = 2; }, TE_STATUS_INVALID_ARGUMENT,
+       "x_block_scaling_dim is 2, w_block_scaling_dim 2"},
+      {3, [](Options* o) { o->grad_block_scaling_dim = 3; }, TE_STATUS_INVALID_ARGUMENT,
+       "grad_block_scaling_dim is 3"},
+      {5, [](Options* o) { o->row_scaled_activation = 1; }, TE_STATUS_INVALID_ARGUMENT,
+       "row_scaled_activation is true and nvfp4_4over6 none; expected disable_rht true"},
+      {5, [](Options* o) { o->nvfp4_4over6 = TE_NVFP4_ALL; }, TE_STATUS_INVALID_ARGUMENT,
+       "nvfp4_4over6 all; expected disable_rht true"},
+      {5, [](Options* o) { o->nvfp4_4over6 = 4; }, TE_STATUS_INVALID_ARGUMENT, "nvfp4_4over6 is 4"},
+      {5, [](Options* o) { o->nvfp4_4over6_e4m3_use_256 = -1; }, TE_STATUS_INVALID_ARGUMENT,
+       "nvfp4_4over6_e4m3_use_256 is -1"},
+      {5, [](Options* o) { o->nvfp4_4over6_err_mode = 0; }, TE_STATUS_INVALID_ARGUMENT,
+       "nvfp4_4over6_err_mode is 0"},
+      {5, [](Options* o) { o->nvfp4_4over6_err_mode = TE_NVFP4_4OVER6_ERR_MODE_MSE; },
+       TE_STATUS_INVALID_ARGUMENT, "nvfp4_4over6_err_mode MSE with nvfp4_4over6 none"},
   };
   Program program;
   for (const auto& c : cases) {
@@ -261,6 +321,49 @@ TEST(RecipeOptions, UnsetParametersAreTransformerEnginesDefaultsAndSetOnesWork) 
        [](Options* o) { o->disable_stochastic_rounding = 1; }, true},
       {"nvfp4, disable_2d_quantization", TE_FP8_RECIPE_NVFP4,
        [](Options* o) { o->disable_2d_quantization = 1; }, true},
+      {"current, defaults since version 3", TE_FP8_RECIPE_CURRENT,
+       [](Options* o) {
+         o->backward_override = TE_BACKWARD_OVERRIDE_NONE;
+         o->fp8_gemm_fprop_use_split_accumulator = 0;
+         o->fp8_gemm_dgrad_use_split_accumulator = 1;
+         o->fp8_gemm_wgrad_use_split_accumulator = 1;
+       },
+       false},
+      {"current, high_precision", TE_FP8_RECIPE_CURRENT,
+       [](Options* o) { o->backward_override = TE_BACKWARD_OVERRIDE_HIGH_PRECISION; }, true},
+      {"mxfp8, dequantized", TE_FP8_RECIPE_MXFP8,
+       [](Options* o) { o->backward_override = TE_BACKWARD_OVERRIDE_DEQUANTIZED; }, true},
+      {"block, defaults since version 3", TE_FP8_RECIPE_BLOCK,
+       [](Options* o) {
+         o->x_block_scaling_dim = o->grad_block_scaling_dim = 1;
+         o->w_block_scaling_dim = 2;
+         o->fp8_gemm_fprop_use_split_accumulator = 1;
+       },
+       false},
+      {"block, w_block_scaling_dim", TE_FP8_RECIPE_BLOCK,
+       [](Options* o) { o->w_block_scaling_dim = 1; }, true},
+      {"block, x_block_scaling_dim", TE_FP8_RECIPE_BLOCK,
+       [](Options* o) {
+         o->w_block_scaling_dim = 1;
+         o->x_block_scaling_dim = 2;
+       },
+       true},
+      {"block, grad_block_scaling_dim", TE_FP8_RECIPE_BLOCK,
+       [](Options* o) {
+         o->w_block_scaling_dim = 1;
+         o->grad_block_scaling_dim = 2;
+       },
+       true},
+      {"nvfp4, defaults since version 3", TE_FP8_RECIPE_NVFP4,
+       [](Options* o) {
+         o->row_scaled_activation = 0;
+         o->nvfp4_4over6 = TE_NVFP4_NONE;
+         o->nvfp4_4over6_e4m3_use_256 = TE_NVFP4_ALL;
+         o->nvfp4_4over6_err_mode = TE_NVFP4_4OVER6_ERR_MODE_MAE;
+       },
+       false},
+      {"nvfp4, nvfp4_4over6", TE_FP8_RECIPE_NVFP4,
+       [](Options* o) { o->nvfp4_4over6 = TE_NVFP4_WEIGHTS; }, true},
   };
   for (const auto& c : cases) {
     SCOPED_TRACE(c.what);
@@ -269,6 +372,29 @@ TEST(RecipeOptions, UnsetParametersAreTransformerEnginesDefaultsAndSetOnesWork) 
     c.set(&options);
     EXPECT_EQ(!(ThirdStep(options) == unset), c.differs);
   }
+}
+
+// What each changes beside disable_rht, which they need.
+TEST(RecipeOptions, NVFP4sOptionsOfInputsAndOfTheChoiceWork) {
+  te_fp8_recipe_options options = RecipeOptions(TE_FP8_RECIPE_NVFP4);
+  options.disable_rht = 1;
+  options.disable_stochastic_rounding = 1;
+  const Results plain = ThirdStep(options);
+  te_fp8_recipe_options rows = options;
+  rows.row_scaled_activation = 1;
+  EXPECT_FALSE(ThirdStep(rows) == plain);
+  options.nvfp4_4over6 = TE_NVFP4_ALL;
+  const Results all = ThirdStep(options);
+  EXPECT_FALSE(all == plain);
+  te_fp8_recipe_options other = options;
+  other.nvfp4_4over6_err_mode = TE_NVFP4_4OVER6_ERR_MODE_MSE;
+  EXPECT_FALSE(ThirdStep(other) == all);
+  other = options;
+  other.nvfp4_4over6_e4m3_use_256 = TE_NVFP4_NONE;
+  EXPECT_FALSE(ThirdStep(other) == all);
+  other = options;
+  other.nvfp4_4over6 = TE_NVFP4_ACTIVATIONS;
+  EXPECT_FALSE(ThirdStep(other) == all);
 }
 
 }  // namespace

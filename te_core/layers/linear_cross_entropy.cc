@@ -92,6 +92,10 @@ Status LinearCrossEntropy::Run(const LinearCrossEntropyArgs& args) {
   const GemmPass pass = args.pass != nullptr ? *args.pass : quantizers_.NewPass(gradients);
   TE_RETURN_IF_ERROR(quantizers_.CalibrateWeight(pass, weight_->value));
   TE_ASSIGN_OR_RETURN(const Operand w, quantizers_.Weight(pass, weight_));
+  Operand w_of_backward = w;
+  if (args.dinput.defined()) {
+    TE_ASSIGN_OR_RETURN(w_of_backward, quantizers_.WeightOfBackward(pass, weight_));
+  }
   const KernelTable& kernels = context_->kernels();
   const Exec& exec = context_->exec();
   for (int64_t begin = 0; begin < tokens; begin += chunk) {
@@ -119,9 +123,12 @@ Status LinearCrossEntropy::Run(const LinearCrossEntropyArgs& args) {
                                                               QuantSpec(), wgrad));
     // The weight's gradient first: dinput may be the input's own memory.
     if (wgrad) {
+      TE_ASSIGN_OR_RETURN(
+          const Operand x_of_backward,
+          quantizers_.InputOfBackward(pass, x_sink, dtype, end - begin, options_.hidden_size));
       TE_RETURN_IF_ERROR(kernels.gemm(exec, {.kind = GemmKind::kWgrad,
                                              .a = OperandOf(dy),
-                                             .b = OperandOf(x_sink),
+                                             .b = x_of_backward,
                                              .d = weight_->grad.view(),
                                              .beta = accumulate ? 1.0f : 0.0f,
                                              .split_accumulator = pass.Splits(GemmKind::kWgrad)}));
@@ -130,7 +137,7 @@ Status LinearCrossEntropy::Run(const LinearCrossEntropyArgs& args) {
     if (dx.defined()) {
       TE_RETURN_IF_ERROR(kernels.gemm(exec, {.kind = GemmKind::kDgrad,
                                              .a = OperandOf(dy),
-                                             .b = w,
+                                             .b = w_of_backward,
                                              .d = dx.Slice(0, begin, end),
                                              .split_accumulator = pass.Splits(GemmKind::kDgrad)}));
     }

@@ -95,10 +95,8 @@ Status Projection::Forward(const ProjectionInput& x, ConstTensorView residual, T
 
 Status Projection::BackwardInput(const ProjectionInput& x, const Sink& dy, ConstTensorView add,
                                  TensorView dx) {
-  // The copy that forward has used: its scale may have moved on, its value has not.
-  GemmPass pass = x.pass;
-  pass.reuse_weights = true;
-  TE_ASSIGN_OR_RETURN(const Operand w, quantizers_.Weight(pass, &weight_));
+  const ArenaScope scope(context_->scratch());
+  TE_ASSIGN_OR_RETURN(const Operand w, quantizers_.WeightOfBackward(x.pass, &weight_));
   return context_->kernels().gemm(context_->exec(),
                                   {.kind = GemmKind::kDgrad,
                                    .a = OperandOf(dy),
@@ -106,7 +104,7 @@ Status Projection::BackwardInput(const ProjectionInput& x, const Sink& dy, Const
                                    .c = add,
                                    .d = dx,
                                    .beta = add.defined() ? 1.0f : 0.0f,
-                                   .split_accumulator = pass.Splits(GemmKind::kDgrad)});
+                                   .split_accumulator = x.pass.Splits(GemmKind::kDgrad)});
 }
 
 Status Projection::BackwardWeight(const ProjectionInput& x, const Sink& dy,
@@ -115,10 +113,14 @@ Status Projection::BackwardWeight(const ProjectionInput& x, const Sink& dy,
   if (weight_.requires_grad) {
     TE_ASSIGN_OR_RETURN(const bool accumulate,
                         PrepareGradient(context_, &weight_, args.accumulate_gradients));
+    const ArenaScope scope(context_->scratch());
+    TE_ASSIGN_OR_RETURN(const Operand input,
+                        quantizers_.InputOfBackward(x.pass, x.sink, options_.params_dtype, x.tokens,
+                                                    options_.in_features));
     TE_RETURN_IF_ERROR(context_->kernels().gemm(
         context_->exec(), {.kind = GemmKind::kWgrad,
                            .a = OperandOf(dy),
-                           .b = OperandOf(x.sink),
+                           .b = input,
                            .d = weight_.grad.view(),
                            .beta = accumulate ? 1.0f : 0.0f,
                            .split_accumulator = x.pass.Splits(GemmKind::kWgrad)}));

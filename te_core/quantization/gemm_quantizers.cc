@@ -1,5 +1,6 @@
 #include "te_core/quantization/gemm_quantizers.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "fmt/format.h"
@@ -82,12 +83,17 @@ StatusOr<QuantSpec> GemmQuantizers::Spec(Role role, const GemmPass& pass, Source
   if (!pass.quantizes()) return spec;
   const TensorQuantization q = pass.recipe->For(RoleOf(role));
   if (!q.quantized()) return spec;
+  if (role == kGradOutput && !pass.reads_columnwise()) return spec;  // it stays in its own dtype
+  columnwise = columnwise && pass.reads_columnwise();
   spec.format = q.format;
   spec.scaling = q.scaling;
   spec.power_of_2_scales = q.power_of_2_scales;
   spec.amax_epsilon = q.amax_epsilon;
   spec.stochastic_rounding = q.stochastic_rounding;
   spec.random_hadamard = q.random_hadamard;
+  spec.row_scaled = q.row_scaled;
+  spec.four_over_six = q.four_over_six;
+  spec.e4m3_use_256 = q.e4m3_use_256;
   if (q.stochastic_rounding) {
     std::optional<uint32_t>& stream = states_[role].random_stream;
     if (!stream.has_value()) stream = context_->NewRandomStream();
@@ -106,6 +112,14 @@ StatusOr<QuantSpec> GemmQuantizers::Spec(Role role, const GemmPass& pass, Source
   } else if (block.rows == 0 || fp4) {
     spec.amax = numbers.as<float>() + 2 * kStride;
   }
+  if (q.row_scaled) {
+    TE_ASSIGN_OR_RETURN(const TensorView of_rows,
+                        source->Allocate(DType::kFloat32, {std::max<int64_t>(rows, 1)}));
+    spec.scale_inv = of_rows.as<float>();
+    TE_ASSIGN_OR_RETURN(const TensorView of_columns,
+                        source->Allocate(DType::kFloat32, {columnwise ? columns : 1}));
+    spec.columnwise_tensor_scale_inv = of_columns.as<float>();
+  }
   const auto allocate = [&](int64_t r, int64_t c, TensorView* data, TensorView* scales) -> Status {
     TE_ASSIGN_OR_RETURN(*data, source->Allocate(DType::kUInt8, QuantDataShape(q.format, r, c)));
     const Shape shape = BlockScaleShape(q.scaling, r, c);
@@ -123,19 +137,19 @@ StatusOr<QuantSpec> GemmQuantizers::Spec(Role role, const GemmPass& pass, Source
 }
 
 StatusOr<Sink> GemmQuantizers::InputSink(const GemmPass& pass, Arena* arena, TensorView dense,
-                                         DType dtype, int64_t rows, int64_t columns,
-                                         bool columnwise) {
+                                         DType dtype, int64_t rows, int64_t columns, bool wgrad) {
   Source source(arena);
   Sink sink(dense);
-  TE_ASSIGN_OR_RETURN(sink.quant, Spec(kInput, pass, &source, rows, columns, true, columnwise));
-  if (!sink.quantized() && !dense.defined()) {
+  TE_ASSIGN_OR_RETURN(sink.quant, Spec(kInput, pass, &source, rows, columns, true, wgrad));
+  const bool read_densely = wgrad && pass.backward_override() == BackwardOverride::kHighPrecision;
+  if (!dense.defined() && (!sink.quantized() || read_densely)) {
     TE_ASSIGN_OR_RETURN(sink.dense, arena->Allocate(dtype, {rows, columns}));
   }
   return sink;
 }
 
 StatusOr<QuantSpec> GemmQuantizers::GradOutputSpec(const GemmPass& pass, Arena* arena, int64_t rows,
-                                                   int64_t columns, bool columnwise) {
+                                                   int64_t columns, bool wgrad) {
   if (pass.quantizes() && !pass.training) {
     return FailedPrecondition(
         "{}: backward after a forward pass in an evaluation scope, which keeps no transposed "
@@ -143,14 +157,14 @@ StatusOr<QuantSpec> GemmQuantizers::GradOutputSpec(const GemmPass& pass, Arena* 
         name_);
   }
   Source source(arena);
-  return Spec(kGradOutput, pass, &source, rows, columns, true, columnwise);
+  return Spec(kGradOutput, pass, &source, rows, columns, true, wgrad);
 }
 
 StatusOr<Sink> GemmQuantizers::GradOutputSink(const GemmPass& pass, Arena* arena, bool dense_wanted,
                                               DType dtype, int64_t rows, int64_t columns,
-                                              bool columnwise) {
+                                              bool wgrad) {
   Sink sink;
-  TE_ASSIGN_OR_RETURN(sink.quant, GradOutputSpec(pass, arena, rows, columns, columnwise));
+  TE_ASSIGN_OR_RETURN(sink.quant, GradOutputSpec(pass, arena, rows, columns, wgrad));
   if (dense_wanted || !sink.quantized()) {
     TE_ASSIGN_OR_RETURN(sink.dense, arena->Allocate(dtype, {rows, columns}));
   }
@@ -158,11 +172,11 @@ StatusOr<Sink> GemmQuantizers::GradOutputSink(const GemmPass& pass, Arena* arena
 }
 
 StatusOr<Sink> GemmQuantizers::Input(const GemmPass& pass, Arena* arena, ConstTensorView dense,
-                                     bool columnwise) {
+                                     bool wgrad) {
   Sink sink = ReadOnly(dense);
   Source source(arena);
   TE_ASSIGN_OR_RETURN(sink.quant,
-                      Spec(kInput, pass, &source, dense.dim(0), dense.dim(1), true, columnwise));
+                      Spec(kInput, pass, &source, dense.dim(0), dense.dim(1), true, wgrad));
   if (sink.quantized()) {
     TE_RETURN_IF_ERROR(
         context_->kernels().quantize(context_->exec(), {.x = dense, .out = sink.quant}));
@@ -171,12 +185,11 @@ StatusOr<Sink> GemmQuantizers::Input(const GemmPass& pass, Arena* arena, ConstTe
 }
 
 StatusOr<Sink> GemmQuantizers::GradOutput(const GemmPass& pass, Arena* arena, ConstTensorView dense,
-                                          const QuantSpec& written, bool columnwise) {
+                                          const QuantSpec& written, bool wgrad) {
   Sink sink = ReadOnly(dense);
   sink.quant = written;
   if (sink.quantized()) return sink;
-  TE_ASSIGN_OR_RETURN(sink.quant,
-                      GradOutputSpec(pass, arena, dense.dim(0), dense.dim(1), columnwise));
+  TE_ASSIGN_OR_RETURN(sink.quant, GradOutputSpec(pass, arena, dense.dim(0), dense.dim(1), wgrad));
   if (sink.quantized()) {
     TE_RETURN_IF_ERROR(
         context_->kernels().quantize(context_->exec(), {.x = dense, .out = sink.quant}));
@@ -190,12 +203,13 @@ StatusOr<Operand> GemmQuantizers::Weight(const GemmPass& pass, Parameter* weight
   const TensorQuantization q = pass.recipe->For(RoleOf(kWeight));
   if (!q.quantized()) return out;
   QuantizedCopy& copy = weight->quantized;
-  const bool complete = copy.spec.columnwise_data.rank() != 0 || !pass.training;
+  const bool columnwise = pass.training && pass.reads_columnwise();
+  const bool complete = copy.spec.columnwise_data.rank() != 0 || !columnwise;
   if (!(copy.quantization == q) || !complete) {
     copy = QuantizedCopy();
     Source source(context_, &copy.memory);
     TE_ASSIGN_OR_RETURN(copy.spec, Spec(kWeight, pass, &source, weight->value.shape()[0],
-                                        weight->value.shape()[1], true, pass.training));
+                                        weight->value.shape()[1], true, columnwise));
     copy.quantization = q;
     copy.slot = q.delayed() ? states_[kWeight].slot : nullptr;
     if (copy.slot != nullptr) copy.spec.amax = copy.slot->amax();  // for the optimizer, too
@@ -211,6 +225,31 @@ StatusOr<Operand> GemmQuantizers::Weight(const GemmPass& pass, Parameter* weight
   }
   out.quant = copy.spec;
   return out;
+}
+
+StatusOr<Operand> GemmQuantizers::OfBackward(const GemmPass& pass, const Operand& forward,
+                                             DType dtype, int64_t rows, int64_t columns) {
+  if (!forward.quantized() || pass.backward_override() == BackwardOverride::kNone) return forward;
+  if (pass.backward_override() == BackwardOverride::kHighPrecision) return Operand(forward.dense);
+  TE_ASSIGN_OR_RETURN(const TensorView values,
+                      context_->scratch()->Allocate(dtype, {rows, columns}));
+  TE_RETURN_IF_ERROR(context_->kernels().dequantize(
+      context_->exec(), {.x = forward.quant, .orientation = Orientation::kRowwise, .y = values}));
+  return Operand(values);
+}
+
+StatusOr<Operand> GemmQuantizers::WeightOfBackward(const GemmPass& pass, Parameter* weight) {
+  // The copy that forward has used: its scale may have moved on, its value has not.
+  GemmPass backward = pass;
+  backward.reuse_weights = true;
+  TE_ASSIGN_OR_RETURN(const Operand forward, Weight(backward, weight));
+  const Shape& shape = weight->value.shape();
+  return OfBackward(pass, forward, weight->value.dtype(), shape[0], shape[1]);
+}
+
+StatusOr<Operand> GemmQuantizers::InputOfBackward(const GemmPass& pass, const Sink& input,
+                                                  DType dtype, int64_t rows, int64_t columns) {
+  return OfBackward(pass, OperandOf(input), dtype, rows, columns);
 }
 
 Status GemmQuantizers::Calibrate(Role role, const GemmPass& pass, ConstTensorView dense) {

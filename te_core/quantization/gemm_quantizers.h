@@ -32,25 +32,30 @@ class GemmQuantizers {
   GemmPass NewPass(bool saved) const;
 
   // Where the producer of the input [rows, columns] writes it. `dense`, when defined, is written in
-  // any case; else a dense tensor exists only if the recipe keeps one. `columnwise`: wgrad will
-  // read it.
+  // any case; else a dense tensor exists only if the recipe keeps one. `wgrad`: a product of the
+  // backward pass will read it.
   StatusOr<Sink> InputSink(const GemmPass& pass, Arena* arena, TensorView dense, DType dtype,
-                           int64_t rows, int64_t columns, bool columnwise);
+                           int64_t rows, int64_t columns, bool wgrad);
   // The same for the gradient of the output. `dense_wanted`: its values are read densely, too.
   StatusOr<Sink> GradOutputSink(const GemmPass& pass, Arena* arena, bool dense_wanted, DType dtype,
-                                int64_t rows, int64_t columns, bool columnwise);
+                                int64_t rows, int64_t columns, bool wgrad);
   // Of tensors that exist densely: casts them, when the pass quantizes, unless `written` (a spec of
   // GradOutputSpec that a producer has filled) has done so.
-  StatusOr<Sink> Input(const GemmPass& pass, Arena* arena, ConstTensorView dense, bool columnwise);
+  StatusOr<Sink> Input(const GemmPass& pass, Arena* arena, ConstTensorView dense, bool wgrad);
   StatusOr<Sink> GradOutput(const GemmPass& pass, Arena* arena, ConstTensorView dense,
-                            const QuantSpec& written, bool columnwise);
+                            const QuantSpec& written, bool wgrad);
   // What a producer of a dense gradient can fill beside it; format kNone: nothing.
   StatusOr<QuantSpec> GradOutputSpec(const GemmPass& pass, Arena* arena, int64_t rows,
-                                     int64_t columns, bool columnwise);
+                                     int64_t columns, bool wgrad);
 
   // The weight as this pass's GEMMs read it: its quantized copies are made when there are none, or
   // when value or scale have changed since.
   StatusOr<Operand> Weight(const GemmPass& pass, Parameter* weight);
+  // What dgrad reads of the weight and wgrad of the input: what forward has used, or what the
+  // recipe's backward_override puts in its place. Dequantized values lie in scratch.
+  StatusOr<Operand> WeightOfBackward(const GemmPass& pass, Parameter* weight);
+  StatusOr<Operand> InputOfBackward(const GemmPass& pass, const Sink& input, DType dtype,
+                                    int64_t rows, int64_t columns);
 
   // Of a calibrating pass: the amax of a dense tensor enters the history. Nothing otherwise.
   Status CalibrateInput(const GemmPass& pass, ConstTensorView dense);
@@ -75,6 +80,8 @@ class GemmQuantizers {
   Status UseSlot(Role role, const GemmPass& pass, const TensorQuantization& quantization,
                  QuantSpec* spec);
   Status Calibrate(Role role, const GemmPass& pass, ConstTensorView dense);
+  StatusOr<Operand> OfBackward(const GemmPass& pass, const Operand& forward, DType dtype,
+                               int64_t rows, int64_t columns);
 
   Context* context_ = nullptr;
   std::string module_type_;

@@ -29,6 +29,9 @@ struct TensorQuantization {
   float amax_epsilon = 0;
   bool stochastic_rounding = false;
   bool random_hadamard = false;
+  bool row_scaled = false;
+  FourOverSix four_over_six = FourOverSix::kOff;
+  bool e4m3_use_256 = false;
   // Of kTensor, whose scales have a history.
   int margin = 0;
   int64_t amax_history_len = 0;
@@ -39,6 +42,17 @@ struct TensorQuantization {
   bool delayed() const { return quantized() && scaling == QuantScaling::kTensor; }
   friend bool operator==(const TensorQuantization&, const TensorQuantization&) = default;
 };
+
+// What the backward pass multiplies where the forward pass multiplied quantized tensors. With
+// either override the gradient of the output stays in its own dtype, and dgrad and wgrad are
+// products in that dtype; there are no columnwise copies.
+enum class BackwardOverride : int32_t {
+  kNone = 0,           // the quantized tensors, the gradient of the output among them
+  kHighPrecision = 1,  // input and weight as they were before they were quantized
+  kDequantized = 2,    // the values of the forward pass's quantized input and weight
+};
+const char* Name(BackwardOverride value);  // "none", "high_precision", "dequantized"
+StatusOr<BackwardOverride> ParseBackwardOverride(std::string_view name);
 
 // Immutable: any number of scopes and threads may use one.
 class Recipe {
@@ -55,6 +69,7 @@ class Recipe {
   virtual bool calibrates() const { return false; }
   // GemmArgs::split_accumulator.
   virtual bool SplitAccumulator(GemmKind kind) const = 0;
+  virtual BackwardOverride backward_override() const { return BackwardOverride::kNone; }
 };
 
 enum class Fp8Format : int32_t {
@@ -66,6 +81,11 @@ StatusOr<Fp8Format> ParseFp8Format(std::string_view name);  // kInvalidArgument 
 const char* Name(AmaxComputeAlgo algo);                     // "max", "most_recent"
 StatusOr<AmaxComputeAlgo> ParseAmaxComputeAlgo(std::string_view name);
 
+// Options of one kind of product.
+struct MMParams {
+  bool use_split_accumulator = true;
+};
+
 // The scale of a tensor comes from the amaxes of the steps before.
 struct DelayedScalingRecipe {
   int margin = 0;
@@ -73,30 +93,59 @@ struct DelayedScalingRecipe {
   int64_t amax_history_len = 1024;
   AmaxComputeAlgo amax_compute_algo = AmaxComputeAlgo::kMax;
   bool reduce_amax = true;  // over the data- and tensor-parallel group
+  BackwardOverride backward_override = BackwardOverride::kNone;  // the only one that it takes
 };
 // The scale of a tensor comes from its own amax.
 struct Float8CurrentScalingRecipe {
   Fp8Format fp8_format = Fp8Format::kHybrid;
   bool use_power_2_scales = false;
   float amax_epsilon = 0;
+  MMParams fp8_gemm_fprop = {.use_split_accumulator = false};
+  MMParams fp8_gemm_dgrad;
+  MMParams fp8_gemm_wgrad;
+  BackwardOverride backward_override = BackwardOverride::kNone;
 };
-// One scale for 1x128 elements of inputs and gradients, 128x128 of weights.
+// One scale for 1x128 elements of inputs and gradients, 128x128 of weights, unless the dims say
+// otherwise: 1 or 2, and of the two operands of a product one at most 2.
 struct Float8BlockScalingRecipe {
   Fp8Format fp8_format = Fp8Format::kE4M3;
   bool use_power_2_scales = true;
   float amax_epsilon = 0;
+  int x_block_scaling_dim = 1;
+  int w_block_scaling_dim = 2;
+  int grad_block_scaling_dim = 1;
+  MMParams fp8_gemm_fprop;  // sums of blocks are split in any case: true alone
+  MMParams fp8_gemm_dgrad;
+  MMParams fp8_gemm_wgrad;
+  BackwardOverride backward_override = BackwardOverride::kNone;
 };
 // One E8M0 scale for 32 elements.
 struct MXFP8BlockScalingRecipe {
   int margin = 0;  // the reference declares it and knows 0 alone
   Fp8Format fp8_format = Fp8Format::kE4M3;
   bool enable_2d_quantization = false;  // of weights
+  BackwardOverride backward_override = BackwardOverride::kNone;
 };
+
+// Which tensors of the forward pass an option of NVFP4 is for.
+enum class Nvfp4Scope : int32_t { kNone = 0, kWeights = 1, kActivations = 2, kAll = 3 };
+const char* Name(Nvfp4Scope scope);  // "none", "weights", "activations", "all"
+StatusOr<Nvfp4Scope> ParseNvfp4Scope(std::string_view name);
+StatusOr<FourOverSix> ParseFourOverSixErrMode(std::string_view name);  // "MAE", "MSE"
 // One E4M3 scale for 16 elements of E2M1, and one float32 a tensor.
 struct NVFP4BlockScalingRecipe {
   bool disable_rht = false;
   bool disable_stochastic_rounding = false;
   bool disable_2d_quantization = false;
+  // Of inputs, a float32 for each row (columnwise: for each column) instead of one a tensor. Not
+  // with the random Hadamard transform.
+  bool row_scaled_activation = false;
+  // Blocks stored with the better of two scales. Not with the random Hadamard transform, which
+  // inputs have.
+  Nvfp4Scope nvfp4_4over6 = Nvfp4Scope::kNone;
+  Nvfp4Scope nvfp4_4over6_e4m3_use_256 = Nvfp4Scope::kAll;  // of those that nvfp4_4over6 names
+  FourOverSix nvfp4_4over6_err_mode = FourOverSix::kMAE;
+  BackwardOverride backward_override = BackwardOverride::kNone;
 };
 
 // kInvalidArgument names the option.

@@ -29,9 +29,12 @@ Status CheckOrientation(const char* operation, const char* argument, const char*
   return OkStatus();
 }
 
+bool IsNvfp4(QuantScaling scaling) {
+  return scaling == QuantScaling::kNvfp4_1x16 || scaling == QuantScaling::kNvfp4_16x16;
+}
+
 bool TakesFormat(QuantScaling scaling, QuantFormat format) {
-  const bool fp4 = scaling == QuantScaling::kNvfp4_1x16 || scaling == QuantScaling::kNvfp4_16x16;
-  return fp4 == (format == QuantFormat::kFloat4E2M1);
+  return IsNvfp4(scaling) == (format == QuantFormat::kFloat4E2M1);
 }
 
 }  // namespace
@@ -46,6 +49,18 @@ const char* Name(QuantFormat format) {
       return "e5m2";
     case QuantFormat::kFloat4E2M1:
       return "e2m1";
+  }
+  return "unknown";
+}
+
+const char* Name(FourOverSix mode) {
+  switch (mode) {
+    case FourOverSix::kOff:
+      return "off";
+    case FourOverSix::kMAE:
+      return "MAE";
+    case FourOverSix::kMSE:
+      return "MSE";
   }
   return "unknown";
 }
@@ -109,6 +124,10 @@ Status CheckQuantSpec(const char* operation, const char* argument, const QuantSp
         "e5m2 with the others",
         operation, argument, Name(quant.format), Name(quant.scaling));
   }
+  if (quant.row_scaled && quant.scaling != QuantScaling::kNvfp4_1x16) {
+    return InvalidArgument("{}: {} has row_scaled true with scaling {}; expected nvfp4_1x16",
+                           operation, argument, Name(quant.scaling));
+  }
   const bool rowwise = quant.rowwise_data.rank() != 0;
   const bool columnwise = quant.columnwise_data.rank() != 0;
   if (rowwise) {
@@ -120,11 +139,15 @@ Status CheckQuantSpec(const char* operation, const char* argument, const QuantSp
                                         quant.columnwise_data, quant.columnwise_scale_inv, columns,
                                         rows));
   }
-  const bool blocks_hold_all =
-      BlockOf(quant.scaling).rows != 0 && !TakesFormat(QuantScaling::kNvfp4_1x16, quant.format);
-  if ((rowwise || columnwise) && !blocks_hold_all && quant.scale_inv == nullptr) {
+  const bool blocks_hold_all = BlockOf(quant.scaling).rows != 0 && !IsNvfp4(quant.scaling);
+  const bool needs_scale_inv = rowwise || (columnwise && !quant.row_scaled);
+  if (needs_scale_inv && !blocks_hold_all && quant.scale_inv == nullptr) {
     return InvalidArgument("{}: {} has no scale_inv, which scaling {} needs", operation, argument,
                            Name(quant.scaling));
+  }
+  if (columnwise && quant.row_scaled && quant.columnwise_tensor_scale_inv == nullptr) {
+    return InvalidArgument("{}: {} has no columnwise_tensor_scale_inv, which row_scaled needs",
+                           operation, argument);
   }
   return OkStatus();
 }

@@ -74,6 +74,11 @@ constexpr QuantBlock BlockOf(QuantScaling scaling) {
   return {};
 }
 
+// NVFP4's choice between two scales of a block, by the sum over its elements of the error's
+// magnitude (MAE) or square (MSE).
+enum class FourOverSix : int32_t { kOff = 0, kMAE = 1, kMSE = 2 };
+const char* Name(FourOverSix mode);  // "off", "MAE", "MSE"
+
 // Plain data; all pointers are device memory. An orientation whose data is undefined is not wanted;
 // with neither, the amax alone is.
 struct QuantSpec {
@@ -87,12 +92,20 @@ struct QuantSpec {
   bool stochastic_rounding = false;
   bool random_hadamard = false;
   RandomState random;
+  // More of NVFP4's: a float32 for each row of an orientation instead of one a tensor; the choice
+  // of a block's scale, and whether 256 instead of 448 bounds what the float32 leaves to the
+  // blocks.
+  bool row_scaled = false;
+  FourOverSix four_over_six = FourOverSix::kOff;
+  bool e4m3_use_256 = false;
 
   const float* scale = nullptr;  // read in kTensor
   // One float32 for both orientations at a 16-byte boundary: written in kTensor, kTensorCurrent
-  // (1 / scale) and NVFP4 (the tensor's decoding factor); null in the others.
+  // (1 / scale) and NVFP4 (the tensor's decoding factor); null in the others. row_scaled: M of
+  // them, of the rowwise copy.
   float* scale_inv = nullptr;
-  float* columnwise_tensor_scale_inv = nullptr;  // NVFP4 with random_hadamard: its copy's own
+  // The columnwise copy's own: NVFP4 with random_hadamard (one) or row_scaled (K).
+  float* columnwise_tensor_scale_inv = nullptr;
   // One float32: max-accumulated in kTensor (optional there), written in kTensorCurrent and NVFP4
   // (of x, and in [1] of what the columnwise copy is made from): the largest |x|, NaN not counted.
   float* amax = nullptr;
@@ -101,6 +114,9 @@ struct QuantSpec {
   // Of block scalings, each shaped by BlockScaleShape of its orientation's rows and columns.
   TensorView rowwise_scale_inv;
   TensorView columnwise_scale_inv;
+
+  // Whether the columnwise copy goes by columnwise_tensor_scale_inv, not by scale_inv.
+  bool columnwise_has_own_scale() const { return random_hadamard || row_scaled; }
 };
 
 // dtype and shape of the codes of an orientation of R rows and C columns.

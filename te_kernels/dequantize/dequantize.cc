@@ -28,7 +28,7 @@ Status ValidateDequantize(const DequantizeArgs& args) {
   if (data.rank() == 0 || (data.elements() != 0 && !data.defined())) {
     return InvalidArgument("dequantize: x has no {} data", rowwise ? "rowwise" : "columnwise");
   }
-  if (!rowwise && IsNvfp4(x.scaling) && x.random_hadamard &&
+  if (!rowwise && IsNvfp4(x.scaling) && x.columnwise_has_own_scale() &&
       x.columnwise_tensor_scale_inv == nullptr) {
     return InvalidArgument(
         "dequantize: x has no columnwise_tensor_scale_inv, which random_hadamard needs");

@@ -26,7 +26,8 @@ struct Source {
   const void* block_scales;
   int64_t scales_stride;
   float tensor_scale_inv;
-  int64_t width;  // elements of a row that share a scale
+  const float* row_scale_inv;  // row_scaled: instead of it; else null
+  int64_t width;               // elements of a row that share a scale
 
   Factors At(int64_t row, int64_t block) const {
     const auto* floats = static_cast<const float*>(block_scales);
@@ -44,7 +45,8 @@ struct Source {
         return {E8M0BitsToFloat(bytes[row * scales_stride + block]), 1};
       case QuantScaling::kNvfp4_1x16:
       case QuantScaling::kNvfp4_16x16:
-        return {kFloat8E4M3Values[bytes[row * scales_stride + block]], tensor_scale_inv};
+        return {kFloat8E4M3Values[bytes[row * scales_stride + block]],
+                row_scale_inv == nullptr ? tensor_scale_inv : row_scale_inv[row]};
     }
     return {};
   }
@@ -65,9 +67,10 @@ Source SourceOf(const DequantizeArgs& args) {
   source.codes_stride = data.dim(1);
   source.block_scales = scales.data();
   source.scales_stride = BlockScaleShape(x.scaling, 1, 1).rank() == 0 ? 0 : scales.dim(1);
-  const bool own = !rowwise && source.packed && x.random_hadamard;
+  const bool own = !rowwise && source.packed && x.columnwise_has_own_scale();
   const float* tensor = own ? x.columnwise_tensor_scale_inv : x.scale_inv;
-  const bool needs_tensor = source.packed || source.scales_stride == 0;
+  source.row_scale_inv = x.row_scaled ? tensor : nullptr;
+  const bool needs_tensor = !x.row_scaled && (source.packed || source.scales_stride == 0);
   source.tensor_scale_inv = needs_tensor && tensor != nullptr ? *tensor : 1;
   source.width = source.scales_stride == 0 ? args.y.dim(1) : BlockOf(x.scaling).columns;
   return source;

@@ -11,16 +11,17 @@
 namespace te {
 
 // One orientation [rows, columns] of codes and block scales (of the shapes that quant_spec.h says);
-// tensor_scale_inv: of kTensor, kTensorCurrent and NVFP4.
+// tensor_scale_inv: of kTensor, kTensorCurrent and NVFP4, one or one a row.
 inline std::vector<float> DequantizeRef(QuantFormat format, QuantScaling scaling, int64_t rows,
                                         int64_t columns, const std::vector<uint8_t>& codes,
                                         const std::vector<float>& float_scales,
                                         const std::vector<uint8_t>& byte_scales,
-                                        float tensor_scale_inv) {
+                                        const std::vector<float>& tensor_scale_inv) {
   const Shape data = QuantDataShape(format, rows, columns);
   const Shape scales = BlockScaleShape(scaling, rows, columns);
   std::vector<float> out;
   for (int64_t r = 0; r < rows; ++r) {
+    const float of_tensor = tensor_scale_inv[tensor_scale_inv.size() == 1 ? 0 : r];
     for (int64_t c = 0; c < columns; ++c) {
       float value = 0;
       if (format == QuantFormat::kFloat4E2M1) {
@@ -34,7 +35,7 @@ inline std::vector<float> DequantizeRef(QuantFormat format, QuantScaling scaling
       switch (scaling) {
         case QuantScaling::kTensor:
         case QuantScaling::kTensorCurrent:
-          value *= tensor_scale_inv;
+          value *= of_tensor;
           break;
         case QuantScaling::kBlock1x128:
           value *= float_scales[c / 128 * scales[1] + r];
@@ -51,7 +52,7 @@ inline std::vector<float> DequantizeRef(QuantFormat format, QuantScaling scaling
         case QuantScaling::kNvfp4_1x16:
         case QuantScaling::kNvfp4_16x16:
           value *= Float8E4M3BitsToFloat(byte_scales[r * scales[1] + c / 16]);
-          value *= tensor_scale_inv;
+          value *= of_tensor;
           break;
       }
       out.push_back(value);

@@ -27,14 +27,16 @@ constexpr QuantFormat kE4M3 = QuantFormat::kFloat8E4M3, kE5M2 = QuantFormat::kFl
 struct Kind {
   QuantFormat format;
   QuantScaling scaling;
+  bool row_scaled = false;
 };
 
 const Kind kKinds[] = {
-    {kE4M3, QuantScaling::kTensor},        {kE5M2, QuantScaling::kTensor},
-    {kE4M3, QuantScaling::kTensorCurrent}, {kE4M3, QuantScaling::kBlock1x128},
-    {kE5M2, QuantScaling::kBlock1x128},    {kE4M3, QuantScaling::kBlock128x128},
-    {kE4M3, QuantScaling::kMx1x32},        {kE5M2, QuantScaling::kMx32x32},
-    {kE2M1, QuantScaling::kNvfp4_1x16},    {kE2M1, QuantScaling::kNvfp4_16x16},
+    {kE4M3, QuantScaling::kTensor},           {kE5M2, QuantScaling::kTensor},
+    {kE4M3, QuantScaling::kTensorCurrent},    {kE4M3, QuantScaling::kBlock1x128},
+    {kE5M2, QuantScaling::kBlock1x128},       {kE4M3, QuantScaling::kBlock128x128},
+    {kE4M3, QuantScaling::kMx1x32},           {kE5M2, QuantScaling::kMx32x32},
+    {kE2M1, QuantScaling::kNvfp4_1x16},       {kE2M1, QuantScaling::kNvfp4_16x16},
+    {kE2M1, QuantScaling::kNvfp4_1x16, true},
 };
 
 // Both orientations of a [rows, columns] tensor.
@@ -43,7 +45,10 @@ struct Storage {
       : rowwise(DType::kUInt8, QuantDataShape(kind.format, rows, columns)),
         columnwise(DType::kUInt8, QuantDataShape(kind.format, columns, rows)),
         rowwise_scales(BlockScaleDType(kind.scaling), ScaleShape(kind, rows, columns)),
-        columnwise_scales(BlockScaleDType(kind.scaling), ScaleShape(kind, columns, rows)) {
+        columnwise_scales(BlockScaleDType(kind.scaling), ScaleShape(kind, columns, rows)),
+        scale_inv(TensorScales(kind, rows, 0.3)),
+        columnwise_tensor_scale_inv(TensorScales(kind, columns, 0.7)) {
+    spec.row_scaled = kind.row_scaled;
     spec.format = kind.format;
     spec.scaling = kind.scaling;
     spec.rowwise_data = rowwise;
@@ -53,8 +58,15 @@ struct Storage {
       spec.columnwise_scale_inv = columnwise_scales;
     }
     spec.scale = scale.get();
-    spec.scale_inv = scale_inv.get();
-    spec.columnwise_tensor_scale_inv = columnwise_tensor_scale_inv.get();
+    spec.scale_inv = scale_inv.view().as<float>();
+    spec.columnwise_tensor_scale_inv = columnwise_tensor_scale_inv.view().as<float>();
+  }
+  // One, or a different one for each row.
+  static HostTensor TensorScales(const Kind& kind, int64_t rows, double first) {
+    std::vector<double> values = {first};
+    for (int64_t r = 1; kind.row_scaled && r < rows; ++r)
+      values.push_back(values.back() * (r % 9 == 0 ? 0.04 : 1.5));
+    return HostTensor(DType::kFloat32, {static_cast<int64_t>(values.size())}, values);
   }
   static Shape ScaleShape(const Kind& kind, int64_t r, int64_t c) {
     const Shape shape = BlockScaleShape(kind.scaling, r, c);
@@ -84,17 +96,17 @@ struct Storage {
       const std::vector<double> values = scales.ToDoubles();
       floats.assign(values.begin(), values.end());
     }
-    const bool own = !row && spec.random_hadamard;
+    const bool own = !row && spec.columnwise_has_own_scale();
+    const std::vector<double> tensor = (own ? columnwise_tensor_scale_inv : scale_inv).ToDoubles();
     return DequantizeRef(spec.format, spec.scaling, rows, columns,
                          (row ? rowwise : columnwise).Bytes(), floats, scales.Bytes(),
-                         own ? *columnwise_tensor_scale_inv : *scale_inv);
+                         {tensor.begin(), tensor.end()});
   }
 
   QuantSpec spec;
   HostTensor rowwise, columnwise, rowwise_scales, columnwise_scales;
+  HostTensor scale_inv, columnwise_tensor_scale_inv;
   Shared<float> scale{3.0f};
-  Shared<float> scale_inv{0.3f};
-  Shared<float> columnwise_tensor_scale_inv{0.7f};
 };
 
 std::vector<double> Rounded(const std::vector<float>& values, DType dtype) {
@@ -126,7 +138,7 @@ TEST_P(DequantizeTest, EqualsTheReference) {
     for (const auto orientation : {Orientation::kRowwise, Orientation::kColumnwise}) {
       for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
         for (const bool hadamard : {false, true}) {
-          if (hadamard && GetParam().format != kE2M1) continue;
+          if (hadamard && (GetParam().format != kE2M1 || GetParam().row_scaled)) continue;
           SCOPED_TRACE(testing::Message() << m << " x " << k << " " << te::Name(dtype));
           Storage storage(GetParam(), m, k);
           storage.FillAtRandom(1);
@@ -166,13 +178,18 @@ TEST_P(DequantizeTest, ADisturbedCodeOrScaleShows) {
   EXPECT_FALSE(test::Near(y.ToDoubles(), want(), 0.0)) << "code";
   storage.rowwise.view().as<uint8_t>()[0] = 0x35;
   if (storage.rowwise_scales.view().elements() == 0) {
-    *storage.scale_inv *= 1.001f;
+    *storage.spec.scale_inv *= 1.001f;
   } else if (storage.rowwise_scales.view().dtype() == DType::kUInt8) {
     storage.rowwise_scales.view().as<uint8_t>()[0] = 0x41;
   } else {
     storage.rowwise_scales.view().as<float>()[0] *= 1.001f;
   }
   EXPECT_FALSE(test::Near(y.ToDoubles(), want(), 0.0)) << "scale";
+  if (GetParam().format != kE2M1) return;
+  storage.rowwise_scales.view().as<uint8_t>()[0] = 0x40;
+  EXPECT_TRUE(test::Near(y.ToDoubles(), want(), 0.0));
+  storage.spec.scale_inv[0] *= 1.001f;
+  EXPECT_FALSE(test::Near(y.ToDoubles(), want(), 0.0)) << "the tensor's or row's scale";
 }
 
 // What quantize wrote comes back: an element is off by at most half a step of its format. With u
@@ -245,7 +262,8 @@ TEST(DequantizeArgumentsTest, RefusesWhatTheContractDoesNotTake) {
 }
 
 INSTANTIATE_TEST_SUITE_P(All, DequantizeTest, testing::ValuesIn(kKinds), [](const auto& info) {
-  return std::string(te::Name(info.param.scaling)) + "_" + te::Name(info.param.format);
+  return std::string(te::Name(info.param.scaling)) + "_" + te::Name(info.param.format) +
+         (info.param.row_scaled ? "_rows" : "");
 });
 
 }  // namespace

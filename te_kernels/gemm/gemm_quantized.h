@@ -18,9 +18,11 @@ struct QuantizedOperand {
     return orientation == Orientation::kColumnwise && quant->format == QuantFormat::kFloat4E2M1 &&
            quant->random_hadamard;
   }
-  // The factor of the whole tensor; null where blocks hold all.
+  // The factor of the whole tensor (row_scaled: of each row); null where blocks hold all.
   const float* tensor_scale_inv() const {
-    return transformed() ? quant->columnwise_tensor_scale_inv : quant->scale_inv;
+    const bool own = orientation == Orientation::kColumnwise &&
+                     quant->format == QuantFormat::kFloat4E2M1 && quant->columnwise_has_own_scale();
+    return own ? quant->columnwise_tensor_scale_inv : quant->scale_inv;
   }
 };
 

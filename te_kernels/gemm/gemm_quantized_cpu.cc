@@ -20,9 +20,10 @@ bool ExactInBfloat16(const QuantSpec& quant) {
   }
 }
 
-// The operand without its tensor's factor, which the product is multiplied by at the end.
+// The operand without its tensor's or rows' factors, which the product is multiplied by at the end.
 StatusOr<TensorView> Decode(const Exec& exec, const QuantizedOperand& operand, DType dtype) {
   QuantSpec quant = *operand.quant;
+  quant.row_scaled = false;
   if (quant.scale_inv != nullptr) quant.scale_inv = const_cast<float*>(&kOne);
   if (quant.columnwise_tensor_scale_inv != nullptr)
     quant.columnwise_tensor_scale_inv = const_cast<float*>(&kOne);
@@ -40,14 +41,27 @@ bool HasTensorFactor(const QuantSpec& quant) {
   return BlockOf(quant.scaling).rows == 0 || quant.format == QuantFormat::kFloat4E2M1;
 }
 
-// In double: two small factors may meet below float32's range, though the product does not.
-double Factor(const QuantizedOperand& operand) {
-  return HasTensorFactor(*operand.quant) ? static_cast<double>(*operand.tensor_scale_inv()) : 1.0;
-}
+// What the rows of an operand are multiplied by; in double: two small factors may meet below
+// float32's range, though the product does not.
+struct Factors {
+  explicit Factors(const QuantizedOperand& operand)
+      : by_row(operand.quant->row_scaled ? operand.tensor_scale_inv() : nullptr),
+        of_all(by_row == nullptr && HasTensorFactor(*operand.quant)
+                   ? static_cast<double>(*operand.tensor_scale_inv())
+                   : 1.0) {}
+  double of(int64_t row) const {
+    return by_row == nullptr ? of_all : static_cast<double>(by_row[row]);
+  }
+  bool one() const { return by_row == nullptr && of_all == 1; }
 
-// d = factor * sum + bias + c, rounded once. sum may be d.
+  const float* by_row;
+  double of_all;
+};
+
+// d = a's and b's factors * sum + bias + c, rounded once. sum may be d.
 template <typename T>
-void Finish(const Exec& exec, const GemmArgs& args, const TensorView& sum, double factor) {
+void Finish(const Exec& exec, const GemmArgs& args, const TensorView& sum, const Factors& a,
+            const Factors& b) {
   const int64_t columns = args.d.dim(1);
   const ConstTensorView c = args.c.defined() ? args.c : ConstTensorView(args.d);
   ParallelFor(exec, args.d.dim(0), 16, [&](int64_t begin, int64_t end) {
@@ -57,7 +71,7 @@ void Finish(const Exec& exec, const GemmArgs& args, const TensorView& sum, doubl
       const T* bias = args.bias.template as<T>();
       T* to = args.d.Select(0, i).template as<T>();
       for (int64_t j = 0; j < columns; ++j) {
-        float value = static_cast<float>(static_cast<double>(from[j]) * factor);
+        float value = static_cast<float>(static_cast<double>(from[j]) * (a.of(i) * b.of(j)));
         if (bias != nullptr) value += static_cast<float>(bias[j]);
         if (add != nullptr) value += static_cast<float>(add[j]);
         to[j] = T(value);
@@ -79,7 +93,7 @@ Status GemmQuantizedCpu(const Exec& exec, const GemmArgs& args) {
   product.kind = GemmKind::kFprop;  // whatever args' kind: both lie along the sum
   product.a = decoded_a;
   product.b = decoded_b;
-  const double factor = Factor(a) * Factor(b);
+  const Factors factors_a(a), factors_b(b);
   const bool in_place = args.d.dtype() == DType::kFloat32 && args.beta == 0;
   if (in_place) {
     product.d = args.d;
@@ -87,9 +101,9 @@ Status GemmQuantizedCpu(const Exec& exec, const GemmArgs& args) {
     TE_ASSIGN_OR_RETURN(product.d, exec.scratch->Allocate(DType::kFloat32, args.d.shape()));
   }
   TE_RETURN_IF_ERROR(GemmCpu(exec, product));
-  if (in_place && factor == 1 && !args.bias.defined()) return OkStatus();
-  args.d.dtype() == DType::kFloat32 ? Finish<float>(exec, args, product.d, factor)
-                                    : Finish<bfloat16>(exec, args, product.d, factor);
+  if (in_place && factors_a.one() && factors_b.one() && !args.bias.defined()) return OkStatus();
+  args.d.dtype() == DType::kFloat32 ? Finish<float>(exec, args, product.d, factors_a, factors_b)
+                                    : Finish<bfloat16>(exec, args, product.d, factors_a, factors_b);
   return OkStatus();
 }
 

@@ -60,8 +60,10 @@ enum class Contents { kNormal, kIntegers };
 class Codes {
  public:
   Codes(QuantFormat format, QuantScaling scaling, bool columnwise, int64_t rows, int64_t columns,
-        uint64_t seed, Contents contents = Contents::kNormal)
-      : columnwise_(columnwise), data_(DType::kUInt8, QuantDataShape(format, rows, columns)) {
+        uint64_t seed, Contents contents = Contents::kNormal, bool row_scaled = false)
+      : columnwise_(columnwise),
+        data_(DType::kUInt8, QuantDataShape(format, rows, columns)),
+        row_scales_(DType::kFloat32, {rows}, test::UniformDoubles(rows, seed + 200, 0.01, 3.0)) {
     const bool integers = contents == Contents::kIntegers;
     Doubles raw = test::NormalDoubles(rows * columns, seed, integers ? 1.0 : 1.5);
     if (integers)
@@ -81,7 +83,7 @@ class Codes {
         } else {
           bytes[r * columns + c] = static_cast<uint8_t>(code);
         }
-        double scale = tensor ? *scale_inv_ : 1.0;
+        double scale = row_scaled ? row_scales_.view().as<float>()[r] : tensor ? *scale_inv_ : 1.0;
         if (block.rows != 0) {
           // The same number for all of a block.
           const int64_t i = r / block.rows, j = c / block.columns;
@@ -95,6 +97,11 @@ class Codes {
     quant_.scaling = scaling;
     quant_.power_of_2_scales = integers;
     if (tensor) quant_.scale_inv = scale_inv_.get();
+    quant_.row_scaled = row_scaled;
+    if (row_scaled) {
+      (columnwise ? quant_.columnwise_tensor_scale_inv : quant_.scale_inv) =
+          row_scales_.view().as<float>();
+    }
     (columnwise ? quant_.columnwise_data : quant_.rowwise_data) = data_;
     if (scales_) (columnwise ? quant_.columnwise_scale_inv : quant_.rowwise_scale_inv) = *scales_;
   }
@@ -132,6 +139,7 @@ class Codes {
   bool columnwise_;
   HostTensor data_;
   std::optional<HostTensor> scales_;
+  HostTensor row_scales_;
   test::Shared<float> scale_inv_;
   QuantSpec quant_;
   Doubles values_;
@@ -149,6 +157,7 @@ struct Case {
   bool separate_c = false;
   int64_t pad = 0;
   Contents contents = Contents::kNormal;
+  bool a_row_scaled = false, b_row_scaled = false;
 
   int64_t terms() const {
     return kind == GemmKind::kFprop   ? in_features
@@ -161,10 +170,11 @@ struct Case {
                                       : Shape{out_features, in_features};
   }
   std::string ToString() const {
-    return fmt::format("kind {} {}x{}x{} {}/{} * {}/{} -> {} split {} bias {} beta {} c {} pad {}",
-                       static_cast<int>(kind), tokens, out_features, in_features, Name(a_format),
-                       Name(a_scaling), Name(b_format), Name(b_scaling), Name(d_dtype), split, bias,
-                       beta, separate_c, pad);
+    return fmt::format(
+        "kind {} {}x{}x{} {}/{} * {}/{} -> {} split {} bias {} beta {} c {} pad {} rows {} {}",
+        static_cast<int>(kind), tokens, out_features, in_features, Name(a_format), Name(a_scaling),
+        Name(b_format), Name(b_scaling), Name(d_dtype), split, bias, beta, separate_c, pad,
+        a_row_scaled, b_row_scaled);
   }
 };
 
@@ -172,8 +182,10 @@ class Product {
  public:
   explicit Product(const Case& c)
       : case_(c),
-        a_(c.a_format, c.a_scaling, c.kind == GemmKind::kWgrad, c.d()[0], c.terms(), 1, c.contents),
-        b_(c.b_format, c.b_scaling, c.kind != GemmKind::kFprop, c.d()[1], c.terms(), 2, c.contents),
+        a_(c.a_format, c.a_scaling, c.kind == GemmKind::kWgrad, c.d()[0], c.terms(), 1, c.contents,
+           c.a_row_scaled),
+        b_(c.b_format, c.b_scaling, c.kind != GemmKind::kFprop, c.d()[1], c.terms(), 2, c.contents,
+           c.b_row_scaled),
         c_in_(HostTensor::Normal(c.d_dtype, c.d(), 3, 1, c.pad)),
         bias_(HostTensor::Normal(c.d_dtype, {c.d()[1]}, 4)),
         d_(c.d_dtype, c.d(), c.pad) {}
@@ -347,6 +359,36 @@ TEST(GemmQuantized, RepeatsBitForBit) {
     }
   }
 }
+
+#ifndef TE_TEST_CUDA
+// Either operand or both with a factor for each of its rows: fprop's x rowwise, wgrad's columnwise.
+TEST(GemmQuantized, RowsHaveTheirOwnFactors) {
+  test::TestLibraryExec exec(2);
+  constexpr auto kScaling = QuantScaling::kNvfp4_1x16;
+  for (const GemmKind kind : {GemmKind::kFprop, GemmKind::kWgrad}) {
+    for (const auto& [a, b] : {std::pair(true, false), {false, true}, {true, true}}) {
+      for (const DType d : {DType::kFloat32, DType::kBFloat16}) {
+        Case c = {kind, 34, 19, 50, kE2M1, kE2M1, kScaling, kScaling, d};
+        c.a_row_scaled = a;
+        c.b_row_scaled = b;
+        c.bias = kind == GemmKind::kFprop;
+        c.beta = d == DType::kFloat32 ? 1 : 0;
+        SCOPED_TRACE(c.ToString());
+        Product product(c);
+        ASSERT_TRUE(test::IsOk(product.Run(exec)));
+        EXPECT_TRUE(test::Near(product.Got(), product.Want(product.A()), product.Tolerance()));
+        EXPECT_FALSE(test::Near(product.Got(), product.Want(test::Disturbed(product.A(), 40, 20.0)),
+                                product.Tolerance()));
+        Case plain = c;
+        plain.a_row_scaled = plain.b_row_scaled = false;
+        Product other(plain);
+        ASSERT_TRUE(test::IsOk(other.Run(exec)));
+        EXPECT_FALSE(test::Near(other.Got(), product.Got(), product.Tolerance()));
+      }
+    }
+  }
+}
+#endif
 
 TEST(GemmQuantized, BadArgumentsAreNamed) {
   test::TestLibraryExec exec;

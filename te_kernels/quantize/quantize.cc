@@ -16,6 +16,31 @@ bool TakesScaleOptions(QuantScaling scaling) {
          scaling == QuantScaling::kBlock128x128;
 }
 
+// What Transformer Engine's kernels do not take together, either.
+Status CheckNvfp4Options(const QuantSpec& out) {
+  const bool chooses = out.four_over_six != FourOverSix::kOff;
+  if (out.four_over_six != FourOverSix::kOff && out.four_over_six != FourOverSix::kMAE &&
+      out.four_over_six != FourOverSix::kMSE) {
+    return InvalidArgument(
+        "quantize: out's four_over_six is {}; expected off (0), MAE (1) or MSE (2)",
+        static_cast<int>(out.four_over_six));
+  }
+  if (!IsNvfp4(out.scaling) && (chooses || out.e4m3_use_256)) {
+    return InvalidArgument(
+        "quantize: out has four_over_six {} and e4m3_use_256 {}; expected neither with scaling {}",
+        Name(out.four_over_six), out.e4m3_use_256, Name(out.scaling));
+  }
+  if (out.e4m3_use_256 && !chooses)
+    return InvalidArgument("quantize: out has e4m3_use_256 true; expected it with four_over_six");
+  if ((chooses || out.row_scaled) && (out.stochastic_rounding || out.random_hadamard)) {
+    return InvalidArgument(
+        "quantize: out has stochastic_rounding {} and random_hadamard {}; expected neither with "
+        "four_over_six or row_scaled",
+        out.stochastic_rounding, out.random_hadamard);
+  }
+  return OkStatus();
+}
+
 Status CheckOptions(const QuantSpec& out) {
   if (!TakesScaleOptions(out.scaling) && (out.power_of_2_scales || out.amax_epsilon != 0)) {
     return InvalidArgument(
@@ -33,7 +58,7 @@ Status CheckOptions(const QuantSpec& out) {
         "scaling {}",
         out.stochastic_rounding, out.random_hadamard, Name(out.scaling));
   }
-  return OkStatus();
+  return CheckNvfp4Options(out);
 }
 
 Status CheckPresent(const char* orientation, const TensorView& data) {

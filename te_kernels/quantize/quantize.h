@@ -20,6 +20,14 @@
 //                    s = 1 / (c * (1 / S)), infinite: the largest float32 (where c is 0, x but 0
 //                    clips, and the dequantized value is 0); scale_inv = 1 / S; dequantized =
 //                    (code * c) * scale_inv; each operation in float32
+//     row_scaled     S and scale_inv from each row's own amax
+//     four_over_six  with F = 448 or 256 (e4m3_use_256), S = F * 6 / amax and b = (amax_block / 6)
+//                    * S: of the two encodings with c = e4m3(min(b, 448)) and e4m3(min(b * 1.5,
+//                    448)), which makes the block's largest number 6 or 4, the one of the lower
+//                    error, the first of equal ones (and where an error is no number). Error: over
+//                    the elements, |v - x| or its square, v = ((code * c) * amax) / (6 * F); each
+//                    operation in float32, summed along a row from 0 on, the rows of a square by
+//                    halves (row i and row i + 8, then 4, 2, 1 apart)
 //
 // rowwise and columnwise are each quantized from x itself. NVFP4's columnwise copy with
 // random_hadamard is made from x^T whose rows were multiplied, 16 by 16 elements, by H D / 4 (H:
@@ -34,7 +42,7 @@
 // x: [M, K], float32 or bfloat16, inner stride 1, any row stride; M or K may be 0. Bitwise
 // repeatable; CPU and CUDA give the same bits. Source: Transformer Engine's recipes and their cast
 // kernels (quantize_fp8, recipe_common, quantize_transpose_vector_blockwise, cast_mxfp8,
-// quantize_transpose_nvfp4).
+// quantize_transpose_nvfp4, quantize_4over6_nvfp4).
 #pragma once
 
 #include "te_kernels/base/exec.h"

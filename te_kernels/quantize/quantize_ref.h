@@ -65,9 +65,81 @@ inline float ScaleRef(float amax, const QuantSpec& spec) {
   return scale;
 }
 
-inline float Nvfp4ScaleRef(float amax) {
-  if (amax == 0 || std::isinf(amax)) return 1;
-  return std::fmin(2688.0f / amax, std::numeric_limits<float>::max());
+// What the blocks of a tensor, or of one row of it, share.
+struct TensorScaleRef {
+  float scale = 1;
+  float amax = 0;
+};
+
+inline TensorScaleRef Nvfp4ScaleRef(float amax, const QuantSpec& spec) {
+  if (amax == 0 || std::isinf(amax)) return {1, amax};
+  const float most = spec.e4m3_use_256 ? 1536.0f : 2688.0f;
+  return {std::fmin(most / amax, std::numeric_limits<float>::max()), amax};
+}
+
+struct Nvfp4BlockRef {
+  uint8_t code = 0;
+  float multiplier = 1;
+};
+
+inline Nvfp4BlockRef Nvfp4BlockOf(float wanted, float tensor_scale) {
+  const uint8_t code = CastRef(QuantFormat::kFloat8E4M3, wanted);
+  const float inverse = 1.0f / tensor_scale;
+  const float decoding = Float8E4M3BitsToFloat(code) * inverse;
+  return {code, std::fmin(1.0f / decoding, std::numeric_limits<float>::max())};
+}
+
+// Sums of two halves, element by element, until one is left.
+inline float FoldedSumRef(std::vector<float> terms) {
+  terms.resize(16, 0.0f);
+  while (terms.size() > 1) {
+    const size_t half = terms.size() / 2;
+    for (size_t i = 0; i < half; ++i)
+      terms[i] = static_cast<float>(static_cast<double>(terms[i]) + terms[i + half]);
+    terms.resize(half);
+  }
+  return terms[0];
+}
+
+// four_over_six of a block [rows][columns]. Each operation in double and rounded to float32, which
+// for sums, products and quotients of two float32 is the float32 operation (a double has more than
+// twice the bits).
+inline Nvfp4BlockRef FourOverSixRef(const std::vector<std::vector<float>>& block,
+                                    const QuantSpec& spec, TensorScaleRef tensor) {
+  std::vector<float> all;
+  for (const auto& row : block) all.insert(all.end(), row.begin(), row.end());
+  const auto rounded = [](double value) { return static_cast<float>(value); };
+  const double largest = spec.e4m3_use_256 ? 256 : 448;
+  const float six_wanted = rounded(static_cast<double>(rounded(AmaxRef(all) / 6.0)) * tensor.scale);
+  Nvfp4BlockRef best;
+  float least = 0;
+  for (const double factor : {1.0, 1.5}) {
+    const float wanted = rounded(six_wanted * factor);
+    const Nvfp4BlockRef candidate = Nvfp4BlockOf(wanted, tensor.scale);
+    std::vector<float> errors;
+    for (const auto& row : block) {
+      float error = 0;
+      for (const float x : row) {
+        const float code = Float4E2M1BitsToFloat(
+            CastRef(spec.format, rounded(static_cast<double>(x) * candidate.multiplier)));
+        const double value =
+            rounded(static_cast<double>(rounded(static_cast<double>(code) *
+                                                Float8E4M3BitsToFloat(candidate.code))) *
+                    tensor.amax);
+        const double off = rounded(static_cast<double>(rounded(value / (6 * largest))) - x);
+        const double term =
+            spec.four_over_six == FourOverSix::kMSE ? rounded(off * off) : std::fabs(off);
+        error = rounded(error + term);
+      }
+      errors.push_back(error);
+    }
+    const float error = FoldedSumRef(errors);
+    if (factor == 1.0 || error < least) {
+      best = candidate;
+      least = error;
+    }
+  }
+  return best;
 }
 
 // 2^exponent is the smallest power of two that is not below the number.
@@ -85,11 +157,11 @@ struct OrientationRef {
   std::vector<uint8_t> byte_scales;
 };
 
-// One orientation from what it is made of, x [rows, columns]; tensor_scale: of kTensor,
-// kTensorCurrent and NVFP4.
+// One orientation from what it is made of, x [rows, columns]; tensor_scales: of kTensor,
+// kTensorCurrent and NVFP4, one or one a row.
 inline OrientationRef QuantizeOrientationRef(const std::vector<float>& x, int64_t rows,
                                              int64_t columns, const QuantSpec& spec,
-                                             float tensor_scale) {
+                                             const std::vector<TensorScaleRef>& tensor_scales) {
   const bool e2m1 = spec.format == QuantFormat::kFloat4E2M1;
   QuantBlock block = BlockOf(spec.scaling);
   const bool whole = block.rows == 0;
@@ -112,7 +184,8 @@ inline OrientationRef QuantizeOrientationRef(const std::vector<float>& x, int64_
         for (int64_t c = c0; c < c1; ++c) members.push_back(x[r * columns + c]);
       }
       const float amax = AmaxRef(members);
-      float scale = tensor_scale;
+      const TensorScaleRef tensor = tensor_scales[tensor_scales.size() == 1 ? 0 : r0];
+      float scale = tensor.scale;
       switch (spec.scaling) {
         case QuantScaling::kTensor:
         case QuantScaling::kTensorCurrent:
@@ -137,12 +210,18 @@ inline OrientationRef QuantizeOrientationRef(const std::vector<float>& x, int64_
         case QuantScaling::kNvfp4_1x16:
         case QuantScaling::kNvfp4_16x16: {
           const float sixth = 1.0f / 6.0f;
-          const float multiplier = tensor_scale * sixth;
-          const uint8_t code = CastRef(QuantFormat::kFloat8E4M3, amax * multiplier);
-          const float inverse = 1.0f / tensor_scale;
-          const float decoding = Float8E4M3BitsToFloat(code) * inverse;
-          scale = std::fmin(1.0f / decoding, std::numeric_limits<float>::max());
-          for (int64_t r = r0; r < r1; ++r) out.byte_scales[r * scales[1] + j] = code;
+          const float multiplier = tensor.scale * sixth;
+          Nvfp4BlockRef chosen = Nvfp4BlockOf(amax * multiplier, tensor.scale);
+          if (spec.four_over_six != FourOverSix::kOff) {
+            std::vector<std::vector<float>> in_rows;
+            for (int64_t r = r0; r < r1; ++r) {
+              const auto first = x.begin() + r * columns;
+              in_rows.emplace_back(first + c0, first + c1);
+            }
+            chosen = FourOverSixRef(in_rows, spec, tensor);
+          }
+          scale = chosen.multiplier;
+          for (int64_t r = r0; r < r1; ++r) out.byte_scales[r * scales[1] + j] = chosen.code;
           break;
         }
       }
@@ -213,9 +292,9 @@ inline std::vector<float> HadamardRef(const std::vector<float>& x, int64_t rows,
 struct QuantizedRef {
   OrientationRef rowwise;
   OrientationRef columnwise;
-  float scale_inv = 0;
-  float columnwise_tensor_scale_inv = 0;
-  float amax = 0;  // of this x, also in kTensor
+  std::vector<float> scale_inv;                    // one; row_scaled: of each row
+  std::vector<float> columnwise_tensor_scale_inv;  // one; row_scaled: of each column
+  float amax = 0;                                  // of this x, also in kTensor
   float columnwise_amax = 0;
 };
 
@@ -227,17 +306,29 @@ inline QuantizedRef QuantizeRef(const std::vector<float>& x, int64_t rows, int64
   if (spec.random_hadamard) transposed = HadamardRef(transposed, columns, rows, dtype);
   out.amax = AmaxRef(x);
   out.columnwise_amax = AmaxRef(transposed);
-  float rowwise_scale = scale, columnwise_scale = scale;
+  std::vector<TensorScaleRef> rowwise = {{scale, 0}}, columnwise = rowwise;
   if (spec.scaling == QuantScaling::kTensorCurrent) {
-    rowwise_scale = columnwise_scale = ScaleRef(out.amax, spec);
+    rowwise = columnwise = {{ScaleRef(out.amax, spec), 0}};
+  } else if (spec.row_scaled) {
+    const auto of_rows = [&spec](const std::vector<float>& from, int64_t n, int64_t length) {
+      std::vector<TensorScaleRef> scales;
+      for (int64_t i = 0; i < n; ++i) {
+        const auto first = from.begin() + i * length;
+        scales.push_back(Nvfp4ScaleRef(AmaxRef({first, first + length}), spec));
+      }
+      return scales;
+    };
+    rowwise = of_rows(x, rows, columns);
+    columnwise = of_rows(transposed, columns, rows);
   } else if (spec.format == QuantFormat::kFloat4E2M1) {
-    rowwise_scale = Nvfp4ScaleRef(out.amax);
-    columnwise_scale = Nvfp4ScaleRef(out.columnwise_amax);
+    rowwise = {Nvfp4ScaleRef(out.amax, spec)};
+    columnwise = {Nvfp4ScaleRef(out.columnwise_amax, spec)};
   }
-  out.scale_inv = 1.0f / rowwise_scale;
-  out.columnwise_tensor_scale_inv = 1.0f / columnwise_scale;
-  out.rowwise = QuantizeOrientationRef(x, rows, columns, spec, rowwise_scale);
-  out.columnwise = QuantizeOrientationRef(transposed, columns, rows, spec, columnwise_scale);
+  for (const TensorScaleRef& s : rowwise) out.scale_inv.push_back(1.0f / s.scale);
+  for (const TensorScaleRef& s : columnwise)
+    out.columnwise_tensor_scale_inv.push_back(1.0f / s.scale);
+  out.rowwise = QuantizeOrientationRef(x, rows, columns, spec, rowwise);
+  out.columnwise = QuantizeOrientationRef(transposed, columns, rows, spec, columnwise);
   return out;
 }
 

@@ -1,6 +1,7 @@
 // Scales of the CPU's quantize from maxima of |x|, as quantize.h defines them.
 #pragma once
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <limits>
@@ -19,10 +20,21 @@ inline float ScaleFromAmax(float amax, float largest, bool power_of_2, float eps
   return scale;
 }
 
-inline float Nvfp4TensorScale(float amax) {
-  if (amax == 0 || std::isinf(amax)) return 1;
-  const float scale = 448.0f * 6.0f / amax;
-  return std::isinf(scale) ? std::numeric_limits<float>::max() : scale;
+// The largest block scale that the tensor's scale provides for.
+inline float Nvfp4LargestBlockScale(const QuantSpec& out) {
+  return out.e4m3_use_256 ? 256.0f : 448.0f;
+}
+
+// What all blocks of a tensor (row_scaled: of a row) share.
+struct TensorScale {
+  float scale = 1;
+  float amax = 0;  // of NVFP4
+};
+
+inline TensorScale Nvfp4TensorScale(const QuantSpec& out, float amax) {
+  if (amax == 0 || std::isinf(amax)) return {.scale = 1, .amax = amax};
+  const float scale = Nvfp4LargestBlockScale(out) * 6.0f / amax;
+  return {.scale = std::isinf(scale) ? std::numeric_limits<float>::max() : scale, .amax = amax};
 }
 
 // What multiplies the elements of a block, and what is stored for it.
@@ -32,8 +44,14 @@ struct BlockScale {
   uint8_t code = 0;     // E8M0 and E4M3
 };
 
+// What multiplies the elements of an NVFP4 block whose stored scale is `code`.
+inline float Nvfp4Multiplier(uint8_t code, float tensor_scale) {
+  const float multiplier = 1.0f / (Float8E4M3BitsToFloat(code) * (1.0f / tensor_scale));
+  return std::min(multiplier, std::numeric_limits<float>::max());
+}
+
+// NVFP4 without four_over_six, which needs the elements (four_over_six.h).
 inline BlockScale BlockScaleFromAmax(const QuantSpec& out, float tensor_scale, float amax) {
-  constexpr float kLargest = std::numeric_limits<float>::max();
   BlockScale block;
   switch (out.scaling) {
     case QuantScaling::kTensor:
@@ -54,8 +72,7 @@ inline BlockScale BlockScaleFromAmax(const QuantSpec& out, float tensor_scale, f
     case QuantScaling::kNvfp4_1x16:
     case QuantScaling::kNvfp4_16x16:
       block.code = FloatToFloat8E4M3Bits(amax * (tensor_scale * (1.0f / 6.0f)));
-      block.multiplier = 1.0f / (Float8E4M3BitsToFloat(block.code) * (1.0f / tensor_scale));
-      if (block.multiplier > kLargest) block.multiplier = kLargest;
+      block.multiplier = Nvfp4Multiplier(block.code, tensor_scale);
       break;
   }
   return block;

@@ -6,7 +6,7 @@
 #include "te_kernels/base/float8.h"
 #include "te_kernels/base/philox_fill.h"
 #include "te_kernels/base/simd.h"
-#include "te_kernels/quantize/quantize_scales.h"
+#include "te_kernels/quantize/four_over_six.h"
 
 namespace te::quantize_internal {
 namespace {
@@ -104,6 +104,12 @@ void StoreScale(const ScaleLayout& layout, int64_t row, int64_t block, const Blo
   }
 }
 
+template <typename T>
+BlockScale ScaleOf(const QuantSpec& out, TensorScale tensor, float amax, const Block<T>& block) {
+  return out.four_over_six == FourOverSix::kOff ? BlockScaleFromAmax(out, tensor.scale, amax)
+                                                : FourOverSixScale(out, tensor, amax, block);
+}
+
 // Multipliers of a tile: rowwise[r][j] for block j of row r, columnwise[i][c] for the block of rows
 // i in column c.
 struct Multipliers {
@@ -116,11 +122,13 @@ void ScaleRows(const Plan& plan, const Tile<T>& tile, Multipliers& out) {
   const int64_t width = plan.block.columns;
   const int64_t first_block = tile.first_column / width;
   for (int64_t r = 0; r < tile.rows; ++r) {
+    const TensorScale tensor = plan.OfRow(tile.first_row + r);
     for (int64_t c = 0, j = 0; c < tile.columns; c += width, ++j) {
-      const uint32_t bits =
-          MaxAbsBits(tile.x + r * tile.stride + c, std::min(width, tile.columns - c));
-      const BlockScale scale =
-          BlockScaleFromAmax(plan.out, plan.rowwise_scale, std::bit_cast<float>(bits));
+      const Block<T> block = {.x = tile.x + r * tile.stride + c,
+                              .column_stride = 1,
+                              .columns = std::min(width, tile.columns - c)};
+      const uint32_t bits = MaxAbsBits(block.x, block.columns);
+      const BlockScale scale = ScaleOf(plan.out, tensor, std::bit_cast<float>(bits), block);
       StoreScale(plan.rowwise_scales, tile.first_row + r, first_block + j, scale);
       out.rowwise[r][j] = scale.multiplier;
     }
@@ -136,7 +144,11 @@ void ScaleColumns(const Plan& plan, const Tile<T>& tile, Multipliers& out) {
     ColumnMaxAbs(tile.x + r * tile.stride, tile.stride, std::min(height, tile.rows - r),
                  tile.columns, amax);
     for (int64_t c = 0; c < tile.columns; ++c) {
-      const BlockScale scale = BlockScaleFromAmax(plan.out, plan.columnwise_scale, amax[c]);
+      const Block<T> block = {.x = tile.x + r * tile.stride + c,
+                              .column_stride = tile.stride,
+                              .columns = std::min(height, tile.rows - r)};
+      const BlockScale scale =
+          ScaleOf(plan.out, plan.OfColumn(tile.first_column + c), amax[c], block);
       StoreScale(plan.columnwise_scales, tile.first_column + c, first_block + i, scale);
       out.columnwise[i][c] = scale.multiplier;
     }
@@ -155,15 +167,26 @@ void ScaleSquares(const Plan& plan, const Tile<T>& tile, bool rowwise, bool colu
     for (int64_t c = 0, j = 0; c < tile.columns; c += side, ++j) {
       const int64_t width = std::min(side, tile.columns - c);
       const float largest = *std::max_element(amax + c, amax + c + width);
+      const T* x = tile.x + r * tile.stride + c;
       if (rowwise) {
-        const BlockScale scale = BlockScaleFromAmax(plan.out, plan.rowwise_scale, largest);
+        const BlockScale scale = ScaleOf(plan.out, plan.rowwise_scale, largest,
+                                         Block<T>{.x = x,
+                                                  .row_stride = tile.stride,
+                                                  .column_stride = 1,
+                                                  .rows = height,
+                                                  .columns = width});
         for (int64_t k = r; k < r + height; ++k) {
           StoreScale(plan.rowwise_scales, tile.first_row + k, tile.first_column / side + j, scale);
           out.rowwise[k][j] = scale.multiplier;
         }
       }
       if (columnwise) {
-        const BlockScale scale = BlockScaleFromAmax(plan.out, plan.columnwise_scale, largest);
+        const BlockScale scale = ScaleOf(plan.out, plan.columnwise_scale, largest,
+                                         Block<T>{.x = x,
+                                                  .row_stride = 1,
+                                                  .column_stride = tile.stride,
+                                                  .rows = width,
+                                                  .columns = height});
         for (int64_t k = c; k < c + width; ++k) {
           StoreScale(plan.columnwise_scales, tile.first_column + k, tile.first_row / side + i,
                      scale);
@@ -331,8 +354,8 @@ void Scale(const Plan& plan, const Tile<T>& tile, bool rowwise, bool columnwise,
 }
 
 void ScaleByTensor(const Plan& plan, Multipliers& out) {
-  for (auto& row : out.rowwise) row[0] = plan.rowwise_scale;
-  std::fill_n(out.columnwise[0], kTile, plan.columnwise_scale);
+  for (auto& row : out.rowwise) row[0] = plan.rowwise_scale.scale;
+  std::fill_n(out.columnwise[0], kTile, plan.columnwise_scale.scale);
 }
 
 ScaleLayout LayoutOf(QuantScaling scaling, const TensorView& scales) {
@@ -367,6 +390,19 @@ uint32_t MaxAbsBits(const Tile<T>& tile) {
   float largest[kTile];
   ColumnMaxAbs(tile.x, tile.stride, tile.rows, tile.columns, largest);
   return std::bit_cast<uint32_t>(*std::max_element(largest, largest + tile.columns));
+}
+
+template <typename T>
+void RowMaxAbsBits(const Tile<T>& tile, uint32_t* rows) {
+  for (int64_t r = 0; r < tile.rows; ++r)
+    rows[r] = MaxAbsBits(tile.x + r * tile.stride, tile.columns);
+}
+
+template <typename T>
+void ColumnMaxAbsBits(const Tile<T>& tile, uint32_t* columns) {
+  float largest[kTile];
+  ColumnMaxAbs(tile.x, tile.stride, tile.rows, tile.columns, largest);
+  for (int64_t c = 0; c < tile.columns; ++c) columns[c] = std::bit_cast<uint32_t>(largest[c]);
 }
 
 template <typename T>
@@ -430,15 +466,18 @@ void QuantizeTile(const Plan& plan, const Tile<T>& tile) {
     const Tile<T> transformed = Transformed(tile, storage);
     scale(transformed, false, true);
     Columns(plan, transformed, by, codes);
-  } else if (!plan.rowwise || plan.block.rows == 1 || plan.out.stochastic_rounding) {
+  } else if (!plan.rowwise || plan.block.rows == 1 || plan.out.stochastic_rounding ||
+             plan.out.four_over_six != FourOverSix::kOff) {
     Columns(plan, tile, by, codes);
   }  // else the codes of the rows are those of the columns
   StoreTransposed(plan, codes, tile.rows, tile.columns, tile.first_row, tile.first_column);
 }
 
-#define TE_QUANTIZE_TILE(T)                         \
-  template uint32_t MaxAbsBits(const Tile<T>&);     \
-  template Tile<T> Transformed(const Tile<T>&, T*); \
+#define TE_QUANTIZE_TILE(T)                                  \
+  template uint32_t MaxAbsBits(const Tile<T>&);              \
+  template void RowMaxAbsBits(const Tile<T>&, uint32_t*);    \
+  template void ColumnMaxAbsBits(const Tile<T>&, uint32_t*); \
+  template Tile<T> Transformed(const Tile<T>&, T*);          \
   template void QuantizeTile(const Plan&, const Tile<T>&)
 TE_QUANTIZE_TILE(float);
 TE_QUANTIZE_TILE(bfloat16);

@@ -6,6 +6,7 @@
 
 #include "te_kernels/base/dtype.h"
 #include "te_kernels/quantize/quantize.h"
+#include "te_kernels/quantize/quantize_scales.h"
 
 namespace te::quantize_internal {
 
@@ -31,10 +32,21 @@ struct Plan {
   bool rowwise = false;
   bool columnwise = false;
   QuantBlock block;  // kTile x kTile where the whole tensor shares a scale
-  float rowwise_scale = 1;
-  float columnwise_scale = 1;
+  TensorScale rowwise_scale;
+  TensorScale columnwise_scale;
+  // row_scaled: the amax of each row and of each column; else null.
+  const float* row_amaxes = nullptr;
+  const float* column_amaxes = nullptr;
   ScaleLayout rowwise_scales;
   ScaleLayout columnwise_scales;
+
+  TensorScale OfRow(int64_t row) const {
+    return row_amaxes == nullptr ? rowwise_scale : Nvfp4TensorScale(out, row_amaxes[row]);
+  }
+  TensorScale OfColumn(int64_t column) const {
+    return column_amaxes == nullptr ? columnwise_scale
+                                    : Nvfp4TensorScale(out, column_amaxes[column]);
+  }
 };
 
 template <typename T>
@@ -50,6 +62,12 @@ struct Tile {
 // Bits of the largest |x|, NaN not counted.
 template <typename T>
 uint32_t MaxAbsBits(const Tile<T>& tile);
+
+// The same of each row and of each column.
+template <typename T>
+void RowMaxAbsBits(const Tile<T>& tile, uint32_t* rows);
+template <typename T>
+void ColumnMaxAbsBits(const Tile<T>& tile, uint32_t* columns);
 
 // The tile of which the columnwise copy is made with random_hadamard, in `storage` [kTile, kTile].
 template <typename T>

@@ -51,6 +51,37 @@ TEST(Fp8Finetune, TheLossFallsWithEveryRecipe) {
   }
 }
 
+TEST(Fp8Finetune, TheLossFallsWithFurtherParameters) {
+  const struct {
+    const char* recipe;
+    const char* parameters;
+  } cases[] = {
+      {"current", R"({"backward_override": "high_precision"})"},
+      {"mxfp8", R"({"backward_override": "dequantized"})"},
+      {"block", R"({"w_block_scaling_dim": 1, "use_f32_scales": true})"},
+      {"nvfp4", R"({"disable_rht": true, "row_scaled_activation": true, "nvfp4_4over6": "all"})"},
+  };
+  for (const auto& c : cases) {
+    TemporaryFolder folder;
+    const auto losses = [&](const Arguments& more) {
+      const std::string log = folder / "log.jsonl";
+      Arguments flags = {"--precision", "fp8", "--recipe", c.recipe, "--steps", "20", "--log", log};
+      flags.insert(flags.end(), more.begin(), more.end());
+      const TeResult result = Finetune(kModel, folder / "out", flags);
+      EXPECT_EQ(result.exit_code, 0) << result.err;
+      std::istringstream lines(ReadFile(log));
+      std::vector<double> out;
+      for (std::string line; std::getline(lines, line);)
+        out.push_back(ParseJson(line)->Find("loss")->number());
+      return out;
+    };
+    const std::vector<double> with = losses({"--fp8-recipe-parameters", c.parameters});
+    ASSERT_EQ(with.size(), 20u);
+    EXPECT_LT(with.back(), 0.5 * with.front()) << c.parameters;
+    EXPECT_NE(with, losses({})) << c.parameters;
+  }
+}
+
 TEST(Fp8Finetune, StateComesBackBitForBitAndGoesWithItsWeights) {
   TemporaryFolder folder;
   const std::string out = folder / "out", copy = folder / "copy";
@@ -87,6 +118,19 @@ TEST(Fp8Flags, AreNeverIgnored) {
           "--fp8-calibration-steps is 1");
   refused({"--precision", "fp8", "--recipe", "nvfp4", "--fp8-format", "e4m3"},
           "--fp8-format is e4m3");
+  refused({"--fp8-recipe-parameters", "{}"}, "--fp8-recipe-parameters {} has no effect");
+  const auto parameters = [&](const char* recipe, const char* json, const std::string& message) {
+    refused({"--precision", "fp8", "--recipe", recipe, "--fp8-recipe-parameters", json}, message);
+  };
+  parameters("current", "{", "--fp8-recipe-parameters");
+  parameters("current", R"({"margin": 1})",
+             "--fp8-recipe-parameters: unknown key \"margin\"; expected fp8_format");
+  parameters("delayed", R"({"backward_override": "dequantized"})",
+             "--fp8-recipe-parameters: DelayedScaling: backward_override is dequantized");
+  parameters("nvfp4", R"({"row_scaled_activation": true})", "expected disable_rht true");
+  refused(
+      {"--precision", "fp8", "--fp8-margin", "1", "--fp8-recipe-parameters", R"({"margin": 2})"},
+      "--fp8-margin is 1 and --fp8-recipe-parameters's margin is 2");
   refused({"--precision", "fp8", "--path", "hf"}, "--path is hf");
   refused({"--precision", "fp8", "--fp8-first-layers-bf16", "9"}, "at most the model's 3 layers");
   refused({"--precision", "fp8", "--fp8-first-layers-bf16", "3"}, "no module is left");

@@ -49,8 +49,8 @@ extern "C" {
 /* ---- Version, status ---- */
 
 /* Grows by one whenever something is added; nothing is ever removed or changed in meaning.
- * 2: FP8 recipes. */
-#define TE_ABI_VERSION 2
+ * 2: FP8 recipes. 3: the rest of their parameters. */
+#define TE_ABI_VERSION 3
 
 /* The TE_ABI_VERSION that the loaded library was built with. Cannot fail. Any thread. */
 TE_API uint32_t te_abi_version(void);
@@ -190,6 +190,22 @@ TE_API te_status te_tensor_to_dlpack_versioned(te_tensor* tensor,
 #define TE_AMAX_COMPUTE_ALGO_MAX 0 /* of the history */
 #define TE_AMAX_COMPUTE_ALGO_MOST_RECENT 1
 
+/* What dgrad and wgrad multiply where the forward pass multiplied quantized tensors. With either
+ * override the gradient of the output is not quantized. */
+#define TE_BACKWARD_OVERRIDE_NONE 0           /* the quantized tensors */
+#define TE_BACKWARD_OVERRIDE_HIGH_PRECISION 1 /* input and weight before they were quantized */
+#define TE_BACKWARD_OVERRIDE_DEQUANTIZED 2    /* the values of the quantized input and weight */
+
+/* Tensors of the forward pass that an option of NVFP4 is for. */
+#define TE_NVFP4_NONE 0
+#define TE_NVFP4_WEIGHTS 1
+#define TE_NVFP4_ACTIVATIONS 2
+#define TE_NVFP4_ALL 3
+
+/* The error that nvfp4_4over6 chooses by: the sum of magnitudes, or of squares. */
+#define TE_NVFP4_4OVER6_ERR_MODE_MAE 1
+#define TE_NVFP4_4OVER6_ERR_MODE_MSE 2
+
 /* What the _init writes into an integer parameter: the kind's own default, whatever kind is chosen
  * afterwards. (No parameter has this value.) */
 #define TE_FP8_RECIPE_DEFAULT INT32_MIN
@@ -213,6 +229,23 @@ typedef struct te_fp8_recipe_options {
   int32_t disable_stochastic_rounding; /* NVFP4: 0; 1: gradients are rounded to nearest */
   int32_t disable_2d_quantization;     /* NVFP4: 0; 1: no 16x16 elements of weights */
   int32_t reserved2;
+  /* Since TE_ABI_VERSION 3: */
+  int32_t backward_override; /* none; DELAYED: none is all that it knows */
+  /* MMParams: 0 adds in the tensor cores' own registers (CUDA). CURRENT: 0, 1, 1. BLOCK: 1, which
+   * is all it knows */
+  int32_t fp8_gemm_fprop_use_split_accumulator;
+  int32_t fp8_gemm_dgrad_use_split_accumulator;
+  int32_t fp8_gemm_wgrad_use_split_accumulator;
+  int32_t x_block_scaling_dim;    /* BLOCK: 1; 2: 128x128 elements. Of the three one at most is 2 */
+  int32_t w_block_scaling_dim;    /* BLOCK: 2 */
+  int32_t grad_block_scaling_dim; /* BLOCK: 1 */
+  int32_t row_scaled_activation;  /* NVFP4: 0; 1: a float32 for each row of inputs instead of one a
+                                     tensor; needs disable_rht 1 */
+  int32_t nvfp4_4over6;           /* NVFP4: NONE; whose blocks take the better of two scales.
+                                     ACTIVATIONS and ALL need disable_rht 1 */
+  int32_t nvfp4_4over6_e4m3_use_256; /* NVFP4: ALL; which of those leave room above block scales */
+  int32_t nvfp4_4over6_err_mode;     /* NVFP4: MAE */
+  int32_t reserved3;
 } te_fp8_recipe_options;
 
 /* Version 1's fields: struct_size says so. */
