@@ -2,6 +2,7 @@
 // one place where layers meet the recipe; Projection and LinearCrossEntropy are made with it.
 #pragma once
 
+#include <memory>
 #include <optional>
 #include <string>
 
@@ -48,13 +49,21 @@ class GemmQuantizers {
   StatusOr<QuantSpec> GradOutputSpec(const GemmPass& pass, Arena* arena, int64_t rows,
                                      int64_t columns, bool columnwise);
 
-  // The weight as this pass's GEMMs read it: its quantized copies are made when there are none, or
-  // when value or scale have changed since.
-  StatusOr<Operand> Weight(const GemmPass& pass, Parameter* weight);
+  // A weight [rows, columns] that exists in FP8 alone, contents undefined until they are written
+  // (fp8_only_weight.h), when the context's QuantizedInit asks for it; else null. Gradients, and
+  // the value while it is written, are of `dtype`. kUnsupported: a recipe that needs other codes
+  // than E4M3 with one scale for the whole tensor.
+  StatusOr<std::unique_ptr<Parameter>> NewFp8OnlyWeight(std::string name, DType dtype, int64_t rows,
+                                                        int64_t columns);
+  // The weight as this pass's product `kind` reads it: its quantized copies are made when there are
+  // none, or when value or scale have changed since. What is made for this product alone (the
+  // transposed codes of a weight that exists in FP8 alone, or its values where the pass does not
+  // quantize) lies in the context's scratch: the caller holds an ArenaScope.
+  StatusOr<Operand> Weight(const GemmPass& pass, GemmKind kind, Parameter* weight);
 
   // Of a calibrating pass: the amax of a dense tensor enters the history. Nothing otherwise.
   Status CalibrateInput(const GemmPass& pass, ConstTensorView dense);
-  Status CalibrateWeight(const GemmPass& pass, ConstTensorView dense);
+  Status CalibrateWeight(const GemmPass& pass, const Parameter& weight);
   Status CalibrateGradOutput(const GemmPass& pass, ConstTensorView dense);
   // To be called when the module's backward pass is over.
   Status EndBackward(const GemmPass& pass);
@@ -74,6 +83,7 @@ class GemmQuantizers {
                            int64_t columns, bool rowwise, bool columnwise);
   Status UseSlot(Role role, const GemmPass& pass, const TensorQuantization& quantization,
                  QuantSpec* spec);
+  StatusOr<Operand> Fp8OnlyWeight(const GemmPass& pass, GemmKind kind, const Parameter& weight);
   Status Calibrate(Role role, const GemmPass& pass, ConstTensorView dense);
 
   Context* context_ = nullptr;
