@@ -265,8 +265,9 @@ TEST_P(Fp8Only, ASavedModelComesBack) {
   // With the state that belongs to it, the codes are the same; current scaling has none.
   const auto state = Value(run.context->delayed_scaling().Export(run.context->exec()));
   EXPECT_EQ(state.empty(), !GetParam());
-  if (GetParam())
+  if (GetParam()) {
     EXPECT_TRUE(Contents(Load(settings_, directory, state).model()) == Contents(run.model()));
+  }
   // Without it a value is off by half a step of E4M3 at most: 2^-4 of it, or 2^-10 over the scale.
   const Trained again = Load(settings_, directory);
   int64_t compared = 0;

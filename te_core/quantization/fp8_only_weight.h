@@ -23,8 +23,9 @@ Status BeginWrite(Context* context, Parameter* p);
 // To be called after a write; bumps the version. Of FP8 alone: casts p->value, to nearest, and
 // drops it. The scale is (448 * 2^-margin) / amax of the new values; but the first write after the
 // slot took over a saved state keeps the saved scale, so that codes that were saved come back as
-// they were. kCorruptData: that scale lets the largest value clip, or all become subnormal: it is
-// that of other weights. (The check waits for the device.)
+// they were: unless the largest value clips under it, or it is 16 times smaller than the one above
+// (that of other weights, or of a BF16 weight before its last update). The check waits for the
+// device.
 Status EndWrite(Context* context, Parameter* p);
 
 // Rows [begin, begin + rows) of a weight that exists in FP8 alone and was written, as `dtype`:

@@ -334,19 +334,35 @@ TEST_F(Fp8OnlyWeightTest, WhatWasSavedComesBack) {
   }
 }
 
-TEST_F(Fp8OnlyWeightTest, ASavedScaleOfOtherWeightsIsRefused) {
-  for (const float scale : {1e6f, 1e-3f}) {
+// Of margin 1, the scale of values up to 0.5 is 448.
+TEST_F(Fp8OnlyWeightTest, ASavedScaleThatDoesNotSuitTheValuesIsNotKept) {
+  for (const auto& [scale, kept] : {std::pair(1e6f, false),
+                                    {929.0f, false},
+                                    {927.0f, true},
+                                    {100.0f, true},
+                                    {27.0f, false},
+                                    {1e-3f, false}}) {
+    SCOPED_TRACE(scale);
     const auto context = test::NewContext();
-    MustOk(context->delayed_scaling().Import(context->exec(),
-                                             {{.name = std::string(kName) + ".weight",
-                                               .format = QuantFormat::kFloat8E4M3,
-                                               .scale = scale,
-                                               .amax_history = std::vector<float>(4)}}));
+    MustOk(
+        context->delayed_scaling().Import(context->exec(), {{.name = std::string(kName) + ".weight",
+                                                             .format = QuantFormat::kFloat8E4M3,
+                                                             .scale = scale,
+                                                             .amax_history = {0, 1, 2, 3}}}));
+    GemmQuantizers quantizers;
+    quantizers.Init(context.get(), "linear", kName);
     const QuantizedInit init(context.get(), delayed_.get());
-    const auto layer = Linear::Create(
-        context.get(), {.in_features = kIn, .out_features = kOut, .bias = false}, kName);
-    EXPECT_TRUE(FailsWith(layer.status(), StatusCode::kCorruptData,
-                          "the saved scale of model.linear.weight is"));
+    const auto weight = Must(quantizers.NewFp8OnlyWeight("weight", DType::kBFloat16, kOut, kIn));
+    for (const bool first : {true, false}) {
+      MustOk(BeginWrite(context.get(), weight.get()));
+      std::vector<double> values(kOut * kIn, 0.25);
+      values[5] = -0.5;
+      test::FromDoubles(values, weight->value.view());
+      MustOk(EndWrite(context.get(), weight.get()));
+      const bool saved = first && kept;
+      EXPECT_EQ(ScaleInv(*weight), 1 / (saved ? scale : 448.0f));
+      EXPECT_EQ(StateOf(context.get(), "weight").amax_history[0], saved ? 0.0f : 0.5f);
+    }
   }
 }
 

@@ -103,6 +103,17 @@ TEST(Fp8Finetune, WeightsInFp8AloneLearnAndComeBack) {
   }
 }
 
+// The state of BF16 weights, whose scale may lag behind their last update, serves as well.
+TEST(Fp8Finetune, WeightsInFp8AloneGoOnFromBf16Ones) {
+  TemporaryFolder folder;
+  const std::string from = folder / "from", out = folder / "out";
+  ASSERT_EQ(Finetune(kModel, from, {"--precision", "fp8", "--steps", "3"}).exit_code, 0);
+  const TeResult result =
+      Finetune(from, out, {"--precision", "fp8", "--fp8-weights-only", "--steps", "2"});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_NE(result.out.find("no calibration"), std::string::npos) << result.out;
+}
+
 TEST(Fp8Flags, AreNeverIgnored) {
   TemporaryFolder folder;
   const std::string rules = folder / "rules.json";
