@@ -4,6 +4,7 @@
 
 #include "fmt/format.h"
 #include "fmt/ranges.h"
+#include "te_core/quantization/fp8_only_weight.h"
 
 namespace te::bench {
 namespace {
@@ -15,9 +16,16 @@ StatusOr<std::vector<double>> Sums(LlamaModel* model) {
   TE_ASSIGN_OR_RETURN(const Tensor sums, context->NewTensor(DType::kFloat64, {2 * count}));
   double* out = sums.view().as<double>();
   for (const LlamaTensor& tensor : model->tensors()) {
+    Tensor dequantized;
+    ConstTensorView value = tensor.value();
+    if (tensor.parameter->fp8_only()) {
+      TE_ASSIGN_OR_RETURN(dequantized, DequantizedRows(context, *tensor.parameter, tensor.row_begin,
+                                                       tensor.name.shape[0], DType::kFloat32));
+      value = dequantized;
+    }
     for (const bool squared : {false, true}) {
-      TE_RETURN_IF_ERROR(context->kernels().sum(
-          context->exec(), {.x = tensor.value(), .squared = squared, .out = out++}));
+      TE_RETURN_IF_ERROR(
+          context->kernels().sum(context->exec(), {.x = value, .squared = squared, .out = out++}));
     }
   }
   std::vector<double> host(static_cast<size_t>(2 * count));

@@ -39,6 +39,7 @@ struct Options {
   std::string precision = "fp32";
   std::string recipe = "delayed";
   bool fp8_lm_head = false;
+  bool fp8_weights_only = false;
   std::string rounding = "nearest";
   int64_t batch = 4;
   int64_t sequence = 256;
@@ -128,6 +129,11 @@ StatusOr<Training> MakeTraining(const Options& options) {
       return InvalidArgument("--precision fp8 with --path hf: only the te path has FP8");
     TE_ASSIGN_OR_RETURN(t.recipe, MakeFp8Recipe(options));
   }
+  if (options.fp8_weights_only && (t.recipe == nullptr || options.rounding != "stochastic")) {
+    return InvalidArgument(
+        "--fp8-weights-only with --precision {} and --rounding {}; expected fp8 and stochastic",
+        options.precision, options.rounding);
+  }
 
   TE_ASSIGN_OR_RETURN(std::unique_ptr<Device> device, MakeDevice(options.device));
   if (options.profile) device = MakeTimedDevice(std::move(device));
@@ -135,8 +141,11 @@ StatusOr<Training> MakeTraining(const Options& options) {
   context_options.device = options.device;
   context_options.num_threads = options.threads;
   TE_ASSIGN_OR_RETURN(t.context, Context::Create(context_options, std::move(device)));
-  TE_ASSIGN_OR_RETURN(t.model, LlamaModel::Create(t.context.get(), t.config,
-                                                  {.params_dtype = dtype, .path = path}));
+  {
+    const QuantizedInit init(t.context.get(), options.fp8_weights_only ? t.recipe.get() : nullptr);
+    TE_ASSIGN_OR_RETURN(t.model, LlamaModel::Create(t.context.get(), t.config,
+                                                    {.params_dtype = dtype, .path = path}));
+  }
   TE_RETURN_IF_ERROR(t.model->InitializeAll());
   TE_RETURN_IF_ERROR(RandomizeNorms(t.model.get()));
   AdamWOptions adamw;
@@ -225,6 +234,7 @@ Status RunBench(const Options& options) {
                      {"path", options.path},
                      {"precision", options.precision},
                      {"recipe", training.recipe == nullptr ? "none" : training.recipe->name()},
+                     {"weights", options.fp8_weights_only ? "fp8 alone" : Name(dtype)},
                      {"moments", Name(dtype)},
                      {"rounding", options.rounding},
                      {"batch_size", std::to_string(options.batch)},
@@ -323,9 +333,11 @@ int main(int argc, char** argv) {
   app.add_option("--recipe", options.recipe, "Of --precision fp8")
       ->check(CLI::IsMember({"delayed", "current", "block", "mxfp8", "nvfp4"}));
   app.add_flag("--fp8-lm-head", options.fp8_lm_head, "lm_head by the recipe, too");
+  app.add_flag("--fp8-weights-only", options.fp8_weights_only,
+               "The layers' matrices in FP8 alone (delayed, current; --rounding stochastic)");
   app.add_option("--path", options.path, "Fused layers, or Hugging Face's operations one by one")
       ->check(CLI::IsMember({"te", "hf"}));
-  app.add_option("--rounding", options.rounding, "Of AdamW's bfloat16 stores")
+  app.add_option("--rounding", options.rounding, "Of AdamW's bfloat16 and FP8 stores")
       ->check(CLI::IsMember({"nearest", "stochastic"}));
   app.add_option("--batch-size", options.batch, "Sequences of a micro-batch")
       ->check(CLI::PositiveNumber);

@@ -20,6 +20,20 @@ for recipe in delayed current block mxfp8 nvfp4; do
     --steps 1 --warmup 1)
   grep -q '^check: .* of \(12\) tensors changed$' <<<"$output"
 done
+for recipe in delayed current; do
+  output=$("$1" --precision fp8 --recipe "$recipe" --fp8-weights-only --rounding stochastic --layers 1 --vocab-size 1000 \
+    --batch-size 2 --sequence-length 32 --steps 1 --warmup 1 --profile)
+  grep -q '^weights: fp8 alone$' <<<"$output"
+  grep -q '^transpose ' <<<"$output"
+  grep -q '^check: .* of \(12\) tensors changed$' <<<"$output"
+done
+for flags in "--precision bf16" "--precision fp8 --rounding nearest" "--precision fp8 --recipe block --rounding stochastic"; do
+  # shellcheck disable=SC2086
+  if "$1" $flags --fp8-weights-only --layers 1 --steps 1 --warmup 0 2>/dev/null; then
+    echo "--fp8-weights-only was taken with $flags" >&2
+    exit 1
+  fi
+done
 if "$1" --precision fp64 2>/dev/null; then
   echo "an unknown precision was taken" >&2
   exit 1

@@ -96,6 +96,7 @@ class TimedDevice : public Device {
     TE_TIME(CastArgs, cast);
     TE_TIME(QuantizeArgs, quantize);
     TE_TIME(DequantizeArgs, dequantize);
+    TE_TIME(TransposeArgs, transpose);
     TE_TIME(DelayedScalingArgs, delayed_scaling);
     TE_TIME(DropoutForwardArgs, dropout_forward);
     TE_TIME(DropoutBackwardArgs, dropout_backward);

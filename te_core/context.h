@@ -104,6 +104,8 @@ class Context {
   // For layers: the word of the innermost scope for one module. `saved`: a backward pass follows.
   GemmPass NewGemmPass(std::string_view module_type, std::string_view name, bool saved);
   DelayedScalingState& delayed_scaling() { return *delayed_scaling_; }
+  // The recipe of the innermost QuantizedInit; null: none.
+  const Recipe* quantized_init() const { return quantized_init_; }
 
   // While set, operations list there what they execute; null: off. The log must outlive it.
   void set_kernel_log(KernelLog* log) { exec_.log = log; }
@@ -116,6 +118,7 @@ class Context {
   MemoryStatistics memory_statistics() const;
 
  private:
+  friend class QuantizedInit;
   class CountingMemory;
   explicit Context(const ContextOptions& options);
 
@@ -131,11 +134,33 @@ class Context {
   std::unique_ptr<DelayedScalingState> delayed_scaling_;
   std::vector<QuantizationScope> quantization_scopes_;
   bool first_module_ran_ = false;  // of the outermost scope
+  const Recipe* quantized_init_ = nullptr;
   StepScalars* scalars_ = nullptr;
   void* own_stream_ = nullptr;
   uint32_t next_random_stream_ = 1;
   uint32_t micro_batch_ = 0;
   Exec exec_;
+};
+
+// While it lives, the GEMM weights of layers that are made in `context` exist in FP8 alone, where
+// `recipe` quantizes them for training (Transformer Engine's quantized_model_init): half of
+// BF16's memory. Only the layers' own weights (not lm_head's), and only one E4M3 scale a weight:
+// delayed scaling, or current scaling, whose scale is then that of the weight's last values,
+// because the optimizer writes codes in one pass (fp8_only_weight.h). Scopes nest; null: none
+// inside. Thread-compatible; context and recipe must outlive it.
+class QuantizedInit {
+ public:
+  QuantizedInit(Context* context, const Recipe* recipe)
+      : context_(context), outer_(context->quantized_init_) {
+    context_->quantized_init_ = recipe;
+  }
+  ~QuantizedInit() { context_->quantized_init_ = outer_; }
+  QuantizedInit(const QuantizedInit&) = delete;
+  QuantizedInit& operator=(const QuantizedInit&) = delete;
+
+ private:
+  Context* context_;
+  const Recipe* outer_;
 };
 
 }  // namespace te

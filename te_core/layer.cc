@@ -15,7 +15,7 @@ std::vector<NamedParameter> Layer::NamedParameters() {
   std::vector<NamedParameter> out;
   VisitParameters("", [&](const std::string& full_name, Parameter& parameter) {
     if (parameter.slices.empty()) {
-      out.push_back({full_name, &parameter, 0, parameter.value.shape()[0]});
+      out.push_back({full_name, &parameter, 0, parameter.shape()[0]});
       return;
     }
     // A slice's name replaces the buffer's own.

@@ -4,7 +4,7 @@ namespace te {
 
 Status Parameter::EnsureGrad(MemoryResource* resource) {
   if (grad.defined() || !requires_grad) return OkStatus();
-  TE_ASSIGN_OR_RETURN(grad, Tensor::Allocate(resource, value.dtype(), value.shape()));
+  TE_ASSIGN_OR_RETURN(grad, Tensor::Allocate(resource, dtype(), shape()));
   return OkStatus();
 }
 

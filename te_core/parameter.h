@@ -13,7 +13,7 @@
 namespace te {
 
 // A weight as quantized GEMMs read it, in both orientations. The layer makes and renews it; the
-// optimizer writes it together with the value.
+// optimizer writes it together with the value. Or the weight itself (fp8_only_weight.h).
 struct QuantizedCopy {
   TensorQuantization quantization;            // as which it was made
   QuantSpec spec;                             // format kNone: there is none
@@ -23,6 +23,11 @@ struct QuantizedCopy {
   bool valid = false;
   uint64_t value_version = 0;
   uint64_t scale_version = 0;
+  // There is no other: codes rowwise, E4M3 with one scale. A product that reads columns transposes
+  // them into scratch.
+  bool only = false;
+  DType dense_dtype = DType::kFloat32;  // of gradients, and of the value while it is written
+  float* previous_scale_inv = nullptr;  // device memory for AdamWArgs::previous_scale_inv
 
   void MarkWritten(uint64_t version) {
     valid = true;
@@ -41,8 +46,8 @@ struct ParameterSlice {
 
 struct Parameter {
   std::string name;  // within its layer: "weight", "layer_norm_weight", "fc1_weight"
-  Tensor value;
-  Tensor grad;  // a sum over tokens and micro-batches; undefined until EnsureGrad
+  Tensor value;      // undefined where the weight exists in FP8 alone
+  Tensor grad;       // a sum over tokens and micro-batches; undefined until EnsureGrad
   std::vector<ParameterSlice> slices;  // in row order, without gaps; empty: the whole is one
   Shape global_shape;                  // over all ranks of the tensor-parallel group
   int partition_dim = -1;              // -1: replicated
@@ -53,7 +58,15 @@ struct Parameter {
   uint64_t version = 0;  // bumped by every write: the key of the quantized copy
   QuantizedCopy quantized;
 
-  // For writers. Every write of the value goes through here.
+  bool fp8_only() const { return quantized.only; }
+  // Of the value, whatever holds it.
+  const Shape& shape() const {
+    return fp8_only() ? quantized.spec.rowwise_data.shape() : value.shape();
+  }
+  DType dtype() const { return fp8_only() ? quantized.dense_dtype : value.dtype(); }
+
+  // For writers. Every write of the value goes through here; of one that may exist in FP8 alone,
+  // between BeginWrite and EndWrite (fp8_only_weight.h).
   TensorView MutableValue() {
     ++version;
     return value.view();
@@ -68,7 +81,17 @@ struct NamedParameter {
   int64_t row_begin = 0;
   int64_t rows = 0;  // of the first dimension
 
-  TensorView value() const { return parameter->value.view().Slice(0, row_begin, row_begin + rows); }
+  // Undefined where the parameter exists in FP8 alone.
+  TensorView value() const {
+    return parameter->value.defined()
+               ? parameter->value.view().Slice(0, row_begin, row_begin + rows)
+               : TensorView();
+  }
+  Shape shape() const {
+    Shape out = parameter->shape();
+    out[0] = rows;
+    return out;
+  }
   // Undefined while the parameter has no gradient.
   TensorView grad() const {
     return parameter->grad.defined() ? parameter->grad.view().Slice(0, row_begin, row_begin + rows)

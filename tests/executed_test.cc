@@ -43,8 +43,10 @@ LlamaConfig Config() {
 }
 
 // One step; with a recipe, the first after the calibrating one and the one that casts the weights.
-std::vector<KernelRecord> ExecutedBy(LlamaPath path, bool padded, const Recipe* recipe = nullptr) {
+std::vector<KernelRecord> ExecutedBy(LlamaPath path, bool padded, const Recipe* recipe = nullptr,
+                                     bool fp8_only = false) {
   const auto context = Value(Context::Create({.device = "cuda"}));
+  const QuantizedInit init(context.get(), fp8_only ? recipe : nullptr);
   const auto model = Value(LlamaModel::Create(context.get(), Config(),
                                               {.params_dtype = DType::kBFloat16, .path = path}));
   EXPECT_TRUE(model->InitializeAll().ok());
@@ -116,10 +118,7 @@ TEST(Executed, TheTePathRunsTheseOperationsAndNoOther) {
 
 // Delayed scaling: every cast inside the kernel that makes the tensor, but that of attention's
 // output; weights by AdamW; two updates of the scales.
-TEST(Executed, AnFp8StepCastsInsideItsProducers) {
-  const auto recipe =
-      MakeModuleRecipes({{.pattern = "lm_head", .training = nullptr, .evaluation = nullptr}},
-                        Value(MakeRecipe(DelayedScalingRecipe())));
+std::vector<std::string> Fp8Step(bool fp8_only) {
   const std::vector<std::string> layer = {
       "rms_norm_forward rms_norm_forward_fp8_cuda",
       "gemm fprop float8_e4m3 tensor * float8_e4m3 tensor fast",
@@ -131,7 +130,7 @@ TEST(Executed, AnFp8StepCastsInsideItsProducers) {
       "gemm fprop float8_e4m3 tensor * float8_e4m3 tensor fast",
       "activation_forward activation_forward_fp8_cuda",
       "gemm fprop float8_e4m3 tensor * float8_e4m3 tensor fast"};
-  const std::vector<std::string> layer_backward = {
+  const std::vector<std::string> layer_backward_with_copies = {
       "gemm dgrad float8_e5m2 tensor * float8_e4m3 tensor split",
       "activation_backward activation_backward_fp8_cuda",
       "gemm dgrad float8_e5m2 tensor * float8_e4m3 tensor split",
@@ -145,6 +144,12 @@ TEST(Executed, AnFp8StepCastsInsideItsProducers) {
       "gemm wgrad float8_e5m2 tensor * float8_e4m3 tensor split",
       "gemm wgrad float8_e5m2 tensor * float8_e4m3 tensor split",
       "gemm wgrad float8_e5m2 tensor * float8_e4m3 tensor split"};
+  // Of weights in FP8 alone, each dgrad's weight is transposed into scratch.
+  std::vector<std::string> layer_backward;
+  for (const std::string& line : layer_backward_with_copies) {
+    if (fp8_only && line.starts_with("gemm dgrad")) layer_backward.emplace_back("transpose");
+    layer_backward.push_back(line);
+  }
   std::vector<std::string> want = {"embedding_forward"};
   const auto add = [&want](const std::vector<std::string>& lines) {
     want.insert(want.end(), lines.begin(), lines.end());
@@ -158,13 +163,23 @@ TEST(Executed, AnFp8StepCastsInsideItsProducers) {
   add(layer_backward);
   // The last norm's backward writes for no layer below.
   want[want.size() - 5] = "rms_norm_backward rms_norm_backward_cuda";
-  add({"delayed_scaling", "embedding_backward", "cast", "step_update", "cast", "adamw"});
+  add({"delayed_scaling", "embedding_backward", "cast", "step_update", "cast"});
+  // What each of two layers' four weights is read with, kept before it is written.
+  if (fp8_only) add(std::vector<std::string>(2 * 4, "cast"));
+  add({"adamw"});
+  return want;
+}
+
+void ExpectFp8Step(bool fp8_only) {
+  const auto recipe =
+      MakeModuleRecipes({{.pattern = "lm_head", .training = nullptr, .evaluation = nullptr}},
+                        Value(MakeRecipe(DelayedScalingRecipe())));
   std::vector<std::string> got;
   int fused_updates = 0;
-  for (const KernelRecord& record : ExecutedBy(LlamaPath::kTe, false, recipe.get())) {
+  for (const KernelRecord& record : ExecutedBy(LlamaPath::kTe, false, recipe.get(), fp8_only)) {
     if (record.operation == "adamw") {
-      // One a buffer: the four weights of each layer write their copies.
-      fused_updates += record.kernel == "adamw_fp8_cuda" ? 1 : 0;
+      // One a buffer: the four weights of each layer write their copies, or are themselves codes.
+      fused_updates += record.kernel == (fp8_only ? "adamw_fp8_weights_cuda" : "adamw_fp8_cuda");
       if (got.back() != "adamw") got.push_back("adamw");
       continue;
     }
@@ -180,7 +195,8 @@ TEST(Executed, AnFp8StepCastsInsideItsProducers) {
     }
     got.push_back(line);
   }
-  EXPECT_EQ(got, want);
+  EXPECT_EQ(got, Fp8Step(fp8_only));
+  EXPECT_NE(got, Fp8Step(!fp8_only));
   EXPECT_EQ(fused_updates, 2 * 4);
 }
 
@@ -221,6 +237,11 @@ TEST(Executed, ABackwardOverrideMultipliesInBFloat16) {
     EXPECT_EQ(quantized_products, 2 * 4) << "the forward pass's";
   }
 }
+
+TEST(Executed, AnFp8StepCastsInsideItsProducers) { ExpectFp8Step(false); }
+
+// The same, but for one transposition a dgrad and the scale that each update reads.
+TEST(Executed, AStepOfWeightsInFp8AloneTransposesThemForDgradAlone) { ExpectFp8Step(true); }
 
 TEST(Executed, RightPaddingStaysOnTheFusedAttention) {
   int attentions = 0;

@@ -217,6 +217,38 @@ TEST(LoadParameters, ReadsWhatIsWantedAndReportsTheRest) {
   EXPECT_HAS(warnings[1], "does not use: vision.tower");
 }
 
+TEST(LoadParameters, APlaceIsAskedForWhenItsTensorsTurnComes) {
+  const std::string folder = FreshFolder("");
+  WriteTensors(folder + "/model.safetensors", {{"a", {3}}, {"b", {2}}}, 1);
+  std::vector<float> place(3);
+  std::vector<std::vector<float>> read;
+  std::vector<std::string> calls;
+  Loading loading;
+  for (const char* name : {"b", "a"}) {
+    const Shape shape = {*name == 'a' ? 3 : 2};
+    loading.wanted.push_back({.name = name,
+                              .to = TensorView(nullptr, DType::kFloat32, shape),
+                              .place = [&, name, shape]() -> StatusOr<TensorView> {
+                                calls.push_back(std::string("place ") + name);
+                                return TensorView(place.data(), DType::kFloat32, shape);
+                              },
+                              .done =
+                                  [&, name] {
+                                    calls.push_back(std::string("done ") + name);
+                                    read.push_back(place);
+                                    place = {-1, -1, -1};
+                                    return OkStatus();
+                                  }});
+  }
+  const auto report = loading.Run(folder);
+  ASSERT_TRUE(report.ok()) << report.status().message();
+  EXPECT_EQ(calls, (std::vector<std::string>{"place a", "done a", "place b", "done b"}));
+  EXPECT_EQ(read[0], (std::vector<float>{1, 2, 3}));
+  EXPECT_EQ(read[1], (std::vector<float>{1, 2, -1}));
+  loading.wanted[1].done = [] { return CorruptData("of others"); };
+  EXPECT_HAS(loading.Run(folder).status().message(), "a: of others");
+}
+
 TEST(LoadParameters, MissingTensorsAndWrongShapesNameEverything) {
   const std::string folder = FreshFolder("");
   WriteTensors(folder + "/model.safetensors", {{"model.embed_tokens.weight", {4, 3}}});

@@ -155,8 +155,14 @@ StatusOr<LoadReport> LoadParameters(const CheckpointReader& reader,
   });
   uint64_t done = 0;
   for (const Job& job : jobs) {
-    TE_RETURN_IF_ERROR(reader.files()[job.tensor->file]->ReadTensor(
-        job.tensor->index, job.wanted->to, options.copy_from_host));
+    TensorView to = job.wanted->to;
+    if (job.wanted->place != nullptr) {
+      TE_ASSIGN_OR_RETURN(to, job.wanted->place());
+    }
+    TE_RETURN_IF_ERROR(reader.files()[job.tensor->file]->ReadTensor(job.tensor->index, to,
+                                                                    options.copy_from_host));
+    if (job.wanted->done != nullptr)
+      TE_RETURN_IF_ERROR(job.wanted->done().WithContext(job.wanted->name));
     done += job.tensor->entry->bytes();
     if (options.progress != nullptr) options.progress(done, total);
   }

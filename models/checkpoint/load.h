@@ -14,6 +14,10 @@ namespace te {
 struct WantedTensor {
   std::string name;
   TensorView to;  // dense; its shape is the one expected in the checkpoint
+  // For one whose `to` has no memory yet: called when the tensor's turn comes, for the place
+  // itself.
+  std::function<StatusOr<TensorView>()> place = nullptr;
+  std::function<Status()> done = nullptr;  // called when the tensor is there; may be null
 };
 
 // What a tensor of the file is that the model did not ask for.

@@ -109,8 +109,16 @@ Status WriteValue(const SaveTensor& tensor, DType to, const CopyToHost& copy,
                   const SafetensorsItem::Sink& sink) {
   if (const auto* stored = UnchangedSource(tensor); stored != nullptr)
     return CopyStored(tensor, *stored, sink);
-  const ConstTensorView& value = tensor.value;
+  ConstTensorView value = tensor.value;
   if (value.elements() == 0) return OkStatus();
+  if (tensor.make_value != nullptr) {
+    TE_ASSIGN_OR_RETURN(value, tensor.make_value());
+    if (value.dtype() != tensor.value.dtype() || value.shape() != tensor.value.shape() ||
+        !value.defined() || !value.IsDense()) {
+      return Internal("tensor {}: the value that was made is {}; expected {}", tensor.name,
+                      value.ToString(), tensor.value.ToString());
+    }
+  }
   const bool convert = value.dtype() != to;
   if (!convert && copy == nullptr) return sink(value.data(), value.bytes());
   const size_t from_size = SizeOf(value.dtype());

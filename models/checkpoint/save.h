@@ -30,6 +30,9 @@ struct SaveTensor {
   // stored as `type` in it, its bytes are taken over as they are (a run in bfloat16 would otherwise
   // round a float16 checkpoint, and NaN payloads would change).
   const CheckpointReader* unchanged_in = nullptr;
+  // For one whose `value` has no memory, but dtype and shape: called when the tensor's turn comes,
+  // for the value itself, which is read before the next one's call.
+  std::function<StatusOr<ConstTensorView>()> make_value = nullptr;
 };
 
 struct SaveOptions {

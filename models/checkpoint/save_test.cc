@@ -84,6 +84,39 @@ TEST(SaveCheckpoint, WritesWhatTheReaderReads) {
   EXPECT_EQ(static_cast<unsigned char>(ReadFile(out + "/model.safetensors")[0]) % 8, 0);
 }
 
+// Values that are made one by one, in memory that the next one takes over.
+TEST(SaveCheckpoint, MakesValuesWhenTheirTurnComes) {
+  const std::string out = FreshFolder("") + "/out";
+  std::vector<float> memory(6);
+  std::vector<std::string> made;
+  std::vector<SaveTensor> tensors;
+  for (const char* name : {"a", "b"}) {
+    SaveTensor tensor;
+    tensor.name = name;
+    tensor.type = StoredType::kBF16;
+    tensor.value = ConstTensorView(nullptr, DType::kFloat32, {2, 3});
+    tensor.make_value = [&memory, &made, name]() -> StatusOr<ConstTensorView> {
+      made.emplace_back(name);
+      std::iota(memory.begin(), memory.end(), *name == 'a' ? 1.0f : 10.0f);
+      return ConstTensorView(memory.data(), DType::kFloat32, {2, 3});
+    };
+    tensors.push_back(std::move(tensor));
+  }
+  const Status status = SaveCheckpoint(out, tensors, WithConfig());
+  ASSERT_TRUE(status.ok()) << status.message();
+  EXPECT_EQ(made, (std::vector<std::string>{"a", "b"}));
+  EXPECT_EQ(ReadBack(out, "a"), (std::vector<float>{1, 2, 3, 4, 5, 6}));
+  EXPECT_EQ(ReadBack(out, "b"), (std::vector<float>{10, 11, 12, 13, 14, 15}));
+  // A failure, and a value of another shape: the old directory stays.
+  tensors[1].make_value = []() -> StatusOr<ConstTensorView> { return OutOfMemory("no place"); };
+  EXPECT_EQ(SaveCheckpoint(out, tensors, WithConfig()).code(), StatusCode::kOutOfMemory);
+  tensors[1].make_value = [&memory]() -> StatusOr<ConstTensorView> {
+    return ConstTensorView(memory.data(), DType::kFloat32, {3});
+  };
+  EXPECT_EQ(SaveCheckpoint(out, tensors, WithConfig()).code(), StatusCode::kInternal);
+  EXPECT_EQ(ReadBack(out, "b"), (std::vector<float>{10, 11, 12, 13, 14, 15}));
+}
+
 // huggingface_hub: a tensor above the limit has its own shard at once, the others fill up in order.
 TEST(SaveCheckpoint, ShardsAsHuggingFaceDoes) {
   const std::string out = FreshFolder("") + "/out";

@@ -180,6 +180,11 @@ void AddFinetunePrecision(CLI::App* command, FinetuneFlags* flags) {
       ->type_name("N")
       ->group("FP8");
   command
+      ->add_flag("--fp8-weights-only", flags->fp8.weights_only,
+                 "delayed and current: the layers' matrices exist in FP8 alone, without a bf16\n"
+                 "copy; the optimizer updates them in place [no]")
+      ->group("FP8");
+  command
       ->add_option("--master-weights", flags->master_weights,
                    "With bf16 and fp8: none, or fp32 copies of the weights [none]")
       ->type_name("none|fp32")
@@ -192,7 +197,8 @@ void AddFinetunePrecision(CLI::App* command, FinetuneFlags* flags) {
   command
       ->add_option("--rounding", flags->rounding,
                    "Of bf16 weights and moments: nearest loses updates smaller than 1/512\n"
-                   "of a weight, stochastic keeps them on average [stochastic]")
+                   "of a weight, stochastic keeps them on average [stochastic]. FP8 weights\n"
+                   "of --fp8-weights-only: stochastic")
       ->type_name("nearest|stochastic")
       ->group(group);
 }

@@ -107,7 +107,10 @@ void PrintPlan(const FinetuneFlags& flags, const FinetuneSetup& setup, const Ope
                                setup.adamw.master_weights == MasterWeights::kNone ? "none" : "fp32")
                  : "",
              setup.adamw.rounding == Rounding::kStochastic ? ", rounding stochastic" : "");
-  if (setup.step.recipe != nullptr) fmt::print("recipe          {}\n", setup.step.recipe->name());
+  if (setup.step.recipe != nullptr) {
+    fmt::print("recipe          {}{}\n", setup.step.recipe->name(),
+               setup.fp8->weights_only ? ", weights in FP8 alone" : "");
+  }
   fmt::print("training        {} steps of {} x {} samples, at most {} tokens each\n", flags.steps,
              flags.gradient_accumulation_steps, flags.batch_size, flags.max_seq_length);
   fmt::print("learning rate   {}, warm-up {} steps, peak {:.4g}\n", Name(schedule.kind),
@@ -211,10 +214,10 @@ StatusOr<ExitCode> Finetune(const FinetuneFlags& flags) {
   signal(SIGPIPE, SIG_IGN);
 
   LowPrecision fp8;  // outlives the context
-  TE_ASSIGN_OR_RETURN(OpenedModel opened, OpenModel(flags.model, setup.model));
+  TE_ASSIGN_OR_RETURN(OpenedModel opened,
+                      OpenModelWithPrecision(flags.model, setup.model, setup.fp8,
+                                             LowPrecisionUse::kTraining, &fp8));
   if (setup.fp8) {
-    TE_ASSIGN_OR_RETURN(
-        fp8, OpenLowPrecision(*setup.fp8, flags.model, LowPrecisionUse::kTraining, &opened));
     setup.step.recipe = fp8.recipe.get();
     setup.step.calibration_steps = fp8.calibration_steps;
   }

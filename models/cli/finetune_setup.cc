@@ -62,7 +62,14 @@ Status SetPrecision(const FinetuneFlags& flags, FinetuneSetup* setup) {
                       ParseComputeFlags(flags.precision, flags.path, flags.fp8, &setup->model));
   const bool bf16 = setup->model.params_dtype == DType::kBFloat16;
 
+  const bool weights_only = setup->fp8 && setup->fp8->weights_only;
   if (flags.master_weights == "fp32") {
+    if (weights_only) {
+      return InvalidArgument(
+          "--master-weights is fp32 with --fp8-weights-only; expected none: there is no copy "
+          "beside "
+          "the FP8 weights");
+    }
     if (!bf16) {
       return InvalidArgument(
           "--master-weights fp32 needs --precision bf16 or fp8: fp32 weights are their own master");
@@ -81,6 +88,11 @@ Status SetPrecision(const FinetuneFlags& flags, FinetuneSetup* setup) {
     setup->adamw.moments = *moments;
   }
   const bool any_bf16 = bf16 || setup->adamw.moments == DType::kBFloat16;
+  if (weights_only && flags.rounding == "nearest") {
+    return InvalidArgument(
+        "--rounding is nearest with --fp8-weights-only; expected stochastic: most updates are less "
+        "than half a step of E4M3, and would be lost");
+  }
   if (flags.rounding.empty()) {
     setup->adamw.rounding = any_bf16 ? Rounding::kStochastic : Rounding::kNearest;
   } else if (flags.rounding == "stochastic") {

@@ -95,11 +95,9 @@ Status Generate(const GenerateFlags& flags) {
     tokenizer = std::move(loaded).value();
   }
   LowPrecision fp8;  // outlives the context
-  TE_ASSIGN_OR_RETURN(OpenedModel opened, OpenModel(flags.model, options));
-  if (plan) {
-    TE_ASSIGN_OR_RETURN(
-        fp8, OpenLowPrecision(*plan, flags.model, LowPrecisionUse::kEvaluation, &opened));
-  }
+  TE_ASSIGN_OR_RETURN(
+      OpenedModel opened,
+      OpenModelWithPrecision(flags.model, options, plan, LowPrecisionUse::kEvaluation, &fp8));
   std::vector<int32_t> prompt;
   if (flags.prompt) {
     TE_ASSIGN_OR_RETURN(prompt, tokenizer->EncodePrompt(*flags.prompt));

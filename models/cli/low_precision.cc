@@ -38,17 +38,19 @@ std::string LowPrecision::DescribeState() const {
                                         : fmt::format(", {} calibration steps", calibration_steps));
 }
 
+namespace {
+
 StatusOr<LowPrecision> OpenLowPrecision(const Fp8Plan& plan, const ModelFlags& flags,
-                                        LowPrecisionUse use, OpenedModel* opened) {
+                                        LowPrecisionUse use, Context* context,
+                                        const std::string& directory, int64_t num_layers) {
   const bool evaluation = use == LowPrecisionUse::kEvaluation;
-  const int64_t num_layers = opened->llama.model->config().num_hidden_layers;
   LowPrecision out;
   TE_ASSIGN_OR_RETURN(out.recipe, MakeModelRecipe(plan, num_layers, !evaluation));
   TE_ASSIGN_OR_RETURN(out.fit, FitFp8State("", *out.recipe, num_layers, evaluation, &out.state));
   if (out.fit.missing == 0) return out;  // no scale has a history
   out.calibration_steps = plan.calibration_steps.value_or(1);
 
-  const std::string path = opened->llama.directory + "/" + kFp8StateFile;
+  const std::string path = directory + "/" + kFp8StateFile;
   std::error_code error;
   const bool of_these_weights = !flags.random_weights && flags.variant.empty();
   if (of_these_weights && std::filesystem::exists(path, error)) {
@@ -57,7 +59,6 @@ StatusOr<LowPrecision> OpenLowPrecision(const Fp8Plan& plan, const ModelFlags& f
                         FitFp8State(path, *out.recipe, num_layers, evaluation, &out.state));
     out.state_file = path;
     if (out.fit.missing == 0) out.calibration_steps = plan.calibration_steps.value_or(0);
-    Context* context = opened->context.get();
     const Status imported = context->delayed_scaling().Import(context->exec(), out.state.slots);
     if (!imported.ok()) return imported.WithContext(path);
   }
@@ -68,6 +69,23 @@ StatusOr<LowPrecision> OpenLowPrecision(const Fp8Plan& plan, const ModelFlags& f
         path, out.fit.missing, out.state_file.empty() ? "unknown: no such file" : "not in it");
   }
   return out;
+}
+
+}  // namespace
+
+StatusOr<OpenedModel> OpenModelWithPrecision(const ModelFlags& flags,
+                                             const LlamaModelOptions& options,
+                                             const std::optional<Fp8Plan>& plan,
+                                             LowPrecisionUse use, LowPrecision* fp8) {
+  if (!plan) return OpenModel(flags, options);
+  return OpenModel(flags, options,
+                   [&](Context* context, const std::string& directory,
+                       const LlamaConfig& config) -> StatusOr<const Recipe*> {
+                     TE_ASSIGN_OR_RETURN(*fp8,
+                                         OpenLowPrecision(*plan, flags, use, context, directory,
+                                                          config.num_hidden_layers));
+                     return plan->weights_only ? fp8->recipe.get() : nullptr;
+                   });
 }
 
 EvaluationScope::EvaluationScope(Context* context, const Recipe* recipe)

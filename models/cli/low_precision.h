@@ -33,11 +33,15 @@ struct LowPrecision {
   std::string DescribeState() const;
 };
 
-// The recipe of the opened model, with the state beside its weights handed to the context, if the
-// recipe scales by history. (Not with --init-from-config or --variant: the state is that of other
-// weights.) Evaluation has no way to calibrate: without a complete state it is kInvalidArgument.
-StatusOr<LowPrecision> OpenLowPrecision(const Fp8Plan& plan, const ModelFlags& flags,
-                                        LowPrecisionUse use, OpenedModel* opened);
+// OpenModel, with the recipe of its modules where there is a plan. The state beside the weights is
+// handed to the context first, if the recipe scales by history. (Not with --init-from-config or
+// --variant: the state is that of other weights.) Evaluation has no way to calibrate: without a
+// complete state it is kInvalidArgument. With Fp8Plan::weights_only the weights are read into FP8
+// alone.
+StatusOr<OpenedModel> OpenModelWithPrecision(const ModelFlags& flags,
+                                             const LlamaModelOptions& options,
+                                             const std::optional<Fp8Plan>& plan,
+                                             LowPrecisionUse use, LowPrecision* fp8);
 
 // A scope of evaluation by the recipe; none for null.
 class EvaluationScope {

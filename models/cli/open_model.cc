@@ -46,7 +46,8 @@ StatusOr<std::string> FindModelDirectory(const ModelFlags& flags) {
   return directory.string();
 }
 
-StatusOr<OpenedModel> OpenModel(const ModelFlags& flags, const LlamaModelOptions& options) {
+StatusOr<OpenedModel> OpenModel(const ModelFlags& flags, const LlamaModelOptions& options,
+                                const BeforeModel& before_model) {
   if (flags.threads < 0 || flags.threads > kMaxThreads) {
     return InvalidArgument("--threads is {}; expected 0 (all) to {}", flags.threads, kMaxThreads);
   }
@@ -56,13 +57,18 @@ StatusOr<OpenedModel> OpenModel(const ModelFlags& flags, const LlamaModelOptions
   TE_ASSIGN_OR_RETURN(
       opened.context,
       Context::Create({.device = flags.device, .num_threads = flags.threads, .seed = flags.seed}));
-  TE_ASSIGN_OR_RETURN(
-      opened.llama,
-      LoadPretrainedLlama(opened.context.get(), flags.directory,
-                          {.checkpoint = {.variant = flags.variant, .subfolder = flags.subfolder},
-                           .model = options,
-                           .load = {.allow_missing = flags.allow_missing},
-                           .random_init = flags.random_weights}));
+  PretrainedOptions pretrained = {
+      .checkpoint = {.variant = flags.variant, .subfolder = flags.subfolder},
+      .model = options,
+      .load = {.allow_missing = flags.allow_missing},
+      .random_init = flags.random_weights};
+  if (before_model != nullptr) {
+    pretrained.before_model = [&](const std::string& directory, const LlamaConfig& config) {
+      return before_model(opened.context.get(), directory, config);
+    };
+  }
+  TE_ASSIGN_OR_RETURN(opened.llama,
+                      LoadPretrainedLlama(opened.context.get(), flags.directory, pretrained));
   for (const std::string& line : opened.llama.report.Warnings()) PrintWarning(line);
   return opened;
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -31,8 +32,12 @@ struct OpenedModel {
 // The directory with its subfolder; kNotFound, kInvalidArgument when that is no directory with a
 // config.json.
 StatusOr<std::string> FindModelDirectory(const ModelFlags& flags);
+// PretrainedOptions::before_model, with the model's context.
+using BeforeModel = std::function<StatusOr<const Recipe*>(
+    Context* context, const std::string& directory, const LlamaConfig& config)>;
 // Reads config and weights, or draws random weights. Warnings go to stderr.
-StatusOr<OpenedModel> OpenModel(const ModelFlags& flags, const LlamaModelOptions& options);
+StatusOr<OpenedModel> OpenModel(const ModelFlags& flags, const LlamaModelOptions& options,
+                                const BeforeModel& before_model = nullptr);
 // "fp32" and "bf16", of storage ("fp8": ParseComputeFlags).
 StatusOr<DType> ParsePrecision(const std::string& name);
 

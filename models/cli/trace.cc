@@ -27,11 +27,9 @@ Status Trace(const TraceFlags& flags) {
                            flags.output);
   }
   LowPrecision fp8;  // outlives the context
-  TE_ASSIGN_OR_RETURN(OpenedModel opened, OpenModel(flags.model, options));
-  if (plan) {
-    TE_ASSIGN_OR_RETURN(
-        fp8, OpenLowPrecision(*plan, flags.model, LowPrecisionUse::kEvaluation, &opened));
-  }
+  TE_ASSIGN_OR_RETURN(
+      OpenedModel opened,
+      OpenModelWithPrecision(flags.model, options, plan, LowPrecisionUse::kEvaluation, &fp8));
   TE_ASSIGN_OR_RETURN(const TokenTensors input,
                       ReadTokenTensors(flags.input, opened.llama.model->config().vocab_size));
   const LlamaBatch batch = {.batch = input.rows,

@@ -163,6 +163,13 @@ StatusOr<std::unique_ptr<LlamaModel>> LlamaModel::Create(Context* context,
     return Unsupported("params_dtype is {}; supported: float32, bfloat16",
                        te::Name(options.params_dtype));
   }
+  if (options.path == LlamaPath::kHf && context->quantized_init() != nullptr) {
+    return Unsupported(
+        "the hf path with weights in FP8 alone ({}); expected the te path: Hugging Face's "
+        "operations "
+        "know no recipe",
+        context->quantized_init()->name());
+  }
   std::unique_ptr<LlamaModel> model(new LlamaModel(context, config, options));
   TE_RETURN_IF_ERROR(model->Build());
   return model;
@@ -226,9 +233,11 @@ Status LlamaModel::Build() {
     const NamedParameter& p = it->second;
     tensors_.push_back({std::move(name), p.parameter, p.row_begin});
     tensors_.back().row_begin += tensors_.back().name.row_begin;
-    if (!(tensors_.back().value().shape() == tensors_.back().name.shape)) {
+    Shape place = p.parameter->shape();
+    place[0] = tensors_.back().name.shape[0];
+    if (!(place == tensors_.back().name.shape)) {
       return Internal("{}: its place is {}; expected {}", tensors_.back().name.hf_name,
-                      tensors_.back().value().ToString(), tensors_.back().name.shape.ToString());
+                      place.ToString(), tensors_.back().name.shape.ToString());
     }
     random_streams_.push_back(context_->NewRandomStream());
   }
@@ -255,41 +264,21 @@ Status LlamaModel::EnsureGradients() {
 
 Status LlamaModel::ShareGradients() {
   const auto shares = [&](const Parameter& p) {
-    return p.requires_grad && p.value.shape().rank() == 2 &&
+    return p.requires_grad && p.shape().rank() == 2 &&
            !(config_.tie_word_embeddings && &p == &embedding_->weight());
   };
   int64_t largest = 0;
   for (const Parameter* p : parameters_)
-    if (shares(*p)) largest = std::max(largest, p->value.view().elements());
+    if (shares(*p)) largest = std::max(largest, p->shape().elements());
   TE_ASSIGN_OR_RETURN(shared_gradient_, context_->NewTensor(options_.params_dtype, {largest}));
   for (Parameter* p : parameters_) {
     if (shares(*p)) {
       p->grad = Tensor::Borrow(
-          TensorView(shared_gradient_.view().data(), options_.params_dtype, p->value.shape()));
+          TensorView(shared_gradient_.view().data(), options_.params_dtype, p->shape()));
     } else {
       TE_RETURN_IF_ERROR(p->EnsureGrad(context_->memory()));
     }
   }
-  return OkStatus();
-}
-
-Status LlamaModel::Initialize(const LlamaTensor& tensor) {
-  const auto index = static_cast<size_t>(&tensor - tensors_.data());
-  ++tensor.parameter->version;
-  RandomFillArgs fill = {.out = tensor.value()};
-  if (tensor.name.shape.rank() == 2) {
-    fill.b = static_cast<float>(config_.initializer_range);
-  } else {
-    // A constant: a normal distribution without width.
-    fill.a = tensor.name.hf_name.ends_with(".bias") ? 0.0f : 1.0f;
-    fill.b = 0.0f;
-  }
-  fill.random = {.seed = context_->options().seed, .stream = random_streams_[index]};
-  return context_->kernels().random_fill(context_->exec(), fill);
-}
-
-Status LlamaModel::InitializeAll() {
-  for (const LlamaTensor& tensor : tensors_) TE_RETURN_IF_ERROR(Initialize(tensor));
   return OkStatus();
 }
 
@@ -451,7 +440,7 @@ Status LlamaModel::LendGradients(Layer* layer, Arena* arena) {
   for (Parameter* parameter : layer->Parameters()) {
     if (!parameter->requires_grad) continue;
     TE_ASSIGN_OR_RETURN(const TensorView grad,
-                        arena->AllocateAtEnd(parameter->value.dtype(), parameter->value.shape()));
+                        arena->AllocateAtEnd(parameter->dtype(), parameter->shape()));
     parameter->grad = Tensor::Borrow(grad);
   }
   return OkStatus();

@@ -50,8 +50,11 @@ struct LlamaTensor {
   Parameter* parameter = nullptr;
   int64_t row_begin = 0;  // within the parameter's buffer
 
+  // Undefined where the parameter exists in FP8 alone (te_core/quantization/fp8_only_weight.h).
   TensorView value() const {
-    return parameter->value.view().Slice(0, row_begin, row_begin + name.shape[0]);
+    return parameter->value.defined()
+               ? parameter->value.view().Slice(0, row_begin, row_begin + name.shape[0])
+               : TensorView();
   }
   // Undefined while the parameter has no gradient.
   TensorView grad() const {
@@ -76,7 +79,9 @@ struct LlamaBackwardOptions {
 // whatever the mask says, as in Hugging Face's forward pass: pad on the right.
 class LlamaModel {
  public:
-  // Allocates every parameter, contents undefined: load or initialize them.
+  // Allocates every parameter, contents undefined: load or initialize them. Within a QuantizedInit
+  // of the context the decoder layers' matrices exist in FP8 alone, as its recipe says; embedding,
+  // lm_head, norms and biases never do. (The hf path cannot: kUnsupported.)
   static StatusOr<std::unique_ptr<LlamaModel>> Create(Context* context, const LlamaConfig& config,
                                                       const LlamaModelOptions& options);
   ~LlamaModel();

@@ -2,6 +2,8 @@
 
 #include <vector>
 
+#include "models/llama/tensor_writes.h"
+
 namespace te {
 
 StatusOr<LoadReport> LoadLlamaWeights(LlamaModel* model, const CheckpointReader& reader,
@@ -27,16 +29,24 @@ StatusOr<LoadReport> LoadLlamaWeights(LlamaModel* model, const CheckpointReader&
       return context->CopyFromHost(from, to);
     };
   }
+  LlamaTensorWrites writes(model);
   std::vector<WantedTensor> wanted;
   for (const LlamaTensor& tensor : model->tensors()) {
     const std::string& name = tensor.name.hf_name;
     const bool elsewhere = config.tie_word_embeddings && name == kLlamaEmbeddingName;
     if (options.allow_missing && reader.Find(name) == nullptr &&
         !(elsewhere && reader.Find(kLlamaHeadName) != nullptr)) {
+      TE_RETURN_IF_ERROR(writes.Begin(tensor));
       TE_RETURN_IF_ERROR(model->Initialize(tensor));
+      TE_RETURN_IF_ERROR(writes.End(tensor));
     }
-    ++tensor.parameter->version;
-    wanted.push_back({name, tensor.value()});
+    wanted.push_back({.name = name,
+                      .to = TensorView(nullptr, tensor.parameter->dtype(), tensor.name.shape),
+                      .place = [&writes, &tensor]() -> StatusOr<TensorView> {
+                        TE_RETURN_IF_ERROR(writes.Begin(tensor));
+                        return tensor.value();
+                      },
+                      .done = [&writes, &tensor] { return writes.End(tensor); }});
   }
   return LoadParameters(reader, wanted, load);
 }

@@ -18,7 +18,9 @@ struct LlamaLoadOptions {
 // Fills every parameter, converting to the model's dtype. Of the tensors that the model does not
 // need: layers beyond the config are skipped and listed, *.rotary_emb.inv_freq is ignored, others
 // are listed as unexpected; with tied embeddings an lm_head.weight that differs from the embedding
-// is an error. After a failure the parameters' contents are undefined.
+// is an error. Weights in FP8 alone are read in the model's dtype and cast one by one: each is
+// dense from the first of its tensors to the last (of Hugging Face's files, one layer's), never the
+// model. After a failure the parameters' contents are undefined.
 StatusOr<LoadReport> LoadLlamaWeights(LlamaModel* model, const CheckpointReader& reader,
                                       const LlamaLoadOptions& options = {});
 

@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "te_core/quantization/fp8_only_weight.h"
+
 namespace te {
 namespace {
 
@@ -45,7 +47,14 @@ StatusOr<PretrainedLlama> LoadPretrainedLlama(Context* context, const std::strin
   if (!options.random_init) {
     TE_ASSIGN_OR_RETURN(llama.reader, CheckpointReader::Open(directory, options.checkpoint));
   }
-  TE_ASSIGN_OR_RETURN(llama.model, LlamaModel::Create(context, *config, options.model));
+  const Recipe* fp8_only = nullptr;
+  if (options.before_model != nullptr) {
+    TE_ASSIGN_OR_RETURN(fp8_only, options.before_model(llama.directory, *config));
+  }
+  {
+    const QuantizedInit init(context, fp8_only != nullptr ? fp8_only : context->quantized_init());
+    TE_ASSIGN_OR_RETURN(llama.model, LlamaModel::Create(context, *config, options.model));
+  }
   if (options.random_init) {
     TE_RETURN_IF_ERROR(llama.model->InitializeAll());
   } else {
@@ -60,6 +69,8 @@ StatusOr<PretrainedLlama> LoadPretrainedLlama(Context* context, const std::strin
 Status SavePretrainedLlama(const PretrainedLlama& llama, const std::string& directory,
                            const SavePretrainedOptions& options) {
   TE_ASSIGN_OR_RETURN(const StoredType default_type, DefaultType(llama));
+  Context* context = llama.model->context();
+  Tensor dequantized;  // one at a time
   std::vector<SaveTensor> tensors;
   for (size_t i = 0; i < llama.model->tensors().size(); ++i) {
     const LlamaTensor& tensor = llama.model->tensors()[i];
@@ -71,6 +82,18 @@ Status SavePretrainedLlama(const PretrainedLlama& llama, const std::string& dire
     save.type = options.type.value_or(stored == nullptr ? default_type : stored->entry->type);
     if (stored != nullptr && tensor.parameter->version == llama.loaded_versions[i])
       save.unchanged_in = llama.reader.get();
+    if (tensor.parameter->fp8_only()) {
+      // As close to the codes as the file can hold.
+      const DType dtype = save.type == StoredType::kBF16 ? DType::kBFloat16 : DType::kFloat32;
+      save.value = ConstTensorView(nullptr, dtype, tensor.name.shape);
+      save.make_value = [context, &tensor, &dequantized, dtype]() -> StatusOr<ConstTensorView> {
+        dequantized = Tensor();  // before there is another
+        TE_ASSIGN_OR_RETURN(dequantized,
+                            DequantizedRows(context, *tensor.parameter, tensor.row_begin,
+                                            tensor.name.shape[0], dtype));
+        return ConstTensorView(dequantized);
+      };
+    }
     tensors.push_back(std::move(save));
   }
   SaveOptions save;
@@ -80,7 +103,6 @@ Status SavePretrainedLlama(const PretrainedLlama& llama, const std::string& dire
   if (options.type.has_value()) {
     TE_ASSIGN_OR_RETURN(save.config, ConfigWithDType(llama.config_json, *options.type));
   }
-  Context* context = llama.model->context();
   if (!context->device().host_accessible()) {
     save.copy_to_host = [context](ConstTensorView from, void* to) {
       return context->CopyToHost(from, to);

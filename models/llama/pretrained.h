@@ -20,6 +20,10 @@ struct PretrainedOptions {
   LlamaLoadOptions load;
   bool random_init =
       false;  // from config.json alone: the directory's weights, if any, are not read
+  // Called before the model is made, with the folder of config.json: returns the recipe by which
+  // its weights exist in FP8 alone (QuantizedInit; null: whatever the context says). May be null.
+  std::function<StatusOr<const Recipe*>(const std::string& directory, const LlamaConfig& config)>
+      before_model;
 };
 
 // Thread-compatible. The context must outlive it.

@@ -25,6 +25,7 @@ constexpr char kLastLayers[] = "--fp8-last-layers-bf16";
 constexpr char kRecipeFile[] = "--fp8-recipe-file";
 constexpr char kCalibration[] = "--fp8-calibration-steps";
 constexpr char kLmHead[] = "--fp8-lm-head";
+constexpr char kWeightsOnly[] = "--fp8-weights-only";
 
 StatusOr<int64_t> CountOr(const char* flag, const std::optional<int64_t>& value, int64_t absent) {
   constexpr int64_t kMost = std::numeric_limits<int32_t>::max();
@@ -144,6 +145,25 @@ Status CheckPatterns(const Fp8Plan& plan, const std::vector<std::string>& module
   return OkStatus();
 }
 
+// Every recipe that a weight may meet in training.
+Status CheckWeightsOnly(const Fp8Plan& plan) {
+  const auto check = [](const std::string& source, const Recipe* recipe) -> Status {
+    if (recipe == nullptr) return OkStatus();
+    const TensorQuantization q = recipe->For({"linear", "weight", ""});
+    if (!q.quantized() || q.fp8_only()) return OkStatus();
+    return InvalidArgument(
+        "{} with {}: {} gives a weight other codes than E4M3 with one scale, which the optimizer "
+        "cannot update in place; expected --recipe delayed or current",
+        kWeightsOnly, source, recipe->name());
+  };
+  for (const ModuleRule& rule : plan.rules) {
+    TE_RETURN_IF_ERROR(check(fmt::format("{} {}: pattern {}", kRecipeFile, plan.recipe_file,
+                                         JsonValue::String(rule.pattern).ToString()),
+                             rule.training.get()));
+  }
+  return check(fmt::format("{}", kRecipe), plan.main.get());
+}
+
 }  // namespace
 
 std::string FirstGivenFlag(const Fp8Options& options) {
@@ -159,7 +179,8 @@ std::string FirstGivenFlag(const Fp8Options& options) {
         given(kCalibration, options.calibration_steps)}) {
     if (!text.empty()) return text;
   }
-  return options.lm_head ? kLmHead : "";
+  if (options.lm_head) return kLmHead;
+  return options.weights_only ? kWeightsOnly : "";
 }
 
 StatusOr<Fp8Plan> MakeFp8Plan(const Fp8Options& options) {
@@ -182,6 +203,8 @@ StatusOr<Fp8Plan> MakeFp8Plan(const Fp8Options& options) {
     TE_RETURN_IF_ERROR(OnlyWith(kCalibration, options.calibration_steps,
                                 options.recipe.value_or("delayed"), "delayed"));
   }
+  plan.weights_only = options.weights_only;
+  if (plan.weights_only) TE_RETURN_IF_ERROR(CheckWeightsOnly(plan));
   return plan;
 }
 

@@ -28,6 +28,7 @@ struct Fp8Options {
   std::optional<std::string> recipe_file;  // rules_file.h
   std::optional<int64_t> calibration_steps;
   bool lm_head = false;
+  bool weights_only = false;  // --fp8-weights-only: QuantizedInit
 };
 
 // The first option that is given, as a flag ("--fp8-margin 3"); empty when none is.
@@ -42,6 +43,7 @@ struct Fp8Plan {
   int64_t last_layers_bf16 = 0;
   std::optional<int> calibration_steps;  // absent: 1, or 0 where a saved state goes on
   bool lm_head = false;
+  bool weights_only = false;
 };
 
 // kInvalidArgument names the flag, its value and what was expected; errors of recipe_file are those

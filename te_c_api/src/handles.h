@@ -92,6 +92,12 @@ struct te_context : te::c_api::Handle {
   std::unique_ptr<te::Context> core;
   std::shared_ptr<te::c_api::QuantizationScopes> scopes =
       std::make_shared<te::c_api::QuantizationScopes>();
+  // te_fp8_model_init_begin's, the innermost one last. Before it goes the recipe that it reads.
+  struct ModelInit {
+    std::shared_ptr<const te::Recipe> recipe;
+    std::unique_ptr<te::QuantizedInit> scope;
+  };
+  std::vector<ModelInit> model_inits;
 };
 
 struct te_tensor : te::c_api::Handle {

@@ -5,6 +5,7 @@
 #include "te_c_api/src/handles.h"
 #include "te_c_api/src/layer_options.h"
 #include "te_c_api/src/options.h"
+#include "te_core/quantization/fp8_only_weight.h"
 
 namespace te::c_api {
 namespace {
@@ -214,7 +215,19 @@ te_status te_layer_parameter(te_layer* layer, int64_t index, te_tensor** out) {
     TE_RETURN_IF_ERROR(Check(layer, "layer"));
     TE_RETURN_IF_ERROR(CheckIndex(layer, index));
     TE_RETURN_IF_ERROR(CheckNotNull(out, "out"));
-    TE_ASSIGN_OR_RETURN(*out, ReadOnlyView(layer, layer->box->parameters[index].value()));
+    const NamedParameter& parameter = layer->box->parameters[index];
+    if (!parameter.parameter->fp8_only()) {
+      TE_ASSIGN_OR_RETURN(*out, ReadOnlyView(layer, parameter.value()));
+      return OkStatus();
+    }
+    TE_ASSIGN_OR_RETURN(Tensor values, DequantizedRows(layer->box->context, *parameter.parameter,
+                                                       parameter.row_begin, parameter.rows,
+                                                       parameter.parameter->dtype()));
+    auto memory = std::make_shared<Tensor>(std::move(values));
+    auto handle = std::make_unique<te_tensor>(layer->box->context, memory->view());
+    handle->read_only = true;
+    handle->memory = std::move(memory);
+    *out = handle.release();
     return OkStatus();
   });
 }
@@ -243,16 +256,16 @@ te_status te_layer_set_parameter(te_layer* layer, int64_t index, const te_tensor
     TensorView from;
     TE_RETURN_IF_ERROR(ReadRequiredTensor(value, "value", context, &from));
     const NamedParameter& parameter = layer->box->parameters[index];
-    if (from.shape() != parameter.value().shape() || !IsFloating(from.dtype()) ||
+    if (from.shape() != parameter.shape() || !IsFloating(from.dtype()) ||
         SizeOf(from.dtype()) == 1) {
       return InvalidArgument(
           "value is {}; parameter {} expects float32, float16, bfloat16 or float64 {}",
-          from.ToString(), parameter.name, parameter.value().shape().ToString());
+          from.ToString(), parameter.name, parameter.shape().ToString());
     }
+    TE_RETURN_IF_ERROR(BeginWrite(context, parameter.parameter));
     TE_RETURN_IF_ERROR(
         context->kernels().cast(context->exec(), {.x = from, .y = parameter.value()}));
-    ++parameter.parameter->version;
-    return OkStatus();
+    return EndWrite(context, parameter.parameter);
   });
 }
 

@@ -332,6 +332,31 @@ te_status te_quantization_begin(te_context* context, te_fp8_recipe* recipe,
   });
 }
 
+te_status te_fp8_model_init_begin(te_context* context, te_fp8_recipe* recipe) {
+  return Guard([&]() -> Status {
+    TE_RETURN_IF_ERROR(Check(context, "context"));
+    TE_RETURN_IF_ERROR(CheckRecipe(recipe, "recipe", context->core.get()));
+    if (recipe->core == nullptr) {
+      return Unsupported(
+          "recipe is of kind TE_FP8_RECIPE_NONE, which quantizes no weight; expected "
+          "TE_FP8_RECIPE_DELAYED or TE_FP8_RECIPE_CURRENT");
+    }
+    context->model_inits.push_back(
+        {recipe->core, std::make_unique<QuantizedInit>(context->core.get(), recipe->core.get())});
+    return OkStatus();
+  });
+}
+
+te_status te_fp8_model_init_end(te_context* context) {
+  return Guard([&]() -> Status {
+    TE_RETURN_IF_ERROR(Check(context, "context"));
+    if (context->model_inits.empty())
+      return FailedPrecondition("te_fp8_model_init_end without a te_fp8_model_init_begin");
+    context->model_inits.pop_back();
+    return OkStatus();
+  });
+}
+
 te_status te_quantization_end(te_context* context) {
   return Guard([&]() -> Status {
     TE_RETURN_IF_ERROR(Check(context, "context"));

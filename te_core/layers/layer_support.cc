@@ -175,10 +175,10 @@ Arena* ArenaFor(Context* context, Saved* saved) {
 }
 
 std::string DescribeParameter(const Parameter& parameter) {
-  if (parameter.slices.empty()) return parameter.name + "=" + parameter.value.shape().ToString();
+  if (parameter.slices.empty()) return parameter.name + "=" + parameter.shape().ToString();
   std::string out;
   for (const ParameterSlice& slice : parameter.slices) {
-    Shape shape = parameter.value.shape();
+    Shape shape = parameter.shape();
     shape[0] = slice.rows;
     out += (out.empty() ? "" : ", ") + slice.name + "=" + shape.ToString();
   }
@@ -186,7 +186,7 @@ std::string DescribeParameter(const Parameter& parameter) {
 }
 
 int64_t ParameterCount(const Parameter& parameter) {
-  return parameter.value.defined() ? parameter.value.view().elements() : 0;
+  return parameter.fp8_only() || parameter.value.defined() ? parameter.shape().elements() : 0;
 }
 
 std::string DescribeTree(const std::string& head, int indent,

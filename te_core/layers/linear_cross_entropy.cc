@@ -90,11 +90,11 @@ Status LinearCrossEntropy::Run(const LinearCrossEntropyArgs& args) {
     if (tokens == 0 && !accumulate) TE_RETURN_IF_ERROR(context_->Zero(weight_->grad.view()));
   }
   const GemmPass pass = args.pass != nullptr ? *args.pass : quantizers_.NewPass(gradients);
-  TE_RETURN_IF_ERROR(quantizers_.CalibrateWeight(pass, weight_->value));
-  TE_ASSIGN_OR_RETURN(const Operand w, quantizers_.Weight(pass, weight_));
+  TE_RETURN_IF_ERROR(quantizers_.CalibrateWeight(pass, *weight_));
+  TE_ASSIGN_OR_RETURN(const Operand w, quantizers_.Weight(pass, GemmKind::kFprop, weight_));
   Operand w_of_backward = w;
   if (args.dinput.defined()) {
-    TE_ASSIGN_OR_RETURN(w_of_backward, quantizers_.WeightOfBackward(pass, weight_));
+    TE_ASSIGN_OR_RETURN(w_of_backward, quantizers_.Weight(pass, GemmKind::kDgrad, weight_));
   }
   const KernelTable& kernels = context_->kernels();
   const Exec& exec = context_->exec();
@@ -163,7 +163,7 @@ Status LinearCrossEntropy::Logits(ConstTensorView input, TensorView logits) {
   const GemmPass pass = quantizers_.NewPass(false);
   TE_ASSIGN_OR_RETURN(const Sink x,
                       quantizers_.Input(pass, context_->scratch(), Rows(input), false));
-  TE_ASSIGN_OR_RETURN(const Operand w, quantizers_.Weight(pass, weight_));
+  TE_ASSIGN_OR_RETURN(const Operand w, quantizers_.Weight(pass, GemmKind::kFprop, weight_));
   return context_->kernels().gemm(context_->exec(),
                                   {.kind = GemmKind::kFprop,
                                    .a = OperandOf(x),

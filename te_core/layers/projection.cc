@@ -1,6 +1,9 @@
 #include "te_core/layers/projection.h"
 
+#include <utility>
+
 #include "te_core/layers/layer_support.h"
+#include "te_core/quantization/fp8_only_weight.h"
 
 namespace te {
 namespace {
@@ -22,11 +25,21 @@ Status Projection::Init(Context* context, const ProjectionOptions& options,
   TE_RETURN_IF_ERROR(CheckPositive(layer, "in_features", options.in_features));
   TE_RETURN_IF_ERROR(CheckPositive(layer, "out_features", options.out_features));
   TE_RETURN_IF_ERROR(CheckStd(layer, "init_method_std", options.init_std));
-  TE_ASSIGN_OR_RETURN(
-      weight_, NewParameter(context, options.parameter_prefix + "weight", options.params_dtype,
-                            {options.out_features, options.in_features}));
-  if (options.perform_initialization)
+  const std::string weight_name = options.parameter_prefix + "weight";
+  TE_ASSIGN_OR_RETURN(const std::unique_ptr<Parameter> fp8_only,
+                      quantizers_.NewFp8OnlyWeight(weight_name, options.params_dtype,
+                                                   options.out_features, options.in_features));
+  if (fp8_only != nullptr) {
+    weight_ = std::move(*fp8_only);
+  } else {
+    TE_ASSIGN_OR_RETURN(weight_, NewParameter(context, weight_name, options.params_dtype,
+                                              {options.out_features, options.in_features}));
+  }
+  if (options.perform_initialization) {
+    TE_RETURN_IF_ERROR(BeginWrite(context, &weight_));
     TE_RETURN_IF_ERROR(FillNormal(context, options.init_std, &weight_));
+    TE_RETURN_IF_ERROR(EndWrite(context, &weight_));
+  }
   if (options.bias) {
     TE_ASSIGN_OR_RETURN(bias_, NewParameter(context, options.parameter_prefix + "bias",
                                             options.params_dtype, {options.out_features}));
@@ -80,8 +93,9 @@ StatusOr<Sink> Projection::GradOutputOf(Arena* arena, const ProjectionInput& x,
 
 Status Projection::Forward(const ProjectionInput& x, ConstTensorView residual, TensorView y) {
   TE_RETURN_IF_ERROR(quantizers_.CalibrateInput(x.pass, x.sink.dense));
-  TE_RETURN_IF_ERROR(quantizers_.CalibrateWeight(x.pass, weight_.value));
-  TE_ASSIGN_OR_RETURN(const Operand w, quantizers_.Weight(x.pass, &weight_));
+  TE_RETURN_IF_ERROR(quantizers_.CalibrateWeight(x.pass, weight_));
+  const ArenaScope scope(context_->scratch());
+  TE_ASSIGN_OR_RETURN(const Operand w, quantizers_.Weight(x.pass, GemmKind::kFprop, &weight_));
   return context_->kernels().gemm(context_->exec(),
                                   {.kind = GemmKind::kFprop,
                                    .a = OperandOf(x.sink),
@@ -96,7 +110,7 @@ Status Projection::Forward(const ProjectionInput& x, ConstTensorView residual, T
 Status Projection::BackwardInput(const ProjectionInput& x, const Sink& dy, ConstTensorView add,
                                  TensorView dx) {
   const ArenaScope scope(context_->scratch());
-  TE_ASSIGN_OR_RETURN(const Operand w, quantizers_.WeightOfBackward(x.pass, &weight_));
+  TE_ASSIGN_OR_RETURN(const Operand w, quantizers_.Weight(x.pass, GemmKind::kDgrad, &weight_));
   return context_->kernels().gemm(context_->exec(),
                                   {.kind = GemmKind::kDgrad,
                                    .a = OperandOf(dy),

@@ -40,6 +40,21 @@ Status CheckOptions(const AdamWOptions& options) {
   return OkStatus();
 }
 
+Status CheckParameter(const Parameter& parameter, const AdamWOptions& options) {
+  if (parameter.fp8_only()) {
+    if (options.master_weights == MasterWeights::kNone) return OkStatus();
+    return InvalidArgument(
+        "AdamW: master_weights is float32 and parameter '{}' exists in FP8 alone; expected none",
+        parameter.name);
+  }
+  const Tensor& value = parameter.value;
+  if (value.defined() && IsFloat32OrBFloat16(value.dtype()) && value.view().IsDense())
+    return OkStatus();
+  return InvalidArgument(
+      "AdamW: parameter '{}' is {}; expected a dense tensor of float32 or bfloat16", parameter.name,
+      value.view().ToString());
+}
+
 }  // namespace
 
 StatusOr<std::unique_ptr<AdamWOptimizer>> AdamWOptimizer::Create(
@@ -57,20 +72,16 @@ StatusOr<std::unique_ptr<AdamWOptimizer>> AdamWOptimizer::Create(
       return InvalidArgument("AdamW: parameter {} ('{}') is in the list twice", i, parameter->name);
     }
     if (!parameter->requires_grad) continue;
-    const Tensor& value = parameter->value;
-    if (!value.defined() || !IsFloat32OrBFloat16(value.dtype()) || !value.view().IsDense()) {
-      return InvalidArgument(
-          "AdamW: parameter '{}' is {}; expected a dense tensor of float32 or bfloat16",
-          parameter->name, value.view().ToString());
-    }
+    TE_RETURN_IF_ERROR(CheckParameter(*parameter, options));
     State state;
     state.parameter = parameter;
-    TE_ASSIGN_OR_RETURN(state.m, context->NewZeroTensor(options.moments, value.shape()));
-    TE_ASSIGN_OR_RETURN(state.v, context->NewZeroTensor(options.moments, value.shape()));
-    if (options.master_weights == MasterWeights::kFloat32 && value.dtype() != DType::kFloat32) {
-      TE_ASSIGN_OR_RETURN(state.master, context->NewTensor(DType::kFloat32, value.shape()));
-      TE_RETURN_IF_ERROR(
-          context->kernels().cast(context->exec(), {.x = value, .y = state.master.view()}));
+    TE_ASSIGN_OR_RETURN(state.m, context->NewZeroTensor(options.moments, parameter->shape()));
+    TE_ASSIGN_OR_RETURN(state.v, context->NewZeroTensor(options.moments, parameter->shape()));
+    if (options.master_weights == MasterWeights::kFloat32 &&
+        parameter->dtype() != DType::kFloat32) {
+      TE_ASSIGN_OR_RETURN(state.master, context->NewTensor(DType::kFloat32, parameter->shape()));
+      TE_RETURN_IF_ERROR(context->kernels().cast(
+          context->exec(), {.x = parameter->value, .y = state.master.view()}));
     }
     state.random_stream = context->NewRandomStream();
     optimizer->state_of_[parameter] = optimizer->states_.size();
@@ -102,6 +113,8 @@ Status AdamWOptimizer::RunStep(float max_grad_norm, bool want_grad_norm) {
   TE_RETURN_IF_ERROR(ReduceOverRanks());
   if (max_grad_norm > 0 || want_grad_norm) TE_RETURN_IF_ERROR(SumGradientSquares());
   TE_RETURN_IF_ERROR(UpdateScalars({.max_grad_norm = max_grad_norm, .rng_advance = kRngAdvance}));
+  // All before the first update: updates follow one another without a gap.
+  for (const State& state : states_) TE_RETURN_IF_ERROR(KeepScaleInv(*state.parameter));
   for (const State& state : states_)
     TE_RETURN_IF_ERROR(Update(state, 0, /*follows_update=*/&state != &states_.front()));
   return OkStatus();
@@ -118,6 +131,7 @@ Status AdamWOptimizer::BeginUpdates() {
 Status AdamWOptimizer::UpdateNow(Parameter& parameter) {
   const auto found = state_of_.find(&parameter);
   if (found == state_of_.end()) return OkStatus();  // frozen when the optimizer was made
+  TE_RETURN_IF_ERROR(KeepScaleInv(parameter));
   return Update(states_[found->second], kRngAdvance, /*follows_update=*/false);
 }
 
@@ -154,10 +168,10 @@ Status AdamWOptimizer::CheckGradients() const {
       return FailedPrecondition(
           "AdamW: parameter '{}' has no gradient; expected one after backward", parameter.name);
     }
-    if (parameter.grad.shape() != parameter.value.shape()) {
-      return FailedPrecondition("AdamW: the gradient of '{}' is {}; expected the shape of {}",
+    if (parameter.grad.shape() != parameter.shape()) {
+      return FailedPrecondition("AdamW: the gradient of '{}' is {}; expected the shape {}",
                                 parameter.name, parameter.grad.view().ToString(),
-                                parameter.value.view().ToString());
+                                parameter.shape().ToString());
     }
   }
   return OkStatus();
@@ -189,6 +203,14 @@ Status AdamWOptimizer::SumGradientSquares() {
   return OkStatus();
 }
 
+Status AdamWOptimizer::KeepScaleInv(const Parameter& parameter) {
+  if (!parameter.fp8_only()) return OkStatus();
+  const QuantizedCopy& copy = parameter.quantized;
+  const ConstTensorView scale_inv(copy.spec.scale_inv, DType::kFloat32, {1});
+  const TensorView previous(copy.previous_scale_inv, DType::kFloat32, {1});
+  return context_->kernels().cast(context_->exec(), {.x = scale_inv, .y = previous});
+}
+
 Status AdamWOptimizer::Update(const State& state, uint64_t offset, bool follows_update) {
   Parameter& parameter = *state.parameter;
   // The step's offset alone: an update belongs to no micro-batch.
@@ -196,22 +218,24 @@ Status AdamWOptimizer::Update(const State& state, uint64_t offset, bool follows_
                               .stream = state.random_stream,
                               .offset = offset,
                               .step_offset = &context_->scalars()->rng_offset};
-  TE_RETURN_IF_ERROR(context_->kernels()
-                         .adamw(context_->exec(), {.param = parameter.MutableValue(),
-                                                   .grad = parameter.grad,
-                                                   .m = state.m.view(),
-                                                   .v = state.v.view(),
-                                                   .master = state.master.view(),
-                                                   .beta1 = options_.beta1,
-                                                   .beta2 = options_.beta2,
-                                                   .epsilon = options_.epsilon,
-                                                   .weight_decay = options_.weight_decay,
-                                                   .rounding = options_.rounding,
-                                                   .random = random,
-                                                   .scalars = context_->scalars(),
-                                                   .follows_update = follows_update,
-                                                   .quantized_param = parameter.quantized.spec})
-                         .WithContext(parameter.name));
+  TE_RETURN_IF_ERROR(
+      context_->kernels()
+          .adamw(context_->exec(), {.param = parameter.MutableValue(),
+                                    .grad = parameter.grad,
+                                    .m = state.m.view(),
+                                    .v = state.v.view(),
+                                    .master = state.master.view(),
+                                    .beta1 = options_.beta1,
+                                    .beta2 = options_.beta2,
+                                    .epsilon = options_.epsilon,
+                                    .weight_decay = options_.weight_decay,
+                                    .rounding = options_.rounding,
+                                    .random = random,
+                                    .scalars = context_->scalars(),
+                                    .follows_update = follows_update,
+                                    .quantized_param = parameter.quantized.spec,
+                                    .previous_scale_inv = parameter.quantized.previous_scale_inv})
+          .WithContext(parameter.name));
   // Its write is the cast of the next forward pass.
   if (parameter.quantized.valid) parameter.quantized.MarkWritten(parameter.version);
   return OkStatus();

@@ -19,7 +19,7 @@
 namespace te {
 
 enum class MasterWeights : int32_t {
-  kNone = 0,  // bfloat16 parameters are updated in place
+  kNone = 0,  // bfloat16 and FP8 parameters are updated in place
   kFloat32 =
       1,  // a float32 copy is updated and rounded into them (float32 parameters need and get none)
 };
@@ -31,7 +31,7 @@ struct AdamWOptions {
   double weight_decay = 0.01;
   DType moments = DType::kFloat32;  // or kBFloat16
   MasterWeights master_weights = MasterWeights::kNone;
-  Rounding rounding = Rounding::kNearest;  // of every bfloat16 store: parameters and moments
+  Rounding rounding = Rounding::kNearest;  // of every bfloat16 and FP8 store: parameters, moments
 };
 
 // Thread-compatible. The context and the parameters must outlive it.
@@ -61,8 +61,9 @@ class AdamWOptimizer {
                                   // (GradNorm() reads it)
   };
 
-  // Parameters without requires_grad are left out; float32 and bfloat16 are taken. Moments start at
-  // zero, masters as copies. kInvalidArgument names option or parameter.
+  // Parameters without requires_grad are left out; float32, bfloat16 and FP8 alone
+  // (fp8_only_weight.h; without master weights) are taken. Moments start at zero, masters as
+  // copies. kInvalidArgument names option or parameter.
   static StatusOr<std::unique_ptr<AdamWOptimizer>> Create(Context* context,
                                                           const std::vector<Parameter*>& parameters,
                                                           const AdamWOptions& options);
@@ -104,6 +105,8 @@ class AdamWOptimizer {
   Status CheckGradients() const;
   Status ReduceOverRanks();
   Status SumGradientSquares();
+  // Of codes that are their own parameter: what the update reads them with.
+  Status KeepScaleInv(const Parameter& parameter);
   Status UpdateScalars(const StepUpdateArgs& args);
   // `offset`: what rng_offset still lacks of the value that belongs to this update.
   Status Update(const State& state, uint64_t offset, bool follows_update);

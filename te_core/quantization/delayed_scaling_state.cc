@@ -72,7 +72,7 @@ StatusOr<DelayedScalingState::Slot*> DelayedScalingState::NewSlot(
   const bool fresh = pool->released.empty();
   slot->index = fresh ? pool->used : pool->released.back();
   const auto found = imported_.find(name);
-  if (found != imported_.end()) {
+  if (!name.empty() && found != imported_.end()) {
     TE_RETURN_IF_ERROR(WriteColumn(exec, slot.get(), found->second));
     imported_.erase(found);
   } else if (!fresh) {
@@ -80,6 +80,7 @@ StatusOr<DelayedScalingState::Slot*> DelayedScalingState::NewSlot(
     empty.format = quantization.format;
     empty.amax_history.resize(static_cast<size_t>(quantization.amax_history_len));
     TE_RETURN_IF_ERROR(WriteColumn(exec, slot.get(), empty));
+    slot->imported = false;
   }
   if (fresh) {
     ++pool->used;
@@ -96,6 +97,32 @@ void DelayedScalingState::Release(Slot* slot) {
   if (it == slots_.end()) return;
   slot->pool->released.push_back(slot->index);
   slots_.erase(it);
+}
+
+Status DelayedScalingState::Restart(const Exec& exec, Slot* slot, ConstTensorView x) {
+  if (!amax_.defined()) {
+    TE_ASSIGN_OR_RETURN(amax_, Tensor::Allocate(memory_, DType::kFloat32, {1, 1}));
+  }
+  const TensorQuantization& q = slot->pool->quantization;
+  const TensorView amax(slot->amax(), DType::kFloat32, {1, 1});
+  TE_RETURN_IF_ERROR(device_->Zero(exec, slot->amax(), sizeof(float)));
+  QuantSpec amax_alone;
+  amax_alone.format = q.format;
+  amax_alone.scaling = q.scaling;
+  amax_alone.scale = slot->scale();
+  amax_alone.amax = slot->amax();
+  const KernelTable& kernels = device_->kernels();
+  TE_RETURN_IF_ERROR(kernels.quantize(exec, {.x = x, .out = amax_alone}));
+  // A history of its own, which the kernel empties.
+  TE_RETURN_IF_ERROR(kernels.cast(exec, {.x = amax, .y = amax_.view()}));
+  TE_RETURN_IF_ERROR(kernels.delayed_scaling(
+      exec, {.history = amax_.view(),
+             .scale = slot->pool->scale.view().Slice(0, slot->index, slot->index + 1),
+             .algo = AmaxComputeAlgo::kMostRecent,
+             .margin = q.margin,
+             .format = q.format}));
+  ++slot->pool->version;
+  return OkStatus();
 }
 
 Status DelayedScalingState::Update(const Exec& exec, ScalingDirection direction) {
@@ -140,6 +167,7 @@ Status DelayedScalingState::WriteColumn(const Exec& exec, Slot* slot, const Save
   TE_RETURN_IF_ERROR(device_->CopyFromHost(exec, host.data(), history.data(), history.bytes()));
   TE_RETURN_IF_ERROR(device_->CopyFromHost(
       exec, &state.scale, pool->scale.view().as<float>() + slot->index, sizeof(float)));
+  slot->imported = true;
   ++pool->version;
   return OkStatus();
 }
@@ -162,6 +190,7 @@ StatusOr<std::vector<DelayedScalingState::Saved>> DelayedScalingState::Export(
   TE_RETURN_IF_ERROR(device_->Synchronize(exec));
   std::map<std::string, Saved> by_name;
   for (const std::unique_ptr<Slot>& slot : slots_) {
+    if (slot->name.empty()) continue;
     const Host& host = hosts[slot->pool];
     Saved saved;
     saved.name = slot->name;
@@ -197,7 +226,7 @@ Status DelayedScalingState::Import(const Exec& exec, std::vector<Saved> states) 
   }
   for (const std::unique_ptr<Slot>& slot : slots_) {
     const auto found = by_name.find(slot->name);
-    if (found == by_name.end()) continue;
+    if (slot->name.empty() || found == by_name.end()) continue;
     TE_RETURN_IF_ERROR(WriteColumn(exec, slot.get(), found->second));
     by_name.erase(found);
   }

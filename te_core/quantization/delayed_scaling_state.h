@@ -29,9 +29,10 @@ class DelayedScalingState {
 
   struct Pool;
   struct Slot {
-    std::string name;  // "<module>.<tensor_type>"
+    std::string name;  // "<module>.<tensor_type>"; empty: neither exported nor imported
     Pool* pool = nullptr;
     int64_t index = 0;
+    bool imported = false;  // scale and history were
     // Device memory, at the same address for good.
     const float* scale() const;
     float* amax() const;  // of the current step
@@ -43,6 +44,9 @@ class DelayedScalingState {
   StatusOr<Slot*> NewSlot(const Exec& exec, const std::string& name,
                           const TensorQuantization& quantization, ScalingDirection direction);
   void Release(Slot* slot);
+  // Scale and amax of a tensor whose values are all new: amax is x's, and the scale that which
+  // follows from it alone. The rest of the history stays. (`x`: as quantize takes it.)
+  Status Restart(const Exec& exec, Slot* slot, ConstTensorView x);
   // Reduces the amaxes over the ranks and derives the next scales, of all slots of a direction.
   Status Update(const Exec& exec, ScalingDirection direction);
 
@@ -71,6 +75,7 @@ class DelayedScalingState {
   std::vector<std::unique_ptr<Pool>> pools_;
   std::vector<std::unique_ptr<Slot>> slots_;
   std::map<std::string, Saved> imported_;  // waiting for their slots
+  Tensor amax_;                            // float32 [1], of Restart
 };
 
 }  // namespace te

@@ -1,6 +1,7 @@
 #include "te_core/quantization/gemm_quantizers.h"
 
 #include <algorithm>
+#include <memory>
 #include <utility>
 
 #include "fmt/format.h"
@@ -197,7 +198,96 @@ StatusOr<Sink> GemmQuantizers::GradOutput(const GemmPass& pass, Arena* arena, Co
   return sink;
 }
 
-StatusOr<Operand> GemmQuantizers::Weight(const GemmPass& pass, Parameter* weight) {
+StatusOr<std::unique_ptr<Parameter>> GemmQuantizers::NewFp8OnlyWeight(std::string name, DType dtype,
+                                                                      int64_t rows,
+                                                                      int64_t columns) {
+  const Recipe* recipe = context_->quantized_init();
+  if (recipe != nullptr) recipe = recipe->ForModule(module_type_, name_, /*training=*/true);
+  if (recipe == nullptr) return std::unique_ptr<Parameter>();
+  const TensorQuantization q = recipe->For(RoleOf(kWeight));
+  if (!q.quantized()) return std::unique_ptr<Parameter>();
+  if (!q.fp8_only()) {
+    return Unsupported(
+        "{}: a weight in FP8 alone by {}, which quantizes it as {} with scaling {}; expected e4m3 "
+        "with one scale a tensor: delayed scaling, or current scaling without use_power_2_scales "
+        "and amax_epsilon",
+        name_, recipe->name(), Name(q.format), Name(q.scaling));
+  }
+  // The scale of current scaling is that of the codes' last values: a history of one.
+  const bool current = !q.delayed();
+  TensorQuantization slot_quantization = q;
+  slot_quantization.scaling = QuantScaling::kTensor;
+  if (current) {
+    slot_quantization.amax_history_len = 1;
+    slot_quantization.amax_compute_algo = AmaxComputeAlgo::kMostRecent;
+  }
+  State& state = states_[kWeight];
+  TE_ASSIGN_OR_RETURN(state.slot,
+                      context_->delayed_scaling().NewSlot(
+                          context_->exec(), current ? "" : fmt::format("{}.weight", name_),
+                          slot_quantization, ScalingDirection::kForward));
+  state.quantization = slot_quantization;
+  auto weight = std::make_unique<Parameter>();
+  weight->name = std::move(name);
+  weight->global_shape = {rows, columns};
+  QuantizedCopy& copy = weight->quantized;
+  copy.only = true;
+  copy.dense_dtype = dtype;
+  copy.quantization = q;
+  copy.slot = state.slot;
+  Source source(context_, &copy.memory);
+  // Each scale_inv at a 16-byte boundary.
+  constexpr int64_t kStride = 4;
+  TE_ASSIGN_OR_RETURN(const TensorView numbers, source.Allocate(DType::kFloat32, {2 * kStride}));
+  copy.previous_scale_inv = numbers.as<float>() + kStride;
+  copy.spec.format = q.format;
+  copy.spec.scaling = QuantScaling::kTensor;
+  copy.spec.scale = state.slot->scale();
+  copy.spec.scale_inv = numbers.as<float>();
+  copy.spec.amax = state.slot->amax();
+  TE_ASSIGN_OR_RETURN(copy.spec.rowwise_data,
+                      source.Allocate(DType::kUInt8, QuantDataShape(q.format, rows, columns)));
+  return weight;
+}
+
+StatusOr<Operand> GemmQuantizers::Fp8OnlyWeight(const GemmPass& pass, GemmKind kind,
+                                                const Parameter& weight) {
+  const QuantizedCopy& copy = weight.quantized;
+  if (!copy.valid) {
+    return FailedPrecondition("{}: the weight exists in FP8 alone, and nothing has been written",
+                              name_);
+  }
+  const int64_t rows = weight.shape()[0], columns = weight.shape()[1];
+  TensorQuantization q;
+  if (pass.quantizes()) q = pass.recipe->For(RoleOf(kWeight));
+  if (!q.quantized()) {
+    TE_ASSIGN_OR_RETURN(const TensorView dense,
+                        context_->scratch()->Allocate(weight.dtype(), {rows, columns}));
+    TE_RETURN_IF_ERROR(
+        context_->kernels().dequantize(context_->exec(), {.x = copy.spec, .y = dense}));
+    return Operand(dense);
+  }
+  if (!(q == copy.quantization)) {
+    return FailedPrecondition(
+        "{}: the weight exists in FP8 alone, and {} quantizes it otherwise than the recipe that it "
+        "was made with; expected that one",
+        name_, pass.recipe->name());
+  }
+  Operand out;
+  out.quant = copy.spec;
+  if (kind == GemmKind::kDgrad) {
+    TE_ASSIGN_OR_RETURN(
+        out.quant.columnwise_data,
+        context_->scratch()->Allocate(DType::kUInt8, QuantDataShape(q.format, columns, rows)));
+    TE_RETURN_IF_ERROR(context_->kernels().transpose(
+        context_->exec(), {.x = copy.spec.rowwise_data, .y = out.quant.columnwise_data}));
+  }
+  return out;
+}
+
+StatusOr<Operand> GemmQuantizers::QuantizedWeight(const GemmPass& pass, GemmKind kind,
+                                                  Parameter* weight) {
+  if (weight->fp8_only()) return Fp8OnlyWeight(pass, kind, *weight);
   Operand out(weight->value.view());
   if (!pass.quantizes()) return out;
   const TensorQuantization q = pass.recipe->For(RoleOf(kWeight));
@@ -230,7 +320,9 @@ StatusOr<Operand> GemmQuantizers::Weight(const GemmPass& pass, Parameter* weight
 StatusOr<Operand> GemmQuantizers::OfBackward(const GemmPass& pass, const Operand& forward,
                                              DType dtype, int64_t rows, int64_t columns) {
   if (!forward.quantized() || pass.backward_override() == BackwardOverride::kNone) return forward;
-  if (pass.backward_override() == BackwardOverride::kHighPrecision) return Operand(forward.dense);
+  // A weight that exists in FP8 alone has no values but those of its codes.
+  if (pass.backward_override() == BackwardOverride::kHighPrecision && forward.dense.defined())
+    return Operand(forward.dense);
   TE_ASSIGN_OR_RETURN(const TensorView values,
                       context_->scratch()->Allocate(dtype, {rows, columns}));
   TE_RETURN_IF_ERROR(context_->kernels().dequantize(
@@ -238,13 +330,15 @@ StatusOr<Operand> GemmQuantizers::OfBackward(const GemmPass& pass, const Operand
   return Operand(values);
 }
 
-StatusOr<Operand> GemmQuantizers::WeightOfBackward(const GemmPass& pass, Parameter* weight) {
+StatusOr<Operand> GemmQuantizers::Weight(const GemmPass& pass, GemmKind kind, Parameter* weight) {
+  if (kind == GemmKind::kFprop) return QuantizedWeight(pass, kind, weight);
   // The copy that forward has used: its scale may have moved on, its value has not.
   GemmPass backward = pass;
   backward.reuse_weights = true;
-  TE_ASSIGN_OR_RETURN(const Operand forward, Weight(backward, weight));
-  const Shape& shape = weight->value.shape();
-  return OfBackward(pass, forward, weight->value.dtype(), shape[0], shape[1]);
+  if (!pass.quantizes() || pass.backward_override() == BackwardOverride::kNone)
+    return QuantizedWeight(backward, kind, weight);
+  TE_ASSIGN_OR_RETURN(const Operand forward, QuantizedWeight(backward, GemmKind::kFprop, weight));
+  return OfBackward(pass, forward, weight->dtype(), weight->shape()[0], weight->shape()[1]);
 }
 
 StatusOr<Operand> GemmQuantizers::InputOfBackward(const GemmPass& pass, const Sink& input,
@@ -266,8 +360,9 @@ Status GemmQuantizers::Calibrate(Role role, const GemmPass& pass, ConstTensorVie
 Status GemmQuantizers::CalibrateInput(const GemmPass& pass, ConstTensorView dense) {
   return Calibrate(kInput, pass, dense);
 }
-Status GemmQuantizers::CalibrateWeight(const GemmPass& pass, ConstTensorView dense) {
-  return Calibrate(kWeight, pass, dense);
+Status GemmQuantizers::CalibrateWeight(const GemmPass& pass, const Parameter& weight) {
+  // Writers of codes leave their amax.
+  return weight.fp8_only() ? OkStatus() : Calibrate(kWeight, pass, weight.value);
 }
 Status GemmQuantizers::CalibrateGradOutput(const GemmPass& pass, ConstTensorView dense) {
   return Calibrate(kGradOutput, pass, dense);
@@ -280,7 +375,7 @@ Status GemmQuantizers::EndBackward(const GemmPass& pass) {
 
 Status RefreshQuantizedCopy(Context* context, Parameter* weight) {
   QuantizedCopy& copy = weight->quantized;
-  if (!copy.valid || copy.value_version == weight->version) return OkStatus();
+  if (copy.only || !copy.valid || copy.value_version == weight->version) return OkStatus();
   TE_RETURN_IF_ERROR(
       context->kernels().quantize(context->exec(), {.x = weight->value, .out = copy.spec}));
   copy.MarkWritten(weight->version);

@@ -2,6 +2,7 @@
 // one place where layers meet the recipe; Projection and LinearCrossEntropy are made with it.
 #pragma once
 
+#include <memory>
 #include <optional>
 #include <string>
 
@@ -48,18 +49,25 @@ class GemmQuantizers {
   StatusOr<QuantSpec> GradOutputSpec(const GemmPass& pass, Arena* arena, int64_t rows,
                                      int64_t columns, bool wgrad);
 
-  // The weight as this pass's GEMMs read it: its quantized copies are made when there are none, or
-  // when value or scale have changed since.
-  StatusOr<Operand> Weight(const GemmPass& pass, Parameter* weight);
-  // What dgrad reads of the weight and wgrad of the input: what forward has used, or what the
-  // recipe's backward_override puts in its place. Dequantized values lie in scratch.
-  StatusOr<Operand> WeightOfBackward(const GemmPass& pass, Parameter* weight);
+  // A weight [rows, columns] that exists in FP8 alone, contents undefined until they are written
+  // (fp8_only_weight.h), when the context's QuantizedInit asks for it; else null. Gradients, and
+  // the value while it is written, are of `dtype`. kUnsupported: a recipe that needs other codes
+  // than E4M3 with one scale for the whole tensor.
+  StatusOr<std::unique_ptr<Parameter>> NewFp8OnlyWeight(std::string name, DType dtype, int64_t rows,
+                                                        int64_t columns);
+  // The weight as this pass's product `kind` reads it, kFprop or kDgrad: its quantized copies are
+  // made when there are none, or when value or scale have changed since. dgrad reads what forward
+  // has used, or what the recipe's backward_override puts in its place. What is made for this
+  // product alone (the transposed codes of a weight that exists in FP8 alone, dequantized values)
+  // lies in the context's scratch: the caller holds an ArenaScope.
+  StatusOr<Operand> Weight(const GemmPass& pass, GemmKind kind, Parameter* weight);
+  // The same for the input of wgrad.
   StatusOr<Operand> InputOfBackward(const GemmPass& pass, const Sink& input, DType dtype,
                                     int64_t rows, int64_t columns);
 
   // Of a calibrating pass: the amax of a dense tensor enters the history. Nothing otherwise.
   Status CalibrateInput(const GemmPass& pass, ConstTensorView dense);
-  Status CalibrateWeight(const GemmPass& pass, ConstTensorView dense);
+  Status CalibrateWeight(const GemmPass& pass, const Parameter& weight);
   Status CalibrateGradOutput(const GemmPass& pass, ConstTensorView dense);
   // To be called when the module's backward pass is over.
   Status EndBackward(const GemmPass& pass);
@@ -79,6 +87,8 @@ class GemmQuantizers {
                            int64_t columns, bool rowwise, bool columnwise);
   Status UseSlot(Role role, const GemmPass& pass, const TensorQuantization& quantization,
                  QuantSpec* spec);
+  StatusOr<Operand> QuantizedWeight(const GemmPass& pass, GemmKind kind, Parameter* weight);
+  StatusOr<Operand> Fp8OnlyWeight(const GemmPass& pass, GemmKind kind, const Parameter& weight);
   Status Calibrate(Role role, const GemmPass& pass, ConstTensorView dense);
   StatusOr<Operand> OfBackward(const GemmPass& pass, const Operand& forward, DType dtype,
                                int64_t rows, int64_t columns);

@@ -40,6 +40,13 @@ struct TensorQuantization {
 
   bool quantized() const { return format != QuantFormat::kNone; }
   bool delayed() const { return quantized() && scaling == QuantScaling::kTensor; }
+  // Whether a weight can exist in these codes alone (QuantizedInit): E4M3 with one scale, which
+  // follows from an amax as delayed scaling derives it.
+  bool fp8_only() const {
+    return format == QuantFormat::kFloat8E4M3 &&
+           (scaling == QuantScaling::kTensor || scaling == QuantScaling::kTensorCurrent) &&
+           !power_of_2_scales && amax_epsilon == 0;
+  }
   friend bool operator==(const TensorQuantization&, const TensorQuantization&) = default;
 };
 

@@ -66,10 +66,7 @@ void ByGrad(const Exec& exec, const AdamWArgs& args) {
 
 Status AdamWCpu(const Exec& exec, const AdamWArgs& args) {
   TE_RETURN_IF_ERROR(ValidateAdamW(args));
-  if (args.previous_scale_inv != nullptr) {
-    adamw::UpdateFloat8(exec, args);
-    return OkStatus();
-  }
+  if (args.previous_scale_inv != nullptr) return adamw::UpdateFloat8(exec, args);
   if (args.scalars->skip == 0) {
     const bool wide = args.param.dtype() == DType::kFloat32;
     wide ? ByGrad<float>(exec, args) : ByGrad<bfloat16>(exec, args);

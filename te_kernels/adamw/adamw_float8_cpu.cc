@@ -9,6 +9,7 @@
 #include "te_kernels/base/float8.h"
 #include "te_kernels/base/parallel.h"
 #include "te_kernels/base/philox_fill.h"
+#include "te_kernels/transpose/transpose.h"
 
 namespace te::adamw {
 namespace {
@@ -70,20 +71,6 @@ void Run(const Exec& exec, const AdamWArgs& args) {
   *quant.scale_inv = skip ? previous_scale_inv : 1 / scale;
 }
 
-// By squares, whose lines stay in L1.
-void TransposeCodes(const Exec& exec, const TensorView& from, const TensorView& to) {
-  constexpr int64_t kSquare = 64;
-  const int64_t rows = from.dim(0), columns = from.dim(1);
-  ParallelFor(exec, (columns + kSquare - 1) / kSquare, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t row0 = 0; row0 < rows; row0 += kSquare) {
-      for (int64_t c = begin * kSquare; c < std::min(end * kSquare, columns); ++c) {
-        for (int64_t r = row0; r < std::min(row0 + kSquare, rows); ++r)
-          to.as<uint8_t>()[c * rows + r] = from.as<uint8_t>()[r * columns + c];
-      }
-    }
-  });
-}
-
 template <typename Grad>
 void ByMoment(const Exec& exec, const AdamWArgs& args) {
   const bool wide = args.m.dtype() == DType::kFloat32;
@@ -92,12 +79,12 @@ void ByMoment(const Exec& exec, const AdamWArgs& args) {
 
 }  // namespace
 
-void UpdateFloat8(const Exec& exec, const AdamWArgs& args) {
+Status UpdateFloat8(const Exec& exec, const AdamWArgs& args) {
   const bool wide = args.grad.dtype() == DType::kFloat32;
   wide ? ByMoment<float>(exec, args) : ByMoment<bfloat16>(exec, args);
   const QuantSpec& quant = args.quantized_param;
-  if (quant.columnwise_data.defined())
-    TransposeCodes(exec, quant.rowwise_data, quant.columnwise_data);
+  if (!quant.columnwise_data.defined()) return OkStatus();
+  return TransposeCpu(exec, {.x = quant.rowwise_data, .y = quant.columnwise_data});
 }
 
 }  // namespace te::adamw

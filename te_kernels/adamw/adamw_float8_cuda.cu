@@ -10,6 +10,7 @@
 #include "te_kernels/adamw/stochastic_float8.h"
 #include "te_kernels/cuda/cuda_state.h"
 #include "te_kernels/cuda/cuda_status.h"
+#include "te_kernels/transpose/transpose.h"
 
 namespace te::adamw_cuda {
 namespace {
@@ -154,22 +155,6 @@ __global__ void __launch_bounds__(kElementThreads)
   RaiseAmax(copies.amax, amax);
 }
 
-constexpr int kSquare = 32;
-
-// One square of codes a block, of kSquare threads a row.
-__global__ void __launch_bounds__(kSquare* kSquare) TransposeCodesKernel(const Copies copies) {
-  __shared__ uint8_t square[kSquare][kSquare + 4];  // rows begin in different banks
-  const int64_t squares_across = (copies.columns + kSquare - 1) / kSquare;
-  const int64_t row0 = blockIdx.x / squares_across * kSquare;
-  const int64_t column0 = blockIdx.x % squares_across * kSquare;
-  const int x = threadIdx.x % kSquare, y = threadIdx.x / kSquare;
-  if (row0 + y < copies.rows && column0 + x < copies.columns)
-    square[y][x] = copies.rowwise[(row0 + y) * copies.columns + column0 + x];
-  __syncthreads();
-  if (row0 + x < copies.rows && column0 + y < copies.columns)
-    copies.columnwise[(column0 + y) * copies.rows + row0 + x] = square[x][y];
-}
-
 template <typename Grad, typename Moment, bool kStochastic>
 Status Run(const Exec& exec, const AdamWArgs& args) {
   TE_ASSIGN_OR_RETURN(const cuda::CudaState* state, cuda::GetCudaState(exec));
@@ -195,11 +180,10 @@ Status Run(const Exec& exec, const AdamWArgs& args) {
       <<<static_cast<unsigned int>(blocks), kElementThreads, 0, stream>>>(tensors, copies,
                                                                           HyperparametersOf(args));
   TE_RETURN_IF_ERROR(cuda::LaunchStatus("adamw of FP8 weights"));
-  if (copies.columnwise == nullptr || rows * columns == 0) return OkStatus();
-  const int64_t squares = BlocksOf(rows, kSquare) * BlocksOf(columns, kSquare);
-  TransposeCodesKernel<<<static_cast<unsigned int>(squares), kSquare * kSquare, 0, stream>>>(
-      copies);
-  return cuda::LaunchStatus("adamw's transposition of FP8 weights");
+  if (copies.columnwise == nullptr) return OkStatus();
+  Exec part = exec;
+  part.log = nullptr;  // adamw's record counts it
+  return TransposeCuda(part, {.x = quant.rowwise_data, .y = quant.columnwise_data});
 }
 
 // The switches become template arguments one after the other.

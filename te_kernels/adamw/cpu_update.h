@@ -49,6 +49,6 @@ void UpdateNearest(const Constants& c, int64_t n, const Grad* __restrict grad,
 }
 
 // FP8-only weights, of valid arguments.
-void UpdateFloat8(const Exec& exec, const AdamWArgs& args);
+Status UpdateFloat8(const Exec& exec, const AdamWArgs& args);
 
 }  // namespace te::adamw

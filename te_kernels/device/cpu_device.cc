@@ -37,6 +37,7 @@ constexpr KernelTable kCpuKernels = {
     .cast = CastCpu,
     .quantize = QuantizeCpu,
     .dequantize = DequantizeCpu,
+    .transpose = TransposeCpu,
     .delayed_scaling = DelayedScalingCpu,
     .dropout_forward = DropoutForwardCpu,
     .dropout_backward = DropoutBackwardCpu,

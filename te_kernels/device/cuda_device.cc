@@ -40,6 +40,7 @@ constexpr KernelTable kCudaKernels = {
     .cast = CastCuda,
     .quantize = QuantizeCuda,
     .dequantize = DequantizeCuda,
+    .transpose = TransposeCuda,
     .delayed_scaling = DelayedScalingCuda,
     .dropout_forward = DropoutForwardCuda,
     .dropout_backward = DropoutBackwardCuda,

@@ -26,6 +26,7 @@
 #include "te_kernels/softmax/softmax.h"
 #include "te_kernels/step_update/step_update.h"
 #include "te_kernels/sum/sum.h"
+#include "te_kernels/transpose/transpose.h"
 
 namespace te {
 
@@ -55,6 +56,7 @@ struct KernelTable {
   Operation<CastArgs> cast;
   Operation<QuantizeArgs> quantize;
   Operation<DequantizeArgs> dequantize;
+  Operation<TransposeArgs> transpose;
   Operation<DelayedScalingArgs> delayed_scaling;
   Operation<DropoutForwardArgs> dropout_forward;
   Operation<DropoutBackwardArgs> dropout_backward;

@@ -102,6 +102,49 @@ TEST(Fp8Finetune, StateComesBackBitForBitAndGoesWithItsWeights) {
   EXPECT_FALSE(std::filesystem::exists(out + kState));
 }
 
+TEST(Fp8Finetune, WeightsInFp8AloneLearnAndComeBack) {
+  for (const std::string recipe : {"delayed", "current"}) {
+    TemporaryFolder folder;
+    const std::string log = folder / "log.jsonl", out = folder / "out";
+    const auto train = [&](const std::string& model, const char* steps) {
+      return Finetune(model, out,
+                      {"--precision", "fp8", "--fp8-weights-only", "--recipe", recipe, "--steps",
+                       steps, "--gradient-accumulation-steps", "2", "--max-grad-norm", "1",
+                       "--fp8-last-layers-bf16", "1", "--log", log});
+    };
+    const auto losses = [&log] {
+      std::istringstream lines(ReadFile(log));
+      std::vector<double> out;
+      for (std::string line; std::getline(lines, line);)
+        out.push_back(ParseJson(line)->Find("loss")->number());
+      return out;
+    };
+    const TeResult result = train(kModel, "20");
+    ASSERT_EQ(result.exit_code, 0) << result.err;
+    EXPECT_NE(result.out.find("weights in FP8 alone"), std::string::npos) << result.out;
+    const std::vector<double> first = losses();
+    ASSERT_EQ(first.size(), 20u);
+    EXPECT_LT(first.back(), 0.6 * first.front()) << recipe;
+    EXPECT_EQ(std::filesystem::exists(out + kState), recipe == "delayed");
+    // It goes on where it was, from its own directory to its own directory.
+    const TeResult again = train(out, "4");
+    ASSERT_EQ(again.exit_code, 0) << again.err;
+    EXPECT_LT(losses().front(), 1.2 * first.back()) << recipe;
+    EXPECT_EQ(again.out.find("no calibration") != std::string::npos, recipe == "delayed");
+  }
+}
+
+// The state of BF16 weights, whose scale may lag behind their last update, serves as well.
+TEST(Fp8Finetune, WeightsInFp8AloneGoOnFromBf16Ones) {
+  TemporaryFolder folder;
+  const std::string from = folder / "from", out = folder / "out";
+  ASSERT_EQ(Finetune(kModel, from, {"--precision", "fp8", "--steps", "3"}).exit_code, 0);
+  const TeResult result =
+      Finetune(from, out, {"--precision", "fp8", "--fp8-weights-only", "--steps", "2"});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_NE(result.out.find("no calibration"), std::string::npos) << result.out;
+}
+
 TEST(Fp8Flags, AreNeverIgnored) {
   TemporaryFolder folder;
   const std::string rules = folder / "rules.json";
@@ -132,12 +175,24 @@ TEST(Fp8Flags, AreNeverIgnored) {
       {"--precision", "fp8", "--fp8-margin", "1", "--fp8-recipe-parameters", R"({"margin": 2})"},
       "--fp8-margin is 1 and --fp8-recipe-parameters's margin is 2");
   refused({"--precision", "fp8", "--path", "hf"}, "--path is hf");
+  refused({"--fp8-weights-only"}, "--fp8-weights-only has no effect with --precision bf16");
+  for (const char* recipe : {"block", "mxfp8", "nvfp4"})
+    refused({"--precision", "fp8", "--recipe", recipe, "--fp8-weights-only"},
+            "--fp8-weights-only with --recipe");
+  refused({"--precision", "fp8", "--fp8-weights-only", "--master-weights", "fp32"},
+          "--master-weights is fp32 with --fp8-weights-only");
+  refused({"--precision", "fp8", "--fp8-weights-only", "--rounding", "nearest"},
+          "--rounding is nearest with --fp8-weights-only");
   refused({"--precision", "fp8", "--fp8-first-layers-bf16", "9"}, "at most the model's 3 layers");
   refused({"--precision", "fp8", "--fp8-first-layers-bf16", "3"}, "no module is left");
   const auto rule = [&](const std::string& text, const std::string& message) {
     WriteFile(rules, text);
     refused({"--precision", "fp8", "--fp8-recipe-file", rules}, message);
   };
+  WriteFile(rules, R"({"configs":{"b":{"training_recipe":{"recipe":"block"}}},)"
+                   R"("matchers":[{"pattern":"*.fc2","config":"b"}]})");
+  refused({"--precision", "fp8", "--fp8-recipe-file", rules, "--fp8-weights-only"},
+          "pattern \"*.fc2\"");
   const std::string good = R"("configs":{"w":{"training_recipe":null}})";
   rule("{" + good + R"(,"matchers":[{"pattern":"*.fc3","config":"w"}]})", "matches no module");
   rule("{" + good + R"(,"matchers":[{"pattern":"*","config":"v"}]})", "matchers[0].config is");

@@ -49,7 +49,7 @@ extern "C" {
 /* ---- Version, status ---- */
 
 /* Grows by one whenever something is added; nothing is ever removed or changed in meaning.
- * 2: FP8 recipes. 3: the rest of their parameters. */
+ * 2: FP8 recipes. 3: the rest of their parameters, weights in FP8 alone. */
 #define TE_ABI_VERSION 3
 
 /* The TE_ABI_VERSION that the loaded library was built with. Cannot fail. Any thread. */
@@ -296,6 +296,19 @@ TE_API te_status te_quantization_begin(te_context* context, te_fp8_recipe* recip
                                        const te_quantization_options* options);
 TE_API te_status te_quantization_end(te_context* context);
 
+/* Since TE_ABI_VERSION 3: weights that exist in FP8 alone (Transformer Engine's
+ * quantized_model_init), half of bfloat16's memory. The weights of GEMMs of layers and Llamas that
+ * are made between _begin and the matching _end have no copy in another dtype, where `recipe`
+ * quantizes them for training; lm_head, embedding, norms and biases are as ever. The optimizer
+ * updates them in place: without master weights, and better with TE_ROUNDING_STOCHASTIC, because
+ * most updates are less than half a step of E4M3. Scopes of quantization that such layers run in
+ * take the same recipe; outside of any they compute with the values of the codes. Recipes that give
+ * a weight E4M3 codes with one scale: TE_FP8_RECIPE_DELAYED, and TE_FP8_RECIPE_CURRENT without
+ * use_power_2_scales and amax_epsilon; another one is TE_STATUS_UNSUPPORTED when the layer is made.
+ * Calls nest, the innermost recipe counts. */
+TE_API te_status te_fp8_model_init_begin(te_context* context, te_fp8_recipe* recipe);
+TE_API te_status te_fp8_model_init_end(te_context* context);
+
 /* ---- Layers ---- */
 
 #define TE_LAYER_TRANSFORMER_LAYER 0
@@ -401,7 +414,8 @@ TE_API te_status te_layer_parameter_name(te_layer* layer, int64_t index, const c
 /* TE_STATUS_NOT_FOUND lists the names that there are. */
 TE_API te_status te_layer_parameter_index(te_layer* layer, const char* name, int64_t* out);
 /* Read-only views; destroy them before the layer. A gradient exists once te_backward has run (else
- * TE_STATUS_FAILED_PRECONDITION). */
+ * TE_STATUS_FAILED_PRECONDITION). Of a weight that exists in FP8 alone the view is of a copy: the
+ * values of its codes at this moment, in params_dtype. */
 TE_API te_status te_layer_parameter(te_layer* layer, int64_t index, te_tensor** out);
 TE_API te_status te_layer_gradient(te_layer* layer, int64_t index, te_tensor** out);
 /* Copies `value` (same shape; float32, float16, bfloat16 or float64, converted) into the parameter.
