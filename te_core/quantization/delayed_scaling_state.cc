@@ -223,6 +223,8 @@ StatusOr<std::vector<DelayedScalingState::Saved>> DelayedScalingState::Export(
           slot->name);
     }
   }
+  // What waits for its module is as good as in place.
+  for (const auto& [name, imported] : imported_) by_name.emplace(name, imported.saved);
   std::vector<Saved> out;
   for (auto& [name, saved] : by_name) out.push_back(std::move(saved));
   return out;

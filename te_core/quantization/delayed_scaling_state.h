@@ -55,7 +55,7 @@ class DelayedScalingState {
     float scale = 1;
     std::vector<float> amax_history;  // row 0: the amax of the current step
   };
-  // kFailedPrecondition: two slots share a name.
+  // Slots, and imports that wait for theirs. kFailedPrecondition: two slots share a name.
   StatusOr<std::vector<Saved>> Export(const Exec& exec) const;
   // Slots of these names, those that exist and those to come, take over scale and history. One to
   // come has then gone through the updates since the import as if it had been there: the last

@@ -255,6 +255,9 @@ TEST_F(QuantizationTest, StateComesBackBitForBit) {
   layer.reset();
   layer = MakeLinear();
   MustOk(context_->delayed_scaling().Import(context_->exec(), saved));
+  const auto waiting = Must(context_->delayed_scaling().Export(context_->exec()));
+  ASSERT_EQ(waiting.size(), 3u);
+  for (size_t i = 0; i < 3; ++i) EXPECT_EQ(waiting[i].amax_history, saved[i].amax_history);
   EXPECT_EQ(step(layer.get(), context_.get()), second);
   // The twin: without it, the scale is 1.
   layer.reset();
