@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <limits>
 #include <string_view>
 #include <system_error>
 
@@ -117,7 +118,8 @@ Status CheckResumedFp8(const OptimizerStateFile& state, LowPrecision* fp8) {
                                           fp8->fit.used + fp8->fit.unused));
   // A run that had no histories so far, and turns to them, calibrates as a new one does.
   if (state.info().fp8_tensors > 0)
-    fp8->calibration_steps = static_cast<int>(state.info().calibration_steps);
+    fp8->calibration_steps = static_cast<int>(
+        std::min<int64_t>(state.info().calibration_steps, std::numeric_limits<int>::max()));
   return OkStatus();
 }
 

@@ -6,6 +6,7 @@
 #include <new>
 #include <set>
 #include <string_view>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -25,14 +26,18 @@ constexpr std::string_view kMaster = ".master";
 constexpr std::string_view kParam = ".param";
 constexpr size_t kChunkBytes = size_t{1} << 20;
 
+// Counts, which go on counting, end far from where their type ends.
+template <typename T>
+constexpr T kMost = std::is_signed_v<T> ? std::numeric_limits<T>::max() / 2
+                                        : std::numeric_limits<T>::max();
+
 template <typename T>
 Status ParseNumber(const std::string& text, T* out) {
   const char* end = text.data() + text.size();
   T value = 0;
   const auto [stop, error] = std::from_chars(text.data(), end, value);
-  if (error != std::errc() || stop != end || value < 0) {
-    return CorruptData("is \"{}\"; expected a whole number from 0 to {}", text,
-                       std::numeric_limits<T>::max());
+  if (error != std::errc() || stop != end || value < 0 || value > kMost<T>) {
+    return CorruptData("is \"{}\"; expected a whole number from 0 to {}", text, kMost<T>);
   }
   *out = value;
   return OkStatus();

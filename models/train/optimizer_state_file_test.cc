@@ -249,6 +249,9 @@ TEST_F(OptimizerStateFileTest, MetadataIsChecked) {
     ExpectRefused(file, StatusCode::kCorruptData, fmt::format("metadata {} is missing", key));
   }
   auto file = Good();
+  file.Metadata("step") = "9223372036854775807";  // the next step would be none
+  ExpectRefused(file, StatusCode::kCorruptData, "metadata step: is \"9223372036854775807\"");
+  file = Good();
   file.Metadata("te_optimizer_state") = "2";
   ExpectRefused(file, StatusCode::kCorruptData, "this build reads version 1");
   file.EraseMetadata("te_optimizer_state");
