@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -63,6 +64,22 @@ Status SyncDirectory(const std::string& path) {
   // Some file systems cannot sync a directory and say EINVAL: nothing more can be done there.
   if (result != 0 && error != EINVAL) return IoError("{}: fsync: {}", path, std::strerror(error));
   return OkStatus();
+}
+
+Status ReplaceFile(const std::string& path,
+                   const std::function<Status(const std::string& path)>& write) {
+  const std::string fresh = path + ".te-new";
+  unlink(fresh.c_str());  // of a run that was killed
+  Status status = write(fresh);
+  if (status.ok() && rename(fresh.c_str(), path.c_str()) != 0)
+    status = IoError("{}: cannot be replaced: {}", path, std::strerror(errno));
+  if (!status.ok()) {
+    unlink(fresh.c_str());
+    return status;
+  }
+  const size_t slash = path.rfind('/');
+  if (slash == std::string::npos) return SyncDirectory(".");
+  return SyncDirectory(slash == 0 ? "/" : path.substr(0, slash));
 }
 
 }  // namespace te

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <functional>
 #include <string>
 
 #include "te_kernels/base/status.h"
@@ -32,5 +33,11 @@ class OutputFile {
 };
 
 Status SyncDirectory(const std::string& path);
+
+// `path` replaced as a whole by what `write` creates and syncs under another name beside it
+// (".te-new" appended): the old file or the new one is there at any moment. On failure the old one
+// is as it was.
+Status ReplaceFile(const std::string& path,
+                   const std::function<Status(const std::string& path)>& write);
 
 }  // namespace te

@@ -49,7 +49,11 @@ struct SafetensorsItem {
   uint64_t bytes() const;
 };
 
-// A host tensor as an item; `data` (dense) must stay alive and unchanged until it is written.
+// A tensor as an item, through `copy` in pieces of 1 MiB where it is not host memory (null: it is);
+// `data` (dense) must stay alive and unchanged until it is written.
+StatusOr<SafetensorsItem> TensorItem(const std::string& name, ConstTensorView data,
+                                     CopyToHost copy);
+// Of host memory.
 StatusOr<SafetensorsItem> HostItem(const std::string& name, ConstTensorView data);
 
 // Creates `path` (which must not exist, unless `replace`) with the items in order of falling

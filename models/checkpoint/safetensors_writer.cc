@@ -10,6 +10,8 @@
 namespace te {
 namespace {
 
+constexpr size_t kPieceBytes = size_t{1} << 20;
+
 StatusOr<std::string> Header(const std::vector<const SafetensorsItem*>& items,
                              const std::vector<std::pair<std::string, std::string>>& metadata) {
   JsonValue::Members root;
@@ -68,7 +70,8 @@ uint64_t SafetensorsItem::bytes() const {
   return elements * static_cast<uint64_t>(BitsOf(type)) / 8;
 }
 
-StatusOr<SafetensorsItem> HostItem(const std::string& name, ConstTensorView data) {
+StatusOr<SafetensorsItem> TensorItem(const std::string& name, ConstTensorView data,
+                                     CopyToHost copy) {
   SafetensorsItem item;
   item.name = name;
   if (!StoredTypeOf(data.dtype(), &item.type)) {
@@ -76,10 +79,26 @@ StatusOr<SafetensorsItem> HostItem(const std::string& name, ConstTensorView data
   }
   if (!data.IsDense()) return InvalidArgument("tensor {}: {} is not dense", name, data.ToString());
   item.shape.assign(data.shape().dims().begin(), data.shape().dims().end());
-  item.write = [data](const SafetensorsItem::Sink& sink) {
-    return data.bytes() == 0 ? OkStatus() : sink(data.data(), data.bytes());
+  item.write = [data, copy = std::move(copy)](const SafetensorsItem::Sink& sink) -> Status {
+    if (data.bytes() == 0) return OkStatus();
+    if (copy == nullptr) return sink(data.data(), data.bytes());
+    const size_t size = SizeOf(data.dtype());
+    const int64_t piece =
+        std::min<int64_t>(data.elements(), static_cast<int64_t>(kPieceBytes / size));
+    std::vector<char> staging(static_cast<size_t>(piece) * size);
+    for (int64_t done = 0; done < data.elements(); done += piece) {
+      const int64_t count = std::min(piece, data.elements() - done);
+      const char* from = static_cast<const char*>(data.data()) + static_cast<size_t>(done) * size;
+      TE_RETURN_IF_ERROR(copy(ConstTensorView(from, data.dtype(), {count}), staging.data()));
+      TE_RETURN_IF_ERROR(sink(staging.data(), static_cast<size_t>(count) * size));
+    }
+    return OkStatus();
   };
   return item;
+}
+
+StatusOr<SafetensorsItem> HostItem(const std::string& name, ConstTensorView data) {
+  return TensorItem(name, data, {});
 }
 
 Status WriteSafetensors(const std::string& path, const std::vector<SafetensorsItem>& items,

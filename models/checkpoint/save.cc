@@ -21,7 +21,7 @@ constexpr size_t kChunkBytes = size_t{1} << 20;
 // The weights of a Hugging Face directory, in any format and variant, their indexes, and what
 // belongs to these weights alone.
 bool IsModelWeights(const std::string& name) {
-  if (name == kFp8StateFile) return true;
+  if (name == kFp8StateFile || name == kOptimizerStateFile) return true;
   if (name == "tf_model.h5" || name == "flax_model.msgpack") return true;
   if (!name.starts_with("model") && !name.starts_with("pytorch_model")) return false;
   return name.ends_with(".safetensors") || name.ends_with(".bin") ||

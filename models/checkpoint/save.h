@@ -14,12 +14,10 @@
 
 namespace te {
 
-// Copies dense device memory to the host; returns when the bytes are there.
-using CopyToHost = std::function<Status(ConstTensorView from, void* to)>;
-
-// State that belongs to the weights beside which it stands (models/quantization/fp8_state_file.h):
-// it goes when they are replaced.
+// State that belongs to the weights beside which it stands (models/quantization/fp8_state_file.h,
+// models/train/optimizer_state_file.h): it goes when they are replaced.
 inline constexpr char kFp8StateFile[] = "te_fp8_state.safetensors";
+inline constexpr char kOptimizerStateFile[] = "te_optimizer_state.safetensors";
 
 struct SaveTensor {
   std::string name;  // Hugging Face's

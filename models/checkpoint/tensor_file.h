@@ -71,6 +71,8 @@ class TensorStream {
 // Copies dense host memory to where a view lies, when that is not host memory; returns when `from`
 // may be reused.
 using CopyFromHost = std::function<Status(const void* from, TensorView to)>;
+// The other way: dense memory of a view to the host; returns when the bytes are there.
+using CopyToHost = std::function<Status(ConstTensorView from, void* to)>;
 
 // Thread-compatible; must outlive its streams.
 class TensorFile {

@@ -212,6 +212,17 @@ void AddFinetuneOutput(CLI::App* command, FinetuneFlags* flags) {
       ->required()
       ->group(group);
   command
+      ->add_flag("--save-optimizer-state", flags->save_optimizer_state,
+                 "Also write what --resume needs (te_optimizer_state.safetensors); Ctrl-C then\n"
+                 "saves, too")
+      ->group(group);
+  command
+      ->add_option("--save-every", flags->save_every,
+                   "Also write --output every N steps; 0: at the end alone")
+      ->type_name("N")
+      ->capture_default_str()
+      ->group(group);
+  command
       ->add_option("--max-shard-size", flags->max_shard_size,
                    "Largest weight file, as in 5GB, 300MB, 1GiB")
       ->type_name("SIZE")
@@ -224,7 +235,8 @@ void AddFinetuneOutput(CLI::App* command, FinetuneFlags* flags) {
       ->group(group);
   command
       ->add_option("--log", flags->log,
-                   "A JSON line a step: loss, learning_rate, grad_norm, milliseconds, ...")
+                   "A JSON line a step: loss, learning_rate, grad_norm, milliseconds, ...;\n"
+                   "--resume appends")
       ->type_name("FILE")
       ->group(group);
 }
@@ -237,6 +249,11 @@ void AddFinetune(CLI::App* app, FinetuneFlags* flags) {
       ->add_flag(
           "--init-from-config", flags->model.random_weights,
           "Begin with random weights: of --model only config.json and the tokenizer are read")
+      ->group(kModelGroup);
+  command
+      ->add_flag("--resume", flags->resume,
+                 "Go on with the run that wrote --model with --save-optimizer-state: the same\n"
+                 "bits as if it had never ended. --steps counts from its beginning")
       ->group(kModelGroup);
   AddFinetuneData(command, flags);
   AddFinetuneTraining(command, flags);
@@ -251,7 +268,7 @@ void AddFinetune(CLI::App* app, FinetuneFlags* flags) {
       "The defaults are those of Transformer Engine's Llama tutorial (15 steps), but for "
       "stochastic rounding. The result "
       "loads in\nHugging Face transformers. Ctrl-C ends the run after the current step and writes "
-      "nothing.");
+      "nothing,\nor with --save-optimizer-state a checkpoint that --resume goes on from.");
 }
 
 void AddTrace(CLI::App* app, TraceFlags* flags) {
@@ -287,7 +304,7 @@ void AddTrace(CLI::App* app, TraceFlags* flags) {
 
 void AddInspect(CLI::App* app, ModelFlags* flags) {
   CLI::App* command = app->add_subcommand(
-      "inspect", "Show a checkpoint's modules, shapes, parameter counts and names");
+      "inspect", "Show a checkpoint's modules, shapes, parameter counts, names and training state");
   AddModelFlags(command, flags);
   command->footer("Example:\n  te inspect --model Llama-2-7b-hf");
 }

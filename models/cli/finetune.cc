@@ -4,92 +4,21 @@
 
 #include <algorithm>
 #include <memory>
-#include <optional>
 #include <set>
 #include <string>
 #include <utility>
 
 #include "models/checkpoint/save.h"
+#include "models/cli/finetune_data.h"
+#include "models/cli/finetune_resume.h"
 #include "models/cli/finetune_setup.h"
 #include "models/cli/interrupt.h"
 #include "models/cli/low_precision.h"
-#include "models/data/dataset.h"
-#include "models/data/sampler.h"
-#include "models/tokenizer/tokenizer.h"
+#include "models/llama/training_state.h"
 #include "models/train/progress.h"
 
 namespace te {
 namespace {
-
-struct TrainingData {
-  DataFormat format = DataFormat::kText;
-  std::unique_ptr<Tokenizer> tokenizer;  // null: the file holds ids
-  std::unique_ptr<Dataset> dataset;
-  std::unique_ptr<BatchSampler> sampler;
-  CollateOptions collate;
-};
-
-// What padding is filled with. It is masked, so it never changes a result; it must be an id that
-// the model has.
-int32_t PadId(const LlamaConfig& config, const Tokenizer* tokenizer) {
-  std::vector<std::optional<int64_t>> candidates;
-  if (tokenizer != nullptr) candidates.push_back(tokenizer->special_tokens().pad);
-  candidates.push_back(config.pad_token_id);
-  if (tokenizer != nullptr) candidates.push_back(tokenizer->special_tokens().eos);
-  for (int64_t eos : config.eos_token_ids) candidates.push_back(eos);
-  for (const std::optional<int64_t>& id : candidates) {
-    if (id && *id >= 0 && *id < config.vocab_size) return static_cast<int32_t>(*id);
-  }
-  return 0;
-}
-
-StatusOr<TrainingData> OpenTrainingData(const FinetuneFlags& flags, const OpenedModel& opened) {
-  const LlamaConfig& config = opened.llama.model->config();
-  TrainingData data;
-  TE_ASSIGN_OR_RETURN(const DataFormat format, DetectDataFormat(flags.data));
-  if (format != DataFormat::kSafetensors) {
-    TE_ASSIGN_OR_RETURN(data.tokenizer, LoadTokenizer(opened.llama.directory));
-  }
-  if (format != DataFormat::kJsonLines && flags.text_field != FinetuneFlags().text_field) {
-    return InvalidArgument("--text-field has no effect: {} is {}", flags.data, Name(format));
-  }
-  data.collate.pad_id = PadId(config, data.tokenizer.get());
-  TE_ASSIGN_OR_RETURN(data.dataset, OpenDataset(flags.data, format,
-                                                {.text_field = flags.text_field,
-                                                 .max_sequence_length = flags.max_seq_length,
-                                                 .vocab_size = config.vocab_size,
-                                                 .tokenizer = data.tokenizer.get(),
-                                                 .pad_id = data.collate.pad_id}));
-  // Texts: Hugging Face's drop_last. Ids: used in order and repeated.
-  StatusOr<BatchSampler> sampler =
-      BatchSampler::Create({.samples = data.dataset->size(),
-                            .batch_size = flags.batch_size,
-                            .drop_last = format != DataFormat::kSafetensors,
-                            .shuffle = flags.shuffle,
-                            .seed = flags.model.seed});
-  if (!sampler.ok()) return sampler.status().WithContext(flags.data);
-  data.sampler = std::make_unique<BatchSampler>(std::move(sampler).value());
-
-  // Tokenizing ahead what the run will see keeps it out of the timing, and finds its errors before
-  // the first step.
-  const int64_t batches = flags.steps * flags.gradient_accumulation_steps;
-  const int64_t epoch = (data.dataset->size() + flags.batch_size - 1) / flags.batch_size;
-  for (int64_t i = 0; i < std::min(batches, flags.shuffle ? batches : epoch); ++i) {
-    TE_RETURN_IF_ERROR(data.dataset->Prepare(data.sampler->Batch(i)));
-  }
-  data.format = format;
-  return data;
-}
-
-void PrintData(const FinetuneFlags& flags, const TrainingData& data) {
-  fmt::print("data            {}: {}, {} samples\n", flags.data, Name(data.format),
-             data.dataset->size());
-  if (data.tokenizer != nullptr) fmt::print("tokenizer       {}\n", data.tokenizer->Describe());
-  if (data.dataset->truncated() > 0) {
-    fmt::print("                {} samples cut to {} tokens (--max-seq-length)\n",
-               data.dataset->truncated(), flags.max_seq_length);
-  }
-}
 
 void PrintPlan(const FinetuneFlags& flags, const FinetuneSetup& setup, const OpenedModel& opened,
                int64_t frozen) {
@@ -145,54 +74,149 @@ void PrintAttention(const KernelLog& log) {
   if (!names.empty()) fmt::print("attention       {}\n", names);
 }
 
-StatusOr<TrainingResult> RunTraining(const FinetuneFlags& flags, const FinetuneSetup& setup,
-                                     OpenedModel* opened, TrainingData* data,
-                                     const InterruptGuard& interrupt) {
+// A run: from the model that was opened to the checkpoint that it leaves.
+class FinetuneRun {
+ public:
+  FinetuneRun(const FinetuneFlags& flags, FinetuneSetup setup)
+      : flags_(flags), setup_(std::move(setup)) {}
+
+  // Everything before the first step. Prints what will be done.
+  Status Open();
+  StatusOr<TrainingResult> Train(const InterruptGuard& interrupt);
+  // Writes --output after `steps` steps of the run.
+  Status Save(int64_t steps);
+
+  int64_t first_step() const { return setup_.trainer.first_step; }
+  // "nothing was written", or which step is in --output.
+  std::string DescribeSaved() const {
+    return saved_step_ < 0 ? "nothing was written"
+                           : fmt::format("{} has step {}", flags_.output, saved_step_);
+  }
+
+ private:
+  Status OpenOptimizer();
+
+  const FinetuneFlags& flags_;
+  FinetuneSetup setup_;
+  std::unique_ptr<OptimizerStateFile> resumed_;  // null: the run begins here
+  LowPrecision fp8_;                             // outlives the context
+  OpenedModel opened_;
+  TrainingData data_;
+  std::unique_ptr<AdamWOptimizer> optimizer_;  // null with --steps 0
+  std::unique_ptr<LlamaTrainingStep> step_;
+  int64_t saved_step_ = -1;  // by this process; -1: none
+};
+
+Status FinetuneRun::Open() {
+  if (flags_.resume) {
+    TE_ASSIGN_OR_RETURN(resumed_, OpenResumedState(flags_));
+    setup_.trainer.first_step = resumed_->info().position;
+  }
+  TE_ASSIGN_OR_RETURN(opened_, OpenModelWithPrecision(flags_.model, setup_.model, setup_.fp8,
+                                                      LowPrecisionUse::kTraining, &fp8_));
+  if (setup_.fp8) {
+    if (resumed_ != nullptr) TE_RETURN_IF_ERROR(CheckResumedFp8(*resumed_, &fp8_));
+    setup_.step.recipe = fp8_.recipe.get();
+    setup_.step.calibration_steps = fp8_.calibration_steps;
+  }
+  int64_t frozen = 0;
+  if (!flags_.freeze.empty()) {
+    TE_ASSIGN_OR_RETURN(frozen, FreezeParameters(opened_.llama.model.get(), flags_.freeze));
+  }
+  if (!flags_.data.empty()) {
+    TE_ASSIGN_OR_RETURN(data_, OpenTrainingData(flags_, opened_, first_step()));
+    PrintData(flags_, data_);
+  }
+  if (resumed_ != nullptr)
+    TE_RETURN_IF_ERROR(CheckResumedRun(*resumed_, DescribeRun(flags_, setup_, data_)));
+  PrintPlan(flags_, setup_, opened_, frozen);
+  if (!fp8_.state_file.empty()) fmt::print("fp8 state       {}\n", fp8_.DescribeState());
+  if (flags_.steps > 0) TE_RETURN_IF_ERROR(OpenOptimizer());
+  if (resumed_ != nullptr) {
+    fmt::print("resumed         {}: {} steps are made\n", resumed_->path(), first_step());
+  }
+  std::fflush(stdout);
+  return OkStatus();
+}
+
+Status FinetuneRun::OpenOptimizer() {
+  LlamaModel* model = opened_.llama.model.get();
+  TE_ASSIGN_OR_RETURN(
+      optimizer_, AdamWOptimizer::Create(opened_.context.get(), model->parameters(), setup_.adamw));
+  if (resumed_ != nullptr)
+    TE_RETURN_IF_ERROR(resumed_->Load(optimizer_.get(), ParameterNamesOf(*model)));
+  TE_ASSIGN_OR_RETURN(step_, LlamaTrainingStep::Create(model, optimizer_.get(), setup_.step));
+  return OkStatus();
+}
+
+StatusOr<TrainingResult> FinetuneRun::Train(const InterruptGuard& interrupt) {
   std::unique_ptr<JsonLinesLog> log;
   ProgressDisplay progress = ProgressDisplay::For(stdout);
   std::vector<TrainingObserver*> observers = {&progress};
-  if (!flags.log.empty()) {
-    StatusOr<std::unique_ptr<JsonLinesLog>> created = JsonLinesLog::Create(flags.log);
+  if (!flags_.log.empty()) {
+    StatusOr<std::unique_ptr<JsonLinesLog>> created =
+        JsonLinesLog::Create(flags_.log, /*append=*/flags_.resume);
     if (!created.ok()) return created.status().WithContext("--log");
     log = std::move(created).value();
     observers.push_back(log.get());
   }
-  if (flags.steps == 0) return TrainingResult{};
-  LlamaModel* model = opened->llama.model.get();
-  TE_ASSIGN_OR_RETURN(
-      const std::unique_ptr<AdamWOptimizer> optimizer,
-      AdamWOptimizer::Create(opened->context.get(), model->parameters(), setup.adamw));
-  TE_ASSIGN_OR_RETURN(const std::unique_ptr<LlamaTrainingStep> step,
-                      LlamaTrainingStep::Create(model, optimizer.get(), setup.step));
-  Context* context = opened->context.get();
+  if (flags_.steps == 0) return TrainingResult{};
+  Context* context = opened_.context.get();
   bool first = true;
   const TrainableModel trainable = {
-      .run_step = [&, context](std::span<const Batch> batches, float learning_rate) -> Status {
+      .run_step = [&, this](std::span<const Batch> batches, float learning_rate) -> Status {
         std::vector<LlamaBatch> views;
         for (const Batch& batch : batches) views.push_back(View(batch));
-        if (!first) return step->Run(views, learning_rate);
+        if (!first) return step_->Run(views, learning_rate);
         first = false;
-        KernelLog log;
-        context->set_kernel_log(&log);
-        const Status status = step->Run(views, learning_rate);
+        KernelLog kernels;
+        context->set_kernel_log(&kernels);
+        const Status status = step_->Run(views, learning_rate);
         context->set_kernel_log(nullptr);
-        PrintAttention(log);
+        PrintAttention(kernels);
         return status;
       },
-      .result = [&step](int steps_ago) { return step->Result(steps_ago); },
-      .asynchronous = opened->context->device().can_record()};
-  const BatchSource batches = [data](int64_t index) -> StatusOr<Batch> {
-    std::vector<Sample> samples;
-    for (int64_t sample : data->sampler->Batch(index)) {
-      TE_ASSIGN_OR_RETURN(Sample next, data->dataset->At(sample));
-      samples.push_back(std::move(next));
-    }
-    return Collate(samples, data->collate);
-  };
-  StatusOr<TrainingResult> result = Train(trainable, batches, setup.trainer, observers,
-                                          [&interrupt] { return interrupt.interrupted(); });
+      .result = [this](int steps_ago) { return step_->Result(steps_ago); },
+      .asynchronous = context->device().can_record(),
+      .save = [&, this](int64_t steps) -> Status {
+        progress.Finish();
+        TE_RETURN_IF_ERROR(Save(steps));
+        fmt::print("saved           {}, step {}\n", flags_.output, steps);
+        std::fflush(stdout);
+        return OkStatus();
+      }};
+  const BatchSource batches = [this](int64_t index) { return data_.At(index); };
+  StatusOr<TrainingResult> result = te::Train(trainable, batches, setup_.trainer, observers,
+                                              [&interrupt] { return interrupt.interrupted(); });
   progress.Finish();
   return result;
+}
+
+Status FinetuneRun::Save(int64_t steps) {
+  SavePretrainedOptions save = {.max_shard_bytes = setup_.max_shard_bytes,
+                                .type = setup_.save_type};
+  OptimizerStateInfo info = {.position = steps};
+  if (optimizer_ == nullptr) {  // no step: the FP8 state as it was read
+    if (!fp8_.state.slots.empty()) {
+      save.extra_writers.emplace_back(kFp8StateFile, [this](const std::string& path) {
+        return WriteFp8State(path, fp8_.state);
+      });
+    }
+  } else if (fp8_.recipe != nullptr) {
+    TE_ASSIGN_OR_RETURN(const AdamWOptimizer::Progress progress, optimizer_->ReadProgress());
+    TE_ASSIGN_OR_RETURN(info.fp8_tensors,
+                        AddFp8State(*opened_.llama.model, *fp8_.recipe, progress.step, &save));
+    info.calibration_steps =
+        std::max<int64_t>(0, setup_.step.calibration_steps - (steps - first_step()));
+  }
+  if (flags_.save_optimizer_state) {
+    info.run = DescribeRun(flags_, setup_, data_);
+    TE_RETURN_IF_ERROR(AddOptimizerState(opened_.llama, optimizer_.get(), info, &save));
+  }
+  TE_RETURN_IF_ERROR(
+      SavePretrainedLlama(opened_.llama, flags_.output, save).WithContext("--output"));
+  saved_step_ = steps;
+  return OkStatus();
 }
 
 }  // namespace
@@ -213,49 +237,24 @@ StatusOr<ExitCode> Finetune(const FinetuneFlags& flags) {
   // A reader of our output that leaves (`te finetune | head`) must not end the training.
   signal(SIGPIPE, SIG_IGN);
 
-  LowPrecision fp8;  // outlives the context
-  TE_ASSIGN_OR_RETURN(OpenedModel opened,
-                      OpenModelWithPrecision(flags.model, setup.model, setup.fp8,
-                                             LowPrecisionUse::kTraining, &fp8));
-  if (setup.fp8) {
-    setup.step.recipe = fp8.recipe.get();
-    setup.step.calibration_steps = fp8.calibration_steps;
-  }
-  int64_t frozen = 0;
-  if (!flags.freeze.empty()) {
-    TE_ASSIGN_OR_RETURN(frozen, FreezeParameters(opened.llama.model.get(), flags.freeze));
-  }
-  TrainingData data;
-  if (!flags.data.empty()) {
-    TE_ASSIGN_OR_RETURN(data, OpenTrainingData(flags, opened));
-  }
-  if (data.dataset != nullptr) PrintData(flags, data);
-  PrintPlan(flags, setup, opened, frozen);
-  if (!fp8.state_file.empty()) fmt::print("fp8 state       {}\n", fp8.DescribeState());
-  std::fflush(stdout);
-
+  FinetuneRun run(flags, std::move(setup));
+  TE_RETURN_IF_ERROR(run.Open());
   InterruptGuard interrupt;
-  StatusOr<TrainingResult> result = RunTraining(flags, setup, &opened, &data, interrupt);
+  const StatusOr<TrainingResult> result = run.Train(interrupt);
   if (!result.ok()) {
-    return Status(result.status().code(), result.status().message() + "; nothing was written");
+    return Status(result.status().code(), result.status().message() + "; " + run.DescribeSaved());
   }
-  if (result->interrupted) {
-    fmt::print("interrupted after step {} of {}; nothing was written\n", result->steps_done,
-               flags.steps);
+  const int64_t steps = run.first_step() + result->steps_done;
+  if (result->interrupted && (!flags.save_optimizer_state || result->steps_done == 0)) {
+    fmt::print("interrupted after step {} of {}; {}\n", steps, flags.steps, run.DescribeSaved());
     return kExitInterrupted;
   }
-  if (flags.steps > 0 && fp8.recipe != nullptr) {
-    Context* context = opened.context.get();
-    fp8.state.recipe = fp8.recipe->name();
-    TE_ASSIGN_OR_RETURN(fp8.state.slots, context->delayed_scaling().Export(context->exec()));
+  TE_RETURN_IF_ERROR(run.Save(steps));
+  if (result->interrupted) {
+    fmt::print("interrupted after step {} of {}; saved to {}: --model {} --resume goes on\n", steps,
+               flags.steps, flags.output, flags.output);
+    return kExitInterrupted;
   }
-  SavePretrainedOptions save = {.max_shard_bytes = setup.max_shard_bytes, .type = setup.save_type};
-  if (!fp8.state.slots.empty()) {
-    save.extra_writers.emplace_back(
-        kFp8StateFile, [&fp8](const std::string& path) { return WriteFp8State(path, fp8.state); });
-  }
-  const Status saved = SavePretrainedLlama(opened.llama, flags.output, save);
-  if (!saved.ok()) return saved.WithContext("--output");
   fmt::print("saved           {}\n", flags.output);
   fmt::print("{} finetuning steps complete!\n", result->timed_steps);
   if (result->timed_steps > 0) {

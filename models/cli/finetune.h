@@ -41,6 +41,9 @@ struct FinetuneFlags {
   Fp8Options fp8;
 
   std::string output;
+  bool save_optimizer_state = false;
+  int64_t save_every = 0;  // steps; 0: at the end alone
+  bool resume = false;     // of the run that wrote model.directory
   std::string max_shard_size = "5GB";
   std::string save_dtype;  // empty: as the checkpoint stores each tensor
   std::string log;

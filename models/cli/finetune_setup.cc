@@ -34,6 +34,7 @@ Status CheckNumbers(const FinetuneFlags& flags) {
                           : InvalidArgument("{} is {}; expected {} or more", flag, value, least);
   };
   TE_RETURN_IF_ERROR(check("--steps", flags.steps, 0));
+  TE_RETURN_IF_ERROR(check("--save-every", flags.save_every, 0));
   TE_RETURN_IF_ERROR(check("--untimed-steps", flags.untimed_steps, 0));
   TE_RETURN_IF_ERROR(check("--warmup-steps", flags.warmup_steps, 0));
   TE_RETURN_IF_ERROR(check("--batch-size", flags.batch_size, 1));
@@ -55,6 +56,31 @@ Status CheckNumbers(const FinetuneFlags& flags) {
   TE_RETURN_IF_ERROR(
       CheckRange("--beta2", flags.beta2, is_beta(flags.beta2), "0 or more and less than 1"));
   return CheckRange("--eps", flags.eps, flags.eps > 0 && flags.eps < kHuge, "more than 0");
+}
+
+// --resume, --save-optimizer-state and what contradicts them.
+Status CheckStateFlags(const FinetuneFlags& flags) {
+  if (flags.resume && flags.steps == 0)
+    return InvalidArgument("--resume with --steps 0; expected more than the run has made");
+  if (flags.save_optimizer_state && flags.steps == 0) {
+    return InvalidArgument(
+        "--save-optimizer-state with --steps 0: without a step there is no optimizer state");
+  }
+  if (!flags.resume) return OkStatus();
+  if (flags.model.random_weights) {
+    return InvalidArgument(
+        "--resume with --init-from-config: a run goes on with the weights that it has written");
+  }
+  if (!flags.model.variant.empty()) {
+    return InvalidArgument("--resume with --variant {}: the state is that of the weights without",
+                           flags.model.variant);
+  }
+  if (flags.fp8.calibration_steps) {
+    return InvalidArgument(
+        "--fp8-calibration-steps has no effect with --resume: the saved state says how many are "
+        "left");
+  }
+  return OkStatus();
 }
 
 Status SetPrecision(const FinetuneFlags& flags, FinetuneSetup* setup) {
@@ -120,6 +146,7 @@ StatusOr<FinetuneSetup> CheckFinetuneFlags(const FinetuneFlags& flags) {
   setup.adamw.epsilon = flags.eps;
   setup.adamw.weight_decay = flags.weight_decay;
   setup.trainer.steps = flags.steps;
+  setup.trainer.save_every = flags.save_every;
   setup.trainer.untimed_steps = flags.untimed_steps;
   setup.trainer.gradient_accumulation_steps = flags.gradient_accumulation_steps;
   setup.step.max_grad_norm = static_cast<float>(flags.max_grad_norm);
@@ -132,6 +159,7 @@ StatusOr<FinetuneSetup> CheckFinetuneFlags(const FinetuneFlags& flags) {
   StatusOr<int64_t> shard = ParseByteSize(flags.max_shard_size);
   if (!shard.ok()) return shard.status().WithContext("--max-shard-size");
   setup.max_shard_bytes = *shard;
+  TE_RETURN_IF_ERROR(CheckStateFlags(flags));
   if (flags.model.random_weights && flags.model.allow_missing) {
     return InvalidArgument(
         "--allow-missing has no effect with --init-from-config: no weights are read");

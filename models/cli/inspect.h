@@ -1,4 +1,4 @@
-// te inspect: a checkpoint's module tree and names.
+// te inspect: a checkpoint's module tree and names, and the training state beside its weights.
 #pragma once
 
 #include "models/cli/open_model.h"

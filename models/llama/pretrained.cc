@@ -32,6 +32,23 @@ StatusOr<StoredType> DefaultType(const PretrainedLlama& llama) {
   return type;
 }
 
+// As what tensor `i` of the model is saved.
+StoredType SavedType(const PretrainedLlama& llama, size_t i, const SavePretrainedOptions& options,
+                     StoredType default_type) {
+  const CheckpointReader::Tensor* stored =
+      llama.reader == nullptr ? nullptr
+                              : llama.reader->Find(llama.model->tensors()[i].name.hf_name);
+  return options.type.value_or(stored == nullptr ? default_type : stored->entry->type);
+}
+
+// Whether every value of `from` is one of `to`.
+bool Keeps(StoredType to, DType from) {
+  StoredType same;
+  if (StoredTypeOf(from, &same) && same == to) return true;
+  if (to == StoredType::kF64) return true;
+  return to == StoredType::kF32 && from == DType::kBFloat16;
+}
+
 }  // namespace
 
 StatusOr<PretrainedLlama> LoadPretrainedLlama(Context* context, const std::string& directory,
@@ -66,6 +83,18 @@ StatusOr<PretrainedLlama> LoadPretrainedLlama(Context* context, const std::strin
   return llama;
 }
 
+StatusOr<std::set<const Parameter*>> ParametersRoundedBySaving(
+    const PretrainedLlama& llama, const SavePretrainedOptions& options) {
+  TE_ASSIGN_OR_RETURN(const StoredType default_type, DefaultType(llama));
+  std::set<const Parameter*> out;
+  for (size_t i = 0; i < llama.model->tensors().size(); ++i) {
+    const Parameter* parameter = llama.model->tensors()[i].parameter;
+    if (!Keeps(SavedType(llama, i, options, default_type), parameter->value.dtype()))
+      out.insert(parameter);
+  }
+  return out;
+}
+
 Status SavePretrainedLlama(const PretrainedLlama& llama, const std::string& directory,
                            const SavePretrainedOptions& options) {
   TE_ASSIGN_OR_RETURN(const StoredType default_type, DefaultType(llama));
@@ -79,7 +108,7 @@ Status SavePretrainedLlama(const PretrainedLlama& llama, const std::string& dire
     save.value = tensor.value();
     const CheckpointReader::Tensor* stored =
         llama.reader == nullptr ? nullptr : llama.reader->Find(save.name);
-    save.type = options.type.value_or(stored == nullptr ? default_type : stored->entry->type);
+    save.type = SavedType(llama, i, options, default_type);
     if (stored != nullptr && tensor.parameter->version == llama.loaded_versions[i])
       save.unchanged_in = llama.reader.get();
     if (tensor.parameter->fp8_only()) {

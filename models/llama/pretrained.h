@@ -4,6 +4,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -49,6 +50,11 @@ struct SavePretrainedOptions {
   // SaveOptions::extra_writers.
   std::vector<std::pair<std::string, std::function<Status(const std::string& path)>>> extra_writers;
 };
+
+// The parameters of which the weight files will not hold every bit: those that are stored in
+// another dtype, which rounds them.
+StatusOr<std::set<const Parameter*>> ParametersRoundedBySaving(
+    const PretrainedLlama& llama, const SavePretrainedOptions& options);
 
 // Writes a Hugging Face directory (SaveCheckpoint's promises). Tensors whose parameter has not been
 // written since the load are taken over byte for byte.

@@ -1,5 +1,6 @@
 #include "models/quantization/fp8_state_file.h"
 
+#include <charconv>
 #include <cmath>
 #include <map>
 #include <memory>
@@ -18,6 +19,7 @@ namespace {
 constexpr std::string_view kVersionKey = "te_fp8_state";
 constexpr std::string_view kVersion = "1";
 constexpr std::string_view kRecipeKey = "recipe";
+constexpr std::string_view kStepKey = "step";
 constexpr std::string_view kFormatPrefix = "format.";
 constexpr std::string_view kScale = ".scale";
 constexpr std::string_view kHistory = ".amax_history";
@@ -61,14 +63,23 @@ Status ReadMetadata(const SafetensorsFile& file, Fp8State* state,
       }
     } else if (key == kRecipeKey) {
       state->recipe = value;
+    } else if (key == kStepKey) {
+      int64_t step = -1;
+      const char* end = value.data() + value.size();
+      const auto [stop, error] = std::from_chars(value.data(), end, step);
+      if (error != std::errc() || stop != end || step < 0) {
+        return CorruptData("{}: metadata {} is \"{}\"; expected a whole number, 0 or more",
+                           file.path(), key, value);
+      }
+      state->step = step;
     } else if (key.starts_with(kFormatPrefix)) {
       StatusOr<QuantFormat> format = ParseFormat(value);
       if (!format.ok())
         return format.status().WithContext(fmt::format("{}: metadata {}", file.path(), key));
       (*slots)[key.substr(kFormatPrefix.size())].format = *format;
     } else {
-      return CorruptData("{}: unknown metadata key {}; expected {}, {} and {}SLOT", file.path(),
-                         key, kVersionKey, kRecipeKey, kFormatPrefix);
+      return CorruptData("{}: unknown metadata key {}; expected {}, {}, {} and {}SLOT", file.path(),
+                         key, kVersionKey, kRecipeKey, kStepKey, kFormatPrefix);
     }
   }
   if (!has_version) {
@@ -105,6 +116,7 @@ Status WriteFp8State(const std::string& path, const Fp8State& state) {
   std::vector<SafetensorsItem> items;
   std::vector<std::pair<std::string, std::string>> metadata = {
       {std::string(kVersionKey), std::string(kVersion)}, {std::string(kRecipeKey), state.recipe}};
+  if (state.step) metadata.emplace_back(kStepKey, std::to_string(*state.step));
   for (const DelayedScalingState::Saved& slot : state.slots) {
     TE_ASSIGN_OR_RETURN(SafetensorsItem scale,
                         HostItem(fmt::format("{}{}", slot.name, kScale),
@@ -144,6 +156,26 @@ StatusOr<Fp8State> ReadFp8State(const std::string& path) {
                            .scale = parts.scale[0],
                            .amax_history = std::move(parts.history)});
   }
+  return state;
+}
+
+int64_t CountModules(const Fp8State& state) {
+  std::set<std::string_view> modules;
+  for (const DelayedScalingState::Saved& slot : state.slots)
+    modules.insert(std::string_view(slot.name).substr(0, slot.name.rfind('.')));
+  return static_cast<int64_t>(modules.size());
+}
+
+StatusOr<Fp8State> ExportFp8State(Context* context, const std::vector<std::string>& modules,
+                                  std::string recipe, int64_t step) {
+  Fp8State state;
+  state.recipe = std::move(recipe);
+  state.step = step;
+  TE_ASSIGN_OR_RETURN(state.slots, context->delayed_scaling().Export(context->exec()));
+  const std::set<std::string> wanted(modules.begin(), modules.end());
+  std::erase_if(state.slots, [&wanted](const DelayedScalingState::Saved& slot) {
+    return !wanted.contains(slot.name.substr(0, slot.name.rfind('.')));
+  });
   return state;
 }
 

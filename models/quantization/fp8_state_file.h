@@ -11,14 +11,17 @@
 // Metadata:
 //   te_fp8_state   "1", the version of this format
 //   recipe         the recipe's text, for readers: nothing is parsed from it
+//   step           optional: the updates that had been made, for readers
 //   format.SLOT    "e4m3" or "e5m2": the format that the scale was made for
 // Float32 bits are those of the device's memory: what is read is what was written.
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "te_core/context.h"
 #include "te_core/quantization/delayed_scaling_state.h"
 #include "te_core/quantization/recipe.h"
 
@@ -26,6 +29,7 @@ namespace te {
 
 struct Fp8State {
   std::string recipe;
+  std::optional<int64_t> step;
   std::vector<DelayedScalingState::Saved> slots;
 };
 
@@ -33,6 +37,13 @@ struct Fp8State {
 Status WriteFp8State(const std::string& path, const Fp8State& state);
 // kNotFound, kIoError, kCorruptData: names the file, the tensor or key, and what was expected.
 StatusOr<Fp8State> ReadFp8State(const std::string& path);
+// How many modules the state's tensors belong to.
+int64_t CountModules(const Fp8State& state);
+
+// What the context has of `modules`, after `step` updates: waits for the device.
+// kFailedPrecondition: two of the context's modules share a name.
+StatusOr<Fp8State> ExportFp8State(Context* context, const std::vector<std::string>& modules,
+                                  std::string recipe, int64_t step);
 
 // How a state fits a recipe that is to go on with it.
 struct Fp8StateFit {

@@ -94,10 +94,10 @@ Status JsonLinesLog::CheckWritable(const std::string& path) {
   return OkStatus();
 }
 
-StatusOr<std::unique_ptr<JsonLinesLog>> JsonLinesLog::Create(const std::string& path) {
+StatusOr<std::unique_ptr<JsonLinesLog>> JsonLinesLog::Create(const std::string& path, bool append) {
   auto log = std::make_unique<JsonLinesLog>();
   log->path_ = path;
-  log->file_.reset(std::fopen(path.c_str(), "we"));
+  log->file_.reset(std::fopen(path.c_str(), append ? "ae" : "we"));
   if (log->file_ == nullptr) return IoError("{}: {}", path, std::generic_category().message(errno));
   return log;
 }

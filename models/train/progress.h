@@ -43,8 +43,9 @@ class JsonLinesLog : public TrainingObserver {
   // Whether Create will succeed, for checks before a long run: leaves things as they are. kIoError
   // names the path.
   static Status CheckWritable(const std::string& path);
-  // Replaces the file. kIoError names the path.
-  static StatusOr<std::unique_ptr<JsonLinesLog>> Create(const std::string& path);
+  // Replaces the file, or with `append` goes on at its end. kIoError names the path.
+  static StatusOr<std::unique_ptr<JsonLinesLog>> Create(const std::string& path,
+                                                        bool append = false);
   Status OnStep(const StepReport& report) override;
 
  private:

@@ -14,6 +14,14 @@ namespace {
 
 Status CheckOptions(const TrainerOptions& options) {
   if (options.steps < 0) return InvalidArgument("steps is {}; expected 0 or more", options.steps);
+  if (options.first_step < 0 || options.first_step > options.steps) {
+    return InvalidArgument("first step is {}; expected 0 to the number of steps, {}",
+                           options.first_step, options.steps);
+  }
+  if (options.save_every < 0) {
+    return InvalidArgument("steps between saves are {}; expected 0 (none) or more",
+                           options.save_every);
+  }
   if (options.untimed_steps < 0) {
     return InvalidArgument("untimed steps is {}; expected 0 or more", options.untimed_steps);
   }
@@ -39,7 +47,7 @@ class Run {
     report.step = k + 1;
     report.steps = options_.steps;
     report.learning_rate = options_.schedule.At(k);
-    report.timed = k >= std::min(options_.untimed_steps, options_.steps - 1);
+    report.timed = k >= std::min(options_.first_step + options_.untimed_steps, options_.steps - 1);
     std::vector<Batch> micro_batches;
     for (int64_t i = 0; i < options_.gradient_accumulation_steps; ++i) {
       TE_ASSIGN_OR_RETURN(Batch batch, batches_(k * options_.gradient_accumulation_steps + i));
@@ -82,6 +90,14 @@ class Run {
     return OkStatus();
   }
 
+  // After update k.
+  Status Save(int64_t k) {
+    while (in_flight() > 0) TE_RETURN_IF_ERROR(Finish());
+    TE_RETURN_IF_ERROR(model_.save(k + 1));
+    last_end_ = Clock::now();
+    return OkStatus();
+  }
+
   size_t in_flight() const { return in_flight_.size(); }
   void Interrupt() { result_.interrupted = true; }
   TrainingResult Result() const {
@@ -109,8 +125,11 @@ StatusOr<TrainingResult> Train(const TrainableModel& model, const BatchSource& b
                                const std::vector<TrainingObserver*>& observers,
                                const std::function<bool()>& stop) {
   TE_RETURN_IF_ERROR(CheckOptions(options));
+  if (options.save_every > 0 && !model.save)
+    return InvalidArgument("steps between saves are {}, but the model has no save",
+                           options.save_every);
   Run run(model, batches, options, observers);
-  for (int64_t k = 0; k < options.steps; ++k) {
+  for (int64_t k = options.first_step; k < options.steps; ++k) {
     if (stop && stop()) {
       run.Interrupt();
       break;
@@ -118,6 +137,9 @@ StatusOr<TrainingResult> Train(const TrainableModel& model, const BatchSource& b
     TE_RETURN_IF_ERROR(run.Enqueue(k));
     // An asynchronous step is read while the next one runs.
     while (run.in_flight() > (model.asynchronous ? 1 : 0)) TE_RETURN_IF_ERROR(run.Finish());
+    // The last one's result is saved by who asked for the run.
+    if (options.save_every > 0 && (k + 1) % options.save_every == 0 && k + 1 < options.steps)
+      TE_RETURN_IF_ERROR(run.Save(k));
   }
   while (run.in_flight() > 0) TE_RETURN_IF_ERROR(run.Finish());
   return run.Result();

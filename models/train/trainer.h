@@ -21,10 +21,15 @@ struct TrainableModel {
   std::function<StatusOr<StepScalars>(int steps_ago)> result;
   // Steps run beside the host: each is reported while the next one runs.
   bool asynchronous = false;
+  // Called after every TrainerOptions::save_every steps with the number of steps that the run has
+  // made, those before first_step included. None is in flight then.
+  std::function<Status(int64_t steps)> save;
 };
 
 struct TrainerOptions {
   int64_t steps = 15;         // optimizer updates in all
+  int64_t first_step = 0;     // of them, those that an earlier part of the run has made
+  int64_t save_every = 0;     // steps from one TrainableModel::save to the next; 0: none
   int64_t untimed_steps = 5;  // at the beginning, out of the average; at least one step is timed
   int64_t gradient_accumulation_steps =
       1;  // micro-batches an update: the count of their tokens divides once
@@ -53,7 +58,7 @@ class TrainingObserver {
 };
 
 struct TrainingResult {
-  int64_t steps_done = 0;
+  int64_t steps_done = 0;  // since first_step
   int64_t timed_steps = 0;
   double seconds_per_step = 0;  // mean over the timed steps; 0 without any
   bool interrupted = false;
@@ -62,10 +67,11 @@ struct TrainingResult {
 // Batch `index` counts micro-batches from 0.
 using BatchSource = std::function<StatusOr<Batch>(int64_t index)>;
 
-// Runs options.steps updates. `stop` (may be empty) is asked before every step; true ends the run
-// there. A loss or gradient norm that is not finite ends it with kFailedPrecondition, after the
-// observers have seen the step: the parameters are then worthless. kInvalidArgument: options out of
-// range.
+// Runs the updates from options.first_step to options.steps: what they read and their learning
+// rates depend on their number alone. `stop` (may be empty) is asked before every step; true ends
+// the run there. A loss or gradient norm that is not finite ends it with kFailedPrecondition, after
+// the observers have seen the step: the parameters are then worthless. kInvalidArgument: options
+// out of range.
 StatusOr<TrainingResult> Train(const TrainableModel& model, const BatchSource& batches,
                                const TrainerOptions& options,
                                const std::vector<TrainingObserver*>& observers,

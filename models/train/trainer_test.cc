@@ -169,6 +169,60 @@ TEST_F(OneWeight, OptionsOutOfRangeAreRefused) {
   EXPECT_FALSE(Run({{1}}, Constant(-1)).ok());
 }
 
+// The later part of a run: data, learning rates and numbers are those of the whole.
+TEST_F(OneWeight, ARunGoesOnAtItsFirstStep) {
+  TrainerOptions options = Constant(6);
+  options.schedule = {
+      .kind = LrScheduleKind::kLinear, .learning_rate = 0.5, .warmup_steps = 2, .steps = 6};
+  options.gradient_accumulation_steps = 2;
+  options.untimed_steps = 1;
+  options.first_step = 3;
+  const auto result = Run({{10}}, options);
+  ASSERT_TRUE(result.ok()) << result.status().message();
+  EXPECT_EQ(result->steps_done, 3);
+  EXPECT_EQ(result->timed_steps, 2);
+  EXPECT_EQ(requested_, (std::vector<int64_t>{6, 7, 8, 9, 10, 11}));
+  const double rates[] = {0.375, 0.25, 0.125};
+  for (size_t i = 0; i < 3; ++i) {
+    EXPECT_EQ(recorder_.reports[i].step, static_cast<int64_t>(i) + 4);
+    EXPECT_DOUBLE_EQ(recorder_.reports[i].learning_rate, rates[i]);
+    EXPECT_EQ(recorder_.reports[i].timed, i > 0);
+  }
+  options.first_step = 6;  // nothing is left
+  EXPECT_EQ(Run({{10}}, options)->steps_done, 0);
+  for (const int64_t bad : {-1, 7}) {
+    options.first_step = bad;
+    EXPECT_EQ(Run({{10}}, options).status().code(), StatusCode::kInvalidArgument);
+  }
+}
+
+TEST_F(OneWeight, SavesEveryNStepsWithNoneInFlight) {
+  for (const bool asynchronous : {false, true}) {
+    std::vector<std::pair<int64_t, size_t>> saved;  // steps, and how many were reported by then
+    recorder_.reports.clear();
+    model_.asynchronous = asynchronous;
+    model_.save = [&](int64_t steps) {
+      saved.emplace_back(steps, recorder_.reports.size());
+      return steps == 6 ? IoError("disk full") : OkStatus();
+    };
+    TrainerOptions options = Constant(8);
+    options.save_every = 2;
+    options.first_step = 1;
+    const auto result = Run({{10}}, options);
+    EXPECT_EQ(result.status().code(), StatusCode::kIoError);
+    EXPECT_EQ(saved, (std::vector<std::pair<int64_t, size_t>>{{2, 1}, {4, 3}, {6, 5}}));
+    saved.clear();
+    options.steps = 4;  // the last step's result is not saved twice
+    ASSERT_TRUE(Run({{10}}, options).ok());
+    EXPECT_EQ(saved.size(), 1u);
+    options.save_every = -1;
+    EXPECT_EQ(Run({{10}}, options).status().code(), StatusCode::kInvalidArgument);
+    options.save_every = 2;
+    model_.save = nullptr;
+    EXPECT_EQ(Run({{10}}, options).status().code(), StatusCode::kInvalidArgument);
+  }
+}
+
 // Steps that run beside the host are read one later, in order and none left out.
 TEST_F(OneWeight, AsynchronousStepsAreReportedInOrder) {
   std::vector<StepScalars> done;

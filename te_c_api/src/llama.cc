@@ -2,6 +2,8 @@
 #include <cmath>
 #include <limits>
 
+#include "models/llama/training_state.h"
+#include "models/quantization/fp8_state_file.h"
 #include "te_c_api/src/error.h"
 #include "te_c_api/src/handles.h"
 #include "te_c_api/src/optimizer_options.h"
@@ -37,6 +39,53 @@ te_llama_save_options DefaultSaveOptions() {
   options.max_shard_size = static_cast<uint64_t>(SavePretrainedOptions().max_shard_bytes);
   options.save_dtype = -1;
   return options;
+}
+
+// te_llama_options.resume: the optimizer with its state, and the scales, of the loaded directory.
+Status Resume(te_llama* llama) {
+  LlamaModel* model = llama->core.model.get();
+  Context* context = model->context();
+  TE_ASSIGN_OR_RETURN(const std::unique_ptr<OptimizerStateFile> file,
+                      OptimizerStateFile::Open(llama->core.directory + "/" + kOptimizerStateFile));
+  // Everything that can be wrong with the files comes before the first change.
+  Fp8State scales;
+  const bool calibrates = llama->recipe != nullptr && llama->recipe->calibrates();
+  if (calibrates) {
+    const std::string path = llama->core.directory + "/" + kFp8StateFile;
+    StatusOr<Fp8State> read = ReadFp8State(path);
+    if (!read.ok() && read.status().code() != StatusCode::kNotFound) return read.status();
+    const int64_t tensors = read.ok() ? static_cast<int64_t>(read->slots.size()) : 0;
+    TE_RETURN_IF_ERROR(
+        CheckWrittenTogether(*file, path, read.ok() ? &read.value() : nullptr, tensors));
+    if (read.ok()) {
+      scales = std::move(read).value();
+      TE_RETURN_IF_ERROR(FitFp8State(path, *llama->recipe, model->config().num_hidden_layers,
+                                     /*evaluation=*/false, &scales)
+                             .status());
+    }
+  }
+  TE_ASSIGN_OR_RETURN(llama->optimizer, AdamWOptimizer::Create(context, model->parameters(),
+                                                               llama->optimizer_options));
+  TE_RETURN_IF_ERROR(file->Load(llama->optimizer.get(), ParameterNamesOf(*model)));
+  if (!calibrates || file->info().fp8_tensors == 0) return OkStatus();
+  llama->calibration_steps = file->info().calibration_steps;
+  return context->delayed_scaling().Import(context->exec(), std::move(scales.slots));
+}
+
+// te_llama_save_options.save_training_state.
+Status AddTrainingState(te_llama* llama, SavePretrainedOptions* save) {
+  if (llama->optimizer == nullptr) {
+    return FailedPrecondition(
+        "options->save_training_state is 1, but there is none: no te_llama_step has been made");
+  }
+  TE_ASSIGN_OR_RETURN(const AdamWOptimizer::Progress progress, llama->optimizer->ReadProgress());
+  OptimizerStateInfo info = {.position = progress.step,
+                             .calibration_steps = llama->calibration_steps};
+  if (llama->recipe != nullptr) {
+    TE_ASSIGN_OR_RETURN(info.fp8_tensors,
+                        AddFp8State(*llama->core.model, *llama->recipe, progress.step, save));
+  }
+  return AddOptimizerState(llama->core, llama->optimizer.get(), info, save);
 }
 
 // A batch with what its spans point to.
@@ -178,6 +227,14 @@ te_status te_llama_load(te_context* context, const char* directory, const te_lla
       return InvalidArgument("options->calibration_steps is {}; expected 0 or more",
                              read.calibration_steps);
     }
+    TE_RETURN_IF_ERROR(CheckBool(read.resume, "options->resume"));
+    TE_RETURN_IF_ERROR(CheckReserved(read.reserved2, "options->reserved2"));
+    if (read.resume != 0 && read.variant != nullptr) {
+      return InvalidArgument(
+          "options->resume is 1 and options->variant is '{}'; expected NULL: the state is that of "
+          "the weights without",
+          read.variant);
+    }
     PretrainedOptions pretrained;
     if (read.variant != nullptr) pretrained.checkpoint.variant = read.variant;
     if (read.subfolder != nullptr) pretrained.checkpoint.subfolder = read.subfolder;
@@ -197,6 +254,7 @@ te_status te_llama_load(te_context* context, const char* directory, const te_lla
     handle->optimizer_options = optimizer;
     if (read.recipe != nullptr) handle->recipe = read.recipe->core;
     handle->calibration_steps = read.calibration_steps;
+    if (read.resume != 0) TE_RETURN_IF_ERROR(Resume(handle.get()));
     *out = handle.release();
     return OkStatus();
   });
@@ -269,8 +327,15 @@ te_status te_llama_step(te_llama* llama, const te_llama_batch* batches, int64_t 
   });
 }
 
-te_status te_llama_save_options_init(te_llama_save_options* options) {
-  return Guard([&] { return InitOptions(options, "options", DefaultSaveOptions()); });
+// In parentheses, because te.h has a macro of this name.
+te_status(te_llama_save_options_init)(te_llama_save_options* options) {
+  return te_llama_save_options_init_sized(options, kSaveOptionsV1);
+}
+
+te_status te_llama_save_options_init_sized(te_llama_save_options* options, size_t struct_size) {
+  return Guard([&] {
+    return InitSizedOptions(options, "options", struct_size, kSaveOptionsV1, DefaultSaveOptions());
+  });
 }
 
 te_status te_llama_save(te_llama* llama, const char* directory,
@@ -281,6 +346,8 @@ te_status te_llama_save(te_llama* llama, const char* directory,
     te_llama_save_options read = DefaultSaveOptions();
     TE_RETURN_IF_ERROR(ReadOptions(options, "options", kSaveOptionsV1, &read));
     TE_RETURN_IF_ERROR(CheckReserved(read.reserved, "options->reserved"));
+    TE_RETURN_IF_ERROR(CheckBool(read.save_training_state, "options->save_training_state"));
+    TE_RETURN_IF_ERROR(CheckReserved(read.reserved2, "options->reserved2"));
     if (read.max_shard_size == 0 ||
         read.max_shard_size > static_cast<uint64_t>(std::numeric_limits<int64_t>::max())) {
       return InvalidArgument("options->max_shard_size is {}; expected 1 to 2^63 - 1 bytes",
@@ -299,6 +366,7 @@ te_status te_llama_save(te_llama* llama, const char* directory,
       }
       save.type = type;
     }
+    if (read.save_training_state != 0) TE_RETURN_IF_ERROR(AddTrainingState(llama, &save));
     return SavePretrainedLlama(llama->core, directory, save);
   });
 }

@@ -164,7 +164,10 @@ TEST(Abi, LayoutOf_te_llama_options) {
   // Version 2:
   EXPECT_FIELD(te_llama_options, recipe, 48, 8);
   EXPECT_FIELD(te_llama_options, calibration_steps, 56, 8);
-  EXPECT_EQ(sizeof(te_llama_options), size_t{64});
+  // Version 3:
+  EXPECT_FIELD(te_llama_options, resume, 64, 4);
+  EXPECT_FIELD(te_llama_options, reserved2, 68, 4);
+  EXPECT_EQ(sizeof(te_llama_options), size_t{72});
 }
 
 TEST(Abi, LayoutOf_te_llama_batch) {
@@ -190,5 +193,8 @@ TEST(Abi, LayoutOf_te_llama_save_options) {
   EXPECT_FIELD(te_llama_save_options, max_shard_size, 8, 8);
   EXPECT_FIELD(te_llama_save_options, save_dtype, 16, 4);
   EXPECT_FIELD(te_llama_save_options, reserved, 20, 4);
-  EXPECT_EQ(sizeof(te_llama_save_options), size_t{24});
+  // Version 3:
+  EXPECT_FIELD(te_llama_save_options, save_training_state, 24, 4);
+  EXPECT_FIELD(te_llama_save_options, reserved2, 28, 4);
+  EXPECT_EQ(sizeof(te_llama_save_options), size_t{32});
 }

@@ -32,11 +32,7 @@ std::vector<double> JsonNumbers(const std::string& path, const std::string& key)
 class LlamaAbiTest : public testing::Test {
  protected:
   void SetUp() override {
-    te_context_options context_options;
-    ASSERT_EQ(te_context_options_init(&context_options), TE_STATUS_OK);
-    if (const char* device = std::getenv("TE_TEST_DEVICE")) context_options.device = device;
-    ASSERT_EQ(te_context_create(&context_options, &context_), TE_STATUS_OK)
-        << te_last_error_message();
+    NewContext();
     ASSERT_EQ(te_llama_options_init(&options_), TE_STATUS_OK);
     options_.params_dtype = TE_DTYPE_FLOAT32;
     ASSERT_EQ(te_llama_batch_init(&batch_), TE_STATUS_OK);
@@ -50,6 +46,28 @@ class LlamaAbiTest : public testing::Test {
   void TearDown() override {
     te_llama_destroy(llama_);
     te_context_destroy(context_);
+  }
+  // As in another process: nothing of the old one is left.
+  void NewContext(uint64_t seed = 0) {
+    te_llama_destroy(llama_);
+    te_context_destroy(context_);
+    llama_ = nullptr;
+    context_ = nullptr;
+    te_context_options context_options;
+    ASSERT_EQ(te_context_options_init(&context_options), TE_STATUS_OK);
+    if (const char* device = std::getenv("TE_TEST_DEVICE")) context_options.device = device;
+    context_options.seed = seed;
+    ASSERT_EQ(te_context_create(&context_options, &context_), TE_STATUS_OK)
+        << te_last_error_message();
+  }
+  te_fp8_recipe* Recipe(int32_t kind) {
+    te_fp8_recipe_options recipe_options;
+    EXPECT_EQ(te_fp8_recipe_options_init(&recipe_options), TE_STATUS_OK);
+    recipe_options.kind = kind;
+    te_fp8_recipe* out = nullptr;
+    EXPECT_EQ(te_fp8_recipe_create(context_, &recipe_options, &out), TE_STATUS_OK)
+        << te_last_error_message();
+    return out;
   }
   void Load(const std::string& directory) {
     ASSERT_EQ(te_llama_load(context_, directory.c_str(), &options_, &llama_), TE_STATUS_OK)
@@ -162,15 +180,7 @@ TEST_F(LlamaAbiTest, StepsUnderAnFp8Recipe) {
     llama_ = nullptr;
     return out;
   };
-  const auto recipe = [this](int32_t kind) {
-    te_fp8_recipe_options recipe_options;
-    EXPECT_EQ(te_fp8_recipe_options_init(&recipe_options), TE_STATUS_OK);
-    recipe_options.kind = kind;
-    te_fp8_recipe* out = nullptr;
-    EXPECT_EQ(te_fp8_recipe_create(context_, &recipe_options, &out), TE_STATUS_OK)
-        << te_last_error_message();
-    return out;
-  };
+  const auto recipe = [this](int32_t kind) { return Recipe(kind); };
   const std::vector<double> plain = losses(nullptr);
   EXPECT_EQ(losses(recipe(TE_FP8_RECIPE_NONE)), plain);
   for (const int32_t kind : {TE_FP8_RECIPE_DELAYED, TE_FP8_RECIPE_CURRENT}) {
@@ -207,8 +217,102 @@ TEST_F(LlamaAbiTest, StepsUnderAnFp8Recipe) {
   EXPECT_EQ(llama_, nullptr);
 }
 
-// A program of version 1: its struct ends before the recipe.
-TEST_F(LlamaAbiTest, AnOldClientsOptionsLoad) {
+// Saves after some steps and goes on; and goes on from there in a context of its own: the same
+// bits.
+TEST_F(LlamaAbiTest, ResumesBitForBit) {
+  std::vector<int32_t> twice = ids_;  // 16 tokens, as above
+  twice.insert(twice.end(), ids_.begin(), ids_.end());
+  batch_.input_ids = twice.data();
+  batch_.sequence_length = static_cast<int64_t>(twice.size());
+  constexpr int kStop = 3, kSteps = 5;
+  const std::string part = testing::TempDir() + "/resume_part";
+  const auto load = [this](const std::string& directory, int32_t kind, bool resume) {
+    NewContext(5);
+    te_fp8_recipe* recipe = Recipe(kind);
+    EXPECT_EQ(te_fp8_recipe_add_rule(recipe, "lm_head", nullptr, nullptr), TE_STATUS_OK);
+    options_.recipe = recipe;
+    options_.resume = resume;
+    Load(directory);
+    te_fp8_recipe_destroy(recipe);
+    options_.recipe = nullptr;
+    options_.resume = 0;
+  };
+  // Losses and gradient norms of steps `begin` to `end`, and the loss after them.
+  const auto run = [this](int begin, int end) {
+    std::vector<double> out;
+    for (int i = begin; i < end; ++i) {
+      te_llama_step_result result;
+      EXPECT_EQ(te_llama_step_result_init(&result), TE_STATUS_OK);
+      const te_llama_batch batches[2] = {batch_, batch_};
+      EXPECT_EQ(te_llama_step(llama_, batches, 2, 1e-3 * (1 + i), 1.0, &result), TE_STATUS_OK)
+          << te_last_error_message();
+      out.push_back(result.loss);
+      out.push_back(result.grad_norm);
+    }
+    out.push_back(Loss());
+    return out;
+  };
+  te_llama_save_options save;
+  ASSERT_EQ(te_llama_save_options_init(&save), TE_STATUS_OK);
+  save.save_training_state = 1;
+  for (const te_dtype dtype : {TE_DTYPE_BFLOAT16, TE_DTYPE_FLOAT32}) {
+    for (const int32_t kind : {TE_FP8_RECIPE_NONE, TE_FP8_RECIPE_DELAYED, TE_FP8_RECIPE_CURRENT}) {
+      if (dtype == TE_DTYPE_FLOAT32 && kind != TE_FP8_RECIPE_NONE) continue;
+      SCOPED_TRACE(dtype);
+      SCOPED_TRACE(kind);
+      options_.params_dtype = dtype;
+      options_.calibration_steps = 1;
+      load(std::string(kGolden) + "/checkpoint", kind, false);
+      ASSERT_EQ(te_llama_save_options_init(&save), TE_STATUS_OK);
+      save.save_training_state = 1;
+      ExpectError(te_llama_save(llama_, part.c_str(), &save), TE_STATUS_FAILED_PRECONDITION,
+                  "no te_llama_step has been made");
+      run(0, kStop);
+      // A 16-bit save rounds float32: the state keeps what the weights do not.
+      if (dtype == TE_DTYPE_FLOAT32) save.save_dtype = TE_DTYPE_BFLOAT16;
+      ASSERT_EQ(te_llama_save(llama_, part.c_str(), &save), TE_STATUS_OK)
+          << te_last_error_message();
+      const std::vector<double> want = run(kStop, kSteps);  // a save changes nothing
+      load(part, kind, true);
+      // Once more, before a step: what was loaded is saved.
+      ASSERT_EQ(te_llama_save(llama_, part.c_str(), &save), TE_STATUS_OK)
+          << te_last_error_message();
+      load(part, kind, true);
+      EXPECT_EQ(run(kStop, kSteps), want);
+      // Twin: the weights alone.
+      options_.calibration_steps = 0;
+      load(part, kind, false);
+      EXPECT_NE(run(kStop, kSteps), want);
+    }
+  }
+  // Another seed, another recipe than the state's, a save without the state.
+  NewContext(6);
+  options_.resume = 1;
+  ExpectError(te_llama_load(context_, part.c_str(), &options_, &llama_), TE_STATUS_INVALID_ARGUMENT,
+              "written with seed 5, the context's is 6");
+  EXPECT_EQ(llama_, nullptr);
+  NewContext(5);
+  options_.variant = "x";
+  ExpectError(te_llama_load(context_, part.c_str(), &options_, &llama_), TE_STATUS_INVALID_ARGUMENT,
+              "options->variant is 'x'");
+  options_.variant = nullptr;
+  options_.resume = 2;
+  ExpectError(te_llama_load(context_, part.c_str(), &options_, &llama_), TE_STATUS_INVALID_ARGUMENT,
+              "options->resume is 2");
+  options_.resume = 0;
+  Load(part);
+  save.save_training_state = 2;
+  ExpectError(te_llama_save(llama_, part.c_str(), &save), TE_STATUS_INVALID_ARGUMENT,
+              "options->save_training_state is 2");
+  ASSERT_EQ(te_llama_save(llama_, part.c_str(), nullptr), TE_STATUS_OK) << te_last_error_message();
+  NewContext(5);
+  options_.resume = 1;
+  ExpectError(te_llama_load(context_, part.c_str(), &options_, &llama_), TE_STATUS_NOT_FOUND,
+              "te_optimizer_state.safetensors");
+}
+
+// A program of version 1: its structs end before the recipe and the training state.
+TEST_F(LlamaAbiTest, AnOldClientsStructsWork) {
   std::vector<char> exact(48);
   ASSERT_EQ((te_llama_options_init)(reinterpret_cast<te_llama_options*>(exact.data())),
             TE_STATUS_OK);
@@ -218,6 +322,14 @@ TEST_F(LlamaAbiTest, AnOldClientsOptionsLoad) {
             TE_STATUS_OK)
       << te_last_error_message();
   ASSERT_EQ(te_llama_step(llama_, &batch_, 1, 1e-3, 0, nullptr), TE_STATUS_OK)
+      << te_last_error_message();
+  std::vector<char> save(24);
+  ASSERT_EQ((te_llama_save_options_init)(reinterpret_cast<te_llama_save_options*>(save.data())),
+            TE_STATUS_OK);
+  const std::string out = testing::TempDir() + "/old_client";
+  ASSERT_EQ(
+      te_llama_save(llama_, out.c_str(), reinterpret_cast<te_llama_save_options*>(save.data())),
+      TE_STATUS_OK)
       << te_last_error_message();
 }
 

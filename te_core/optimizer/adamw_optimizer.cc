@@ -241,6 +241,31 @@ Status AdamWOptimizer::Update(const State& state, uint64_t offset, bool follows_
   return OkStatus();
 }
 
+StatusOr<AdamWOptimizer::Progress> AdamWOptimizer::ReadProgress() {
+  Progress progress;
+  TE_RETURN_IF_ERROR(context_->CopyToHost(step_.view(), &progress.step));
+  TE_ASSIGN_OR_RETURN(const StepScalars scalars, context_->ReadScalars());
+  progress.rng_offset = scalars.rng_offset;
+  for (const State& state : states_) progress.random_streams.push_back(state.random_stream);
+  return progress;
+}
+
+Status AdamWOptimizer::WriteProgress(const Progress& progress) {
+  if (progress.step < 0) {
+    return InvalidArgument("AdamW: step is {}; expected 0 or more", progress.step);
+  }
+  if (progress.random_streams.size() != states_.size()) {
+    return InvalidArgument("AdamW: {} random streams; expected {}, one a trained parameter",
+                           progress.random_streams.size(), states_.size());
+  }
+  TE_ASSIGN_OR_RETURN(StepScalars scalars, context_->ReadScalars());
+  scalars.rng_offset = progress.rng_offset;
+  TE_RETURN_IF_ERROR(context_->WriteScalars(scalars));
+  TE_RETURN_IF_ERROR(context_->CopyFromHost(&progress.step, step_.view()));
+  for (size_t i = 0; i < states_.size(); ++i) states_[i].random_stream = progress.random_streams[i];
+  return OkStatus();
+}
+
 std::vector<AdamWOptimizer::StateTensor> AdamWOptimizer::StateTensors() const {
   std::vector<StateTensor> out;
   for (const State& state : states_) {

@@ -91,6 +91,20 @@ class AdamWOptimizer {
   // To be called when a recorded step has been launched: the parameters have changed.
   void CountLaunch();
 
+  // Where the run of updates stands. With the tensors of StateTensors() and the parameters it is
+  // all that makes the next updates what they are.
+  struct Progress {
+    int64_t step = 0;         // updates made so far: AdamW's t
+    uint64_t rng_offset = 0;  // StepScalars', which every consumer in the context draws by
+    std::vector<uint32_t> random_streams;  // of states(), in their order
+  };
+  StatusOr<Progress> ReadProgress();  // waits for the device
+  // For a run that goes on where another one stopped; before the first update, or after the last
+  // one has been launched from a recording (which keeps its streams). kInvalidArgument: a negative
+  // step, another number of streams; then nothing changes.
+  Status WriteProgress(const Progress& progress);
+
+  Context* context() const { return context_; }
   const AdamWOptions& options() const { return options_; }
   const std::vector<State>& states() const { return states_; }
   std::vector<StateTensor> StateTensors() const;

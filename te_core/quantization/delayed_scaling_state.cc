@@ -73,7 +73,13 @@ StatusOr<DelayedScalingState::Slot*> DelayedScalingState::NewSlot(
   slot->index = fresh ? pool->used : pool->released.back();
   const auto found = imported_.find(name);
   if (!name.empty() && found != imported_.end()) {
-    TE_RETURN_IF_ERROR(WriteColumn(exec, slot.get(), found->second));
+    Imported& imported = found->second;
+    const auto d = static_cast<size_t>(direction);
+    TE_RETURN_IF_ERROR(CheckFits(*slot, imported.saved));
+    // The first one empties row 0, the others find nothing to do.
+    if (updates_[d] > imported.updates[d])
+      TE_RETURN_IF_ERROR(Advance(exec, quantization, &imported.saved));
+    TE_RETURN_IF_ERROR(WriteColumn(exec, slot.get(), imported.saved));
     imported_.erase(found);
   } else if (!fresh) {
     Saved empty;
@@ -125,37 +131,77 @@ Status DelayedScalingState::Restart(const Exec& exec, Slot* slot, ConstTensorVie
   return OkStatus();
 }
 
+Status DelayedScalingState::UpdateColumns(const Exec& exec, const TensorQuantization& quantization,
+                                          const TensorView& history, const TensorView& scale) {
+  if (quantization.reduce_amax) {
+    for (Communicator* group : {groups_.data, groups_.tensor}) {
+      if (group == nullptr) continue;
+      TE_RETURN_IF_ERROR(group->AllReduce(exec, history.Select(0, 0), ReduceOp::kMax));
+    }
+  }
+  return device_->kernels().delayed_scaling(exec, {.history = history,
+                                                   .scale = scale,
+                                                   .algo = quantization.amax_compute_algo,
+                                                   .margin = quantization.margin,
+                                                   .format = quantization.format});
+}
+
 Status DelayedScalingState::Update(const Exec& exec, ScalingDirection direction) {
   for (const std::unique_ptr<Pool>& pool : pools_) {
     if (pool->direction != direction) continue;
-    const TensorView amaxes = pool->history.view().Select(0, 0);
-    if (pool->quantization.reduce_amax) {
-      for (Communicator* group : {groups_.data, groups_.tensor}) {
-        if (group == nullptr) continue;
-        TE_RETURN_IF_ERROR(group->AllReduce(exec, amaxes, ReduceOp::kMax));
-      }
-    }
     TE_RETURN_IF_ERROR(
-        device_->kernels().delayed_scaling(exec, {.history = pool->history.view(),
-                                                  .scale = pool->scale.view(),
-                                                  .algo = pool->quantization.amax_compute_algo,
-                                                  .margin = pool->quantization.margin,
-                                                  .format = pool->quantization.format}));
+        UpdateColumns(exec, pool->quantization, pool->history.view(), pool->scale.view()));
     ++pool->version;
   }
+  ++updates_[static_cast<size_t>(direction)];
   return OkStatus();
 }
 
+Status DelayedScalingState::Advance(const Exec& exec, const TensorQuantization& quantization,
+                                    Saved* state) {
+  const auto length = static_cast<int64_t>(state->amax_history.size());
+  TE_ASSIGN_OR_RETURN(const Tensor history,
+                      Tensor::Allocate(memory_, DType::kFloat32, {length, 1}));
+  TE_ASSIGN_OR_RETURN(const Tensor scale, Tensor::Allocate(memory_, DType::kFloat32, {1}));
+  const TensorView h = history.view(), s = scale.view();
+  TE_RETURN_IF_ERROR(device_->CopyFromHost(exec, state->amax_history.data(), h.data(), h.bytes()));
+  TE_RETURN_IF_ERROR(device_->CopyFromHost(exec, &state->scale, s.data(), s.bytes()));
+  TE_RETURN_IF_ERROR(UpdateColumns(exec, quantization, h, s));
+  TE_RETURN_IF_ERROR(device_->CopyToHost(exec, h.data(), state->amax_history.data(), h.bytes()));
+  TE_RETURN_IF_ERROR(device_->CopyToHost(exec, s.data(), &state->scale, s.bytes()));
+  return device_->Synchronize(exec);
+}
+
+void DelayedScalingState::RemoveModule(const std::string& name) {
+  const auto found = modules_.find(name);
+  if (found == modules_.end()) return;
+  modules_.erase(found);
+  if (modules_.contains(name)) return;
+  std::erase_if(imported_, [&name](const auto& item) {
+    return item.first.substr(0, item.first.rfind('.')) == name;
+  });
+}
+
+bool DelayedScalingState::HasModuleOf(std::string_view slot) const {
+  const size_t dot = slot.rfind('.');
+  return dot != std::string_view::npos && modules_.find(slot.substr(0, dot)) != modules_.end();
+}
+
+Status DelayedScalingState::CheckFits(const Slot& slot, const Saved& state) {
+  const TensorQuantization& quantization = slot.pool->quantization;
+  const auto length = static_cast<int64_t>(state.amax_history.size());
+  if (state.format == quantization.format && length == quantization.amax_history_len)
+    return OkStatus();
+  return FailedPrecondition(
+      "the saved FP8 state of {} has format {} and a history of {}; the recipe asks for {} and {}",
+      slot.name, Name(state.format), length, Name(quantization.format),
+      quantization.amax_history_len);
+}
+
 Status DelayedScalingState::WriteColumn(const Exec& exec, Slot* slot, const Saved& state) {
+  TE_RETURN_IF_ERROR(CheckFits(*slot, state));
   Pool* pool = slot->pool;
   const auto len = static_cast<size_t>(pool->quantization.amax_history_len);
-  if (state.format != pool->quantization.format || state.amax_history.size() != len) {
-    return FailedPrecondition(
-        "the saved FP8 state of {} has format {} and a history of {}; the recipe asks for {} and "
-        "{}",
-        slot->name, Name(state.format), state.amax_history.size(), Name(pool->quantization.format),
-        len);
-  }
   // A column has no contiguous copy: the whole pool goes through the host. Rare: once a slot.
   const TensorView& history = pool->history.view();
   std::vector<float> host(static_cast<size_t>(history.elements()));
@@ -206,6 +252,8 @@ StatusOr<std::vector<DelayedScalingState::Saved>> DelayedScalingState::Export(
           slot->name);
     }
   }
+  // What waits for its module is as good as in place.
+  for (const auto& [name, imported] : imported_) by_name.emplace(name, imported.saved);
   std::vector<Saved> out;
   for (auto& [name, saved] : by_name) out.push_back(std::move(saved));
   return out;
@@ -220,9 +268,20 @@ Status DelayedScalingState::Import(const Exec& exec, std::vector<Saved> states) 
     }
     if (state.amax_history.empty())
       return InvalidArgument("FP8 state of {}: the amax history is empty", state.name);
+    for (const float amax : state.amax_history) {
+      if (!(amax >= 0)) {
+        return InvalidArgument("FP8 state of {}: an amax is {}; expected 0 or more", state.name,
+                               amax);
+      }
+    }
     const std::string name = state.name;
     if (!by_name.emplace(name, std::move(state)).second)
       return InvalidArgument("FP8 state of {} is there twice", name);
+  }
+  for (const std::unique_ptr<Slot>& slot : slots_) {
+    const auto found = by_name.find(slot->name);
+    if (!slot->name.empty() && found != by_name.end())
+      TE_RETURN_IF_ERROR(CheckFits(*slot, found->second));
   }
   for (const std::unique_ptr<Slot>& slot : slots_) {
     const auto found = by_name.find(slot->name);
@@ -230,7 +289,9 @@ Status DelayedScalingState::Import(const Exec& exec, std::vector<Saved> states) 
     TE_RETURN_IF_ERROR(WriteColumn(exec, slot.get(), found->second));
     by_name.erase(found);
   }
-  imported_ = std::move(by_name);
+  imported_.clear();
+  for (auto& [name, state] : by_name)
+    imported_[name] = {std::move(state), {updates_[0], updates_[1]}};
   return OkStatus();
 }
 

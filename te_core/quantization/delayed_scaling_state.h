@@ -4,7 +4,9 @@
 
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "te_core/comm/communicator.h"
@@ -57,16 +59,37 @@ class DelayedScalingState {
     float scale = 1;
     std::vector<float> amax_history;  // row 0: the amax of the current step
   };
-  // kFailedPrecondition: two slots share a name.
+  // Slots, and imports that wait for theirs. kFailedPrecondition: two slots share a name.
   StatusOr<std::vector<Saved>> Export(const Exec& exec) const;
-  // Slots of these names, those that exist and those to come, take over scale and history.
-  // kInvalidArgument: a name twice, no history, a scale that is not positive and finite.
-  // A slot whose recipe has another format or length refuses (then, or when it is made).
+  // Slots of these names, those that exist and those to come, take over scale and history. One to
+  // come has then gone through the updates since the import as if it had been there: the last
+  // module of a model may run after the end of the scope. kInvalidArgument: a name twice, no
+  // history, a scale that is not positive and finite, an amax that is negative or NaN.
+  // kFailedPrecondition: a slot's recipe has another format or length. Then nothing has changed. A
+  // slot to come is refused when it is made.
   Status Import(const Exec& exec, std::vector<Saved> states);
+
+  // The modules of the context that may have slots, by their full names (several may share one).
+  void AddModule(const std::string& name) { modules_.insert(name); }
+  // With the last one of its name goes what was imported and not taken.
+  void RemoveModule(const std::string& name);
+  // Whether `slot` ("<module>.<tensor_type>") is of one of them.
+  bool HasModuleOf(std::string_view slot) const;
 
  private:
   StatusOr<Pool*> PoolFor(const Exec& exec, const TensorQuantization& quantization,
                           ScalingDirection direction);
+  // An import that waits for its slot, and how many updates of each direction there were before it.
+  struct Imported {
+    Saved saved;
+    int64_t updates[2] = {};
+  };
+  // One update of columns side by side: history [len, n], scale [n].
+  Status UpdateColumns(const Exec& exec, const TensorQuantization& quantization,
+                       const TensorView& history, const TensorView& scale);
+  // What an update makes of a state.
+  Status Advance(const Exec& exec, const TensorQuantization& quantization, Saved* state);
+  static Status CheckFits(const Slot& slot, const Saved& state);
   Status WriteColumn(const Exec& exec, Slot* slot, const Saved& state);
 
   Device* device_;
@@ -74,8 +97,10 @@ class DelayedScalingState {
   ProcessGroups groups_;
   std::vector<std::unique_ptr<Pool>> pools_;
   std::vector<std::unique_ptr<Slot>> slots_;
-  std::map<std::string, Saved> imported_;  // waiting for their slots
-  Tensor amax_;                            // float32 [1], of Restart
+  std::map<std::string, Imported> imported_;
+  int64_t updates_[2] = {};  // so far, by direction
+  std::multiset<std::string, std::less<>> modules_;
+  Tensor amax_;  // float32 [1], of Restart
 };
 
 }  // namespace te

@@ -38,6 +38,8 @@ class GemmQuantizers::Source {
 };
 
 GemmQuantizers::~GemmQuantizers() {
+  if (context_ == nullptr) return;
+  context_->delayed_scaling().RemoveModule(name_);
   for (State& state : states_)
     if (state.slot != nullptr) context_->delayed_scaling().Release(state.slot);
 }
@@ -46,6 +48,7 @@ void GemmQuantizers::Init(Context* context, std::string module_type, std::string
   context_ = context;
   module_type_ = std::move(module_type);
   name_ = std::move(name);
+  context_->delayed_scaling().AddModule(name_);
 }
 
 QuantizerRole GemmQuantizers::RoleOf(Role role) const {

@@ -255,6 +255,9 @@ TEST_F(QuantizationTest, StateComesBackBitForBit) {
   layer.reset();
   layer = MakeLinear();
   MustOk(context_->delayed_scaling().Import(context_->exec(), saved));
+  const auto waiting = Must(context_->delayed_scaling().Export(context_->exec()));
+  ASSERT_EQ(waiting.size(), 3u);
+  for (size_t i = 0; i < 3; ++i) EXPECT_EQ(waiting[i].amax_history, saved[i].amax_history);
   EXPECT_EQ(step(layer.get(), context_.get()), second);
   // The twin: without it, the scale is 1.
   layer.reset();
@@ -275,6 +278,39 @@ TEST_F(QuantizationTest, StateComesBackBitForBit) {
   MustOk(context_->EndQuantization());
   EXPECT_EQ(status.code(), StatusCode::kFailedPrecondition);
   EXPECT_NE(status.message().find("model.linear.input"), std::string::npos) << status.message();
+}
+
+// A module that runs after the end of the scope (lm_head does): what the end would have moved has
+// moved when it takes up its state.
+TEST_F(QuantizationTest, StateThatWaitsGoesThroughTheUpdatesMeanwhile) {
+  auto layer = MakeLinear();
+  const Tensor x = Uniform({kTokens, kIn}, 2, 3.0), dy = Uniform({kTokens, kOut}, 3, 1e-3);
+  const auto empty_scope = [&] {
+    context_->BeginQuantization(delayed_.get(), {});
+    MustOk(context_->EndQuantization());
+  };
+  context_->BeginQuantization(delayed_.get(), {.calibrating = true});
+  Pass first = Forward(layer.get(), x, true);
+  Backward(layer.get(), &first, dy);
+  const auto saved = Must(context_->delayed_scaling().Export(context_->exec()));
+  MustOk(context_->EndQuantization());  // moves what the export has in row 0
+  const auto result = [&] {
+    context_->BeginQuantization(delayed_.get(), {.training = false});
+    const Pass pass = Forward(layer.get(), x, false);
+    MustOk(context_->EndQuantization());
+    return test::ToDoubles(pass.y);
+  };
+  const std::vector<double> expected = result();
+  layer.reset();
+  layer = MakeLinear();
+  MustOk(context_->delayed_scaling().Import(context_->exec(), saved));
+  for (int i = 0; i < 3; ++i) empty_scope();  // the second and third find nothing to move
+  EXPECT_EQ(result(), expected);
+  layer.reset();
+  layer = MakeLinear();
+  empty_scope();
+  MustOk(context_->delayed_scaling().Import(context_->exec(), saved));
+  EXPECT_NE(result(), expected) << "an update before the import is none of its";
 }
 
 // With a history of 4 and its maximum: a spike rules the scale as long as it is remembered, and the

@@ -1,9 +1,12 @@
 // te --precision fp8 from the outside: losses fall, state comes back, wrong flags are named.
 #include <gtest/gtest.h>
 
+#include <cmath>
+#include <cstring>
 #include <filesystem>
 #include <sstream>
 
+#include "models/checkpoint/testing_safetensors.h"
 #include "models/json/json.h"
 #include "tests/cli/run_te.h"
 
@@ -13,6 +16,7 @@ namespace {
 using Arguments = std::vector<std::string>;
 
 const std::string kModel = "tests/golden/llama3-gqa/checkpoint";
+const std::string kBatch = "tests/golden/llama3-gqa/expected.safetensors";
 constexpr char kState[] = "/te_fp8_state.safetensors";
 
 TeResult Finetune(const std::string& model, const std::string& output, const Arguments& more) {
@@ -199,6 +203,169 @@ TEST(Fp8Flags, AreNeverIgnored) {
   rule("{" + good + R"(,"matchers":[],"x":1})", "unknown key \"x\"");
   rule(R"({"configs":{"w":{"training_recipe":{"recipe":"current","margin":1}}},"matchers":[]})",
        "unknown key \"margin\"");
+}
+
+// Of a tensor of a file that te trace wrote.
+std::vector<float> Floats(const std::string& path, const std::string& name) {
+  auto file = EditableSafetensors::Read(path);
+  const std::string& bytes = file.Tensor(name).bytes;
+  std::vector<float> out(bytes.size() / sizeof(float));
+  std::memcpy(out.data(), bytes.data(), bytes.size());
+  return out;
+}
+
+// |a - b| / |b| in the 2-norm, over the rows of `columns` elements that are tokens.
+double Difference(const std::vector<float>& a, const std::vector<float>& b, size_t columns) {
+  auto file = EditableSafetensors::Read(kBatch);
+  const EditableTensor& mask = file.Tensor("attention_mask");
+  const size_t width = static_cast<size_t>(BitsOf(mask.type)) / 8;
+  EXPECT_EQ(a.size(), mask.bytes.size() / width * columns);
+  EXPECT_EQ(a.size(), b.size());
+  double error = 0, norm = 0;
+  for (size_t i = 0; i < std::min(a.size(), b.size()); ++i) {
+    if (mask.bytes[i / columns * width] == 0) continue;  // little endian
+    error += std::pow(static_cast<double>(a[i]) - b[i], 2);
+    norm += std::pow(static_cast<double>(b[i]), 2);
+  }
+  return std::sqrt(error / norm);
+}
+
+// Of three layers' seven quantized maps (q, k, v, o, gate, up, down), each of two operands whose
+// casts err by `cast` (root mean square, relative): independent errors add in squares. E4M3 rounds
+// by up to 2^-4 of a value, 0.026 in the mean; E2M1, whose steps are up to a half of a value, by
+// 0.1.
+double Bound(double cast) { return cast * std::sqrt(2.0 * 3 * 7); }
+
+constexpr size_t kVocabulary = 512;
+
+TEST(Fp8Trace, IsNearBf16AndNotTheSameWithEveryRecipe) {
+  TemporaryFolder folder;
+  const std::string trained = folder / "trained";
+  ASSERT_EQ(Finetune(kModel, trained, {"--precision", "fp8", "--steps", "6"}).exit_code, 0);
+  const std::string state = ReadFile(trained + kState);
+  const auto trace = [&](const std::string& output, const Arguments& more) {
+    Arguments arguments = {"trace", "--model",  trained,         "--input",
+                           kBatch,  "--output", folder / output, "--hidden-states"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return RunTe(arguments);
+  };
+  ASSERT_EQ(trace("bf16", {"--precision", "bf16"}).exit_code, 0);
+  const auto plain = Floats(folder / "bf16", "logits");
+  for (const char* recipe : {"delayed", "current", "block", "mxfp8", "nvfp4"}) {
+    SCOPED_TRACE(recipe);
+    const Arguments flags = {"--precision", "fp8", "--recipe", recipe};
+    const TeResult result = trace("fp8", flags);
+    ASSERT_EQ(result.exit_code, 0) << result.err;
+    const auto logits = Floats(folder / "fp8", "logits");
+    const double bound = Bound(std::string(recipe) == "nvfp4" ? 0.1 : 0.026);
+    const double error = Difference(logits, plain, kVocabulary);
+    EXPECT_LT(error, bound);
+    EXPECT_GT(error, 1e-3) << "nothing was quantized";
+    // Twin: one logit in eight wrong by its row's size.
+    auto wrong = logits;
+    for (size_t i = 0; i < wrong.size(); i += 8) wrong[i] += 2 * std::abs(wrong[i]) + 1;
+    EXPECT_GT(Difference(wrong, plain, kVocabulary), bound);
+    // Evaluation leaves no trace: neither in the file nor in the next call.
+    EXPECT_EQ(ReadFile(trained + kState), state);
+    const std::string first = ReadFile(folder / "fp8");
+    ASSERT_EQ(trace("fp8", flags).exit_code, 0);
+    EXPECT_TRUE(ReadFile(folder / "fp8") == first);
+  }
+  // The scales of delayed scaling are those of the file.
+  const auto before = Floats(folder / "fp8", "logits");
+  ASSERT_EQ(trace("delayed", {"--precision", "fp8"}).exit_code, 0);
+  auto file = EditableSafetensors::Read(trained + kState);
+  const std::string scale = "model.layers.1.layernorm_mlp.fc2.weight.scale";
+  file.Set(scale, 0, 2.0f / 3 * file.Get(scale, 0));
+  file.Write(trained + kState);
+  ASSERT_EQ(trace("scaled", {"--precision", "fp8"}).exit_code, 0);
+  EXPECT_FALSE(Floats(folder / "scaled", "logits") == Floats(folder / "delayed", "logits"));
+
+  const auto refused = [&](const Arguments& flags, const std::string& message) {
+    const TeResult result = trace("none", flags);
+    EXPECT_EQ(result.exit_code, 2) << message;
+    EXPECT_NE(result.err.find(message), std::string::npos) << result.err;
+    EXPECT_FALSE(std::filesystem::exists(folder / "none"));
+  };
+  refused({"--precision", "fp8", "--gradients"}, "--gradients with --precision fp8");
+  file.Set(scale, 0, -1);
+  file.Write(trained + kState);
+  refused({"--precision", "fp8"}, scale + " is -1; expected a finite number above 0");
+  std::filesystem::remove(trained + kState);
+  refused({"--precision", "fp8"},
+          "expected the FP8 state that te finetune --recipe delayed writes");
+}
+
+TEST(Fp8Generate, ContinuesWhatItHasLearnedByTheScalesOfTheFile) {
+  TemporaryFolder folder;
+  const std::string trained = folder / "trained";
+  // Long enough that the next token of the texts is far ahead of the others.
+  ASSERT_EQ(Finetune(kModel, trained, {"--precision", "fp8", "--steps", "60"}).exit_code, 0);
+  auto batch = EditableSafetensors::Read(kBatch);
+  const EditableTensor& ids = batch.Tensor("input_ids");
+  const size_t width = static_cast<size_t>(BitsOf(ids.type)) / 8;
+  const auto text = [&](size_t begin, size_t end) {  // of the first sample
+    std::string out;
+    for (size_t i = begin; i < end; ++i) {
+      int32_t id = 0;
+      std::memcpy(&id, ids.bytes.data() + i * width, sizeof(id));
+      if (!out.empty()) out += ',';
+      out += std::to_string(id);
+    }
+    return out;
+  };
+  const std::string prompt = text(0, 12), learned = text(12, 24) + "\n";
+  const auto generate = [&](const Arguments& more) {
+    Arguments arguments = {"generate", "--model",      trained,        "--prompt-ids",
+                           prompt,     "--ignore-eos", "--output-ids", "--max-new-tokens",
+                           "12"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return RunTe(arguments);
+  };
+  EXPECT_EQ(generate({"--precision", "bf16"}).out, learned);
+  for (const char* recipe : {"delayed", "current", "block", "mxfp8", "nvfp4"}) {
+    const TeResult result = generate({"--precision", "fp8", "--recipe", recipe});
+    EXPECT_EQ(result.exit_code, 0) << result.err;
+    EXPECT_EQ(result.out, learned) << recipe;
+  }
+  // Scales that push everything below E4M3's smallest step: other tokens.
+  auto file = EditableSafetensors::Read(trained + kState);
+  for (const EditableTensor& tensor : std::vector<EditableTensor>(file.tensors)) {
+    if (tensor.name.ends_with(".weight.scale")) file.Set(tensor.name, 0, 1e-6f);
+  }
+  file.Write(trained + kState);
+  EXPECT_NE(generate({"--precision", "fp8"}).out, learned);
+  std::filesystem::remove(trained + kState);
+  const TeResult without = generate({"--precision", "fp8"});
+  EXPECT_EQ(without.exit_code, 2);
+  EXPECT_NE(without.err.find("expected the FP8 state"), std::string::npos) << without.err;
+}
+
+TEST(Inspect, ShowsTheStateBesideTheWeights) {
+  TemporaryFolder folder;
+  const std::string out = folder / "out";
+  ASSERT_EQ(Finetune(kModel, out, {"--precision", "fp8", "--steps", "3", "--save-optimizer-state"})
+                .exit_code,
+            0);
+  const auto inspect = [&] { return RunTe({"inspect", "--model", out}); };
+  TeResult shown = inspect();
+  EXPECT_EQ(shown.exit_code, 0) << shown.err;
+  EXPECT_NE(shown.out.find("fp8 state: 36 tensors of 12 modules, written by DelayedScaling"),
+            std::string::npos)
+      << shown.out;
+  EXPECT_NE(shown.out.find("after 3 updates in " + out + kState), std::string::npos) << shown.out;
+  EXPECT_NE(shown.out.find("optimizer state: AdamW after 3 updates (3 steps of the run), 21 "
+                           "parameters in "),
+            std::string::npos)
+      << shown.out;
+  WriteFile(out + kState, "x");
+  WriteFile(out + "/te_optimizer_state.safetensors", "x");
+  shown = inspect();
+  EXPECT_EQ(shown.exit_code, 0);
+  EXPECT_NE(shown.err.find("warning: fp8 state: "), std::string::npos) << shown.err;
+  EXPECT_NE(shown.err.find("warning: optimizer state: "), std::string::npos) << shown.err;
+  const TeResult bare = RunTe({"inspect", "--model", kModel});
+  EXPECT_EQ(bare.out.find(" state: "), std::string::npos) << bare.out;
 }
 
 }  // namespace

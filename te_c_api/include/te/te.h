@@ -49,7 +49,8 @@ extern "C" {
 /* ---- Version, status ---- */
 
 /* Grows by one whenever something is added; nothing is ever removed or changed in meaning.
- * 2: FP8 recipes. 3: the rest of their parameters, weights in FP8 alone. */
+ * 2: FP8 recipes. 3: the rest of their parameters, weights in FP8 alone, training state saved and
+ * loaded. */
 #define TE_ABI_VERSION 3
 
 /* The TE_ABI_VERSION that the loaded library was built with. Cannot fail. Any thread. */
@@ -511,6 +512,39 @@ TE_API te_status te_optimizer_step_args_init(te_optimizer_step_args* args);
 TE_API te_status te_optimizer_step(te_optimizer* optimizer, const te_optimizer_step_args* args,
                                    double* grad_norm);
 
+/* ---- Training state ---- */
+
+/* What a training loop needs beside its parameters to go on bit for bit, in safetensors files that
+ * docs/state.md describes. The parameters are the caller's to keep (te_tensor_read,
+ * te_layer_set_parameter; with bfloat16 parameters and master weights, both), as are learning rate,
+ * data and the other options. A te_llama does all of it at once: save_training_state and resume.
+ *
+ * The bits are the same if the program that goes on makes context, layers and optimizers as the one
+ * that saved did: same seed, same order, same thread count, same kind of device.
+ *
+ * *_save replaces the file as a whole, or fails and leaves the old one as it was. *_load reads and
+ * checks everything first: on TE_STATUS_NOT_FOUND, TE_STATUS_CORRUPT_DATA (no such file, wrong
+ * format, values that no training leaves) and TE_STATUS_INVALID_ARGUMENT (the state of something
+ * else: the message names the tensor and what was expected) nothing has changed. */
+
+/* Scales and amax histories of delayed scaling: of all modules of the context that have run under
+ * such a recipe (TE_STATUS_FAILED_PRECONDITION: none has, or two modules share a name: see
+ * te_layer_options.name). Between steps, outside of scopes. */
+TE_API te_status te_fp8_state_save(te_context* context, const char* path);
+/* After the layers have been made, under the names that they had: another module in the file is
+ * TE_STATUS_INVALID_ARGUMENT. Modules that have not run yet take their state when they do (a recipe
+ * with another format or history length is then TE_STATUS_FAILED_PRECONDITION); no calibration is
+ * needed. Modules that the file lacks keep what they have. */
+TE_API te_status te_fp8_state_load(te_context* context, const char* path);
+
+/* Moments, master weights, the count of updates, and the context's random offset, which dropout and
+ * stochastic rounding of everything in the context go on from (of several optimizers' files, the
+ * last one loaded sets it). */
+TE_API te_status te_optimizer_state_save(te_optimizer* optimizer, const char* path);
+/* Into an optimizer of the same layer: the same trainable parameters, the same moments_dtype and
+ * master_weights, and in a context of the same seed. */
+TE_API te_status te_optimizer_state_load(te_optimizer* optimizer, const char* path);
+
 /* ---- Llama ---- */
 
 #define TE_LLAMA_PATH_TE 0 /* fused layers */
@@ -535,6 +569,12 @@ typedef struct te_llama_options {
   int64_t
       calibration_steps; /* 1: of the first te_llama_steps, as te_quantization_options.calibrating;
                             0: none. Nothing to a recipe without delayed scaling */
+  /* Since TE_ABI_VERSION 3: */
+  int32_t resume; /* 0; 1: go on, bit for bit, where the te_llama stood that saved the directory
+                     with save_training_state (or te finetune --save-optimizer-state): weights,
+                     optimizer, random numbers, scales; of calibration_steps, those that were left.
+                     Not with variant. TE_STATUS_NOT_FOUND: there is no such state */
+  int32_t reserved2;
 } te_llama_options;
 
 /* Version 1's fields: struct_size says so. */
@@ -584,9 +624,22 @@ typedef struct te_llama_save_options {
   uint64_t max_shard_size; /* bytes; 5,000,000,000 */
   te_dtype save_dtype;     /* -1: the loaded checkpoint's */
   int32_t reserved;
+  /* Since TE_ABI_VERSION 3: */
+  int32_t save_training_state; /* 0; 1: also what te_llama_options.resume needs, beside the weights
+                                  and replaced together with them. At least one te_llama_step must
+                                  have been made. (0 removes what an older save left: it would not
+                                  be these weights' state) */
+  int32_t reserved2;
 } te_llama_save_options;
 
+/* Version 1's fields: struct_size says so. */
 TE_API te_status te_llama_save_options_init(te_llama_save_options* options);
+/* struct_size: sizeof(te_llama_save_options) as the caller knows it. */
+TE_API te_status te_llama_save_options_init_sized(te_llama_save_options* options,
+                                                  size_t struct_size);
+#define te_llama_save_options_init(options) \
+  te_llama_save_options_init_sized((options), sizeof(te_llama_save_options))
+
 /* Writes a Hugging Face directory: the old one or the new one is there, never half of one.
  * `directory` may be the one that was loaded. */
 TE_API te_status te_llama_save(te_llama* llama, const char* directory,

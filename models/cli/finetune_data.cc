@@ -1,0 +1,85 @@
+#include "models/cli/finetune_data.h"
+
+#include <algorithm>
+#include <optional>
+#include <utility>
+#include <vector>
+
+namespace te {
+namespace {
+
+// What padding is filled with. It is masked, so it never changes a result; it must be an id that
+// the model has.
+int32_t PadId(const LlamaConfig& config, const Tokenizer* tokenizer) {
+  std::vector<std::optional<int64_t>> candidates;
+  if (tokenizer != nullptr) candidates.push_back(tokenizer->special_tokens().pad);
+  candidates.push_back(config.pad_token_id);
+  if (tokenizer != nullptr) candidates.push_back(tokenizer->special_tokens().eos);
+  for (int64_t eos : config.eos_token_ids) candidates.push_back(eos);
+  for (const std::optional<int64_t>& id : candidates) {
+    if (id && *id >= 0 && *id < config.vocab_size) return static_cast<int32_t>(*id);
+  }
+  return 0;
+}
+
+}  // namespace
+
+StatusOr<Batch> TrainingData::At(int64_t index) {
+  std::vector<Sample> samples;
+  for (int64_t sample : sampler->Batch(index)) {
+    TE_ASSIGN_OR_RETURN(Sample next, dataset->At(sample));
+    samples.push_back(std::move(next));
+  }
+  return Collate(samples, collate);
+}
+
+StatusOr<TrainingData> OpenTrainingData(const FinetuneFlags& flags, const OpenedModel& opened,
+                                        int64_t first_step) {
+  const LlamaConfig& config = opened.llama.model->config();
+  TrainingData data;
+  TE_ASSIGN_OR_RETURN(const DataFormat format, DetectDataFormat(flags.data));
+  if (format != DataFormat::kSafetensors) {
+    TE_ASSIGN_OR_RETURN(data.tokenizer, LoadTokenizer(opened.llama.directory));
+  }
+  if (format != DataFormat::kJsonLines && flags.text_field != FinetuneFlags().text_field) {
+    return InvalidArgument("--text-field has no effect: {} is {}", flags.data, Name(format));
+  }
+  data.collate.pad_id = PadId(config, data.tokenizer.get());
+  TE_ASSIGN_OR_RETURN(data.dataset, OpenDataset(flags.data, format,
+                                                {.text_field = flags.text_field,
+                                                 .max_sequence_length = flags.max_seq_length,
+                                                 .vocab_size = config.vocab_size,
+                                                 .tokenizer = data.tokenizer.get(),
+                                                 .pad_id = data.collate.pad_id}));
+  // Texts: Hugging Face's drop_last. Ids: used in order and repeated.
+  StatusOr<BatchSampler> sampler =
+      BatchSampler::Create({.samples = data.dataset->size(),
+                            .batch_size = flags.batch_size,
+                            .drop_last = format != DataFormat::kSafetensors,
+                            .shuffle = flags.shuffle,
+                            .seed = flags.model.seed});
+  if (!sampler.ok()) return sampler.status().WithContext(flags.data);
+  data.sampler = std::make_unique<BatchSampler>(std::move(sampler).value());
+
+  const int64_t batches = (flags.steps - first_step) * flags.gradient_accumulation_steps;
+  const int64_t epoch = (data.dataset->size() + flags.batch_size - 1) / flags.batch_size;
+  const int64_t begin = first_step * flags.gradient_accumulation_steps;
+  // In file order an epoch's batches are those of the next one.
+  for (int64_t i = 0; i < (flags.shuffle ? batches : std::min(batches, epoch)); ++i) {
+    TE_RETURN_IF_ERROR(data.dataset->Prepare(data.sampler->Batch(begin + i)));
+  }
+  data.format = format;
+  return data;
+}
+
+void PrintData(const FinetuneFlags& flags, const TrainingData& data) {
+  fmt::print("data            {}: {}, {} samples\n", flags.data, Name(data.format),
+             data.dataset->size());
+  if (data.tokenizer != nullptr) fmt::print("tokenizer       {}\n", data.tokenizer->Describe());
+  if (data.dataset->truncated() > 0) {
+    fmt::print("                {} samples cut to {} tokens (--max-seq-length)\n",
+               data.dataset->truncated(), flags.max_seq_length);
+  }
+}
+
+}  // namespace te
