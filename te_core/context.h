@@ -108,6 +108,8 @@ class Context {
   const Recipe* quantized_init() const { return quantized_init_; }
 
   // While set, operations list there what they execute; null: off. The log must outlive it.
+  // Exec::once of what follows.
+  void set_once(bool once) { exec_.once = once; }
   void set_kernel_log(KernelLog* log) { exec_.log = log; }
 
   struct MemoryStatistics {

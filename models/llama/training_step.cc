@@ -80,6 +80,13 @@ Status LlamaTrainingStep::PrepareGradients(size_t micro_batches) {
 }
 
 Status LlamaTrainingStep::RunMicroBatch(LlamaModel::Pass* pass, bool first, bool last) {
+  model_->context()->set_once(Calibrates());
+  const Status status = ComputeMicroBatch(pass, first, last);
+  model_->context()->set_once(false);
+  return status;
+}
+
+Status LlamaTrainingStep::ComputeMicroBatch(LlamaModel::Pass* pass, bool first, bool last) {
   if (first) TE_RETURN_IF_ERROR(optimizer_->BeginStep());
   Context* context = model_->context();
   LlamaBackwardOptions backward = {.accumulate_gradients = !first, .lend_gradients = lending_};

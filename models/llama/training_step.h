@@ -59,6 +59,7 @@ class LlamaTrainingStep {
                     const LlamaTrainingStepOptions& options);
   Status PrepareGradients(size_t micro_batches);
   Status RunMicroBatch(LlamaModel::Pass* pass, bool first, bool last);
+  Status ComputeMicroBatch(LlamaModel::Pass* pass, bool first, bool last);
   Status RunOrLaunch(LlamaModel::Pass* pass, size_t index, bool last);
   bool Calibrates() const {
     return options_.recipe != nullptr && options_.recipe->calibrates() &&

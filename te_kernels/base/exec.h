@@ -18,6 +18,7 @@ struct Exec {
   int num_threads = 1;       // OpenMP threads of the CPU backend
   Arena* scratch = nullptr;  // temporaries: take an ArenaScope
   LibraryState* libraries = nullptr;
+  bool once = false;         // work that is not done again: not worth a search for the fastest way
   KernelLog* log = nullptr;  // when given, operations of the CUDA backend say there what they ran
 };
 

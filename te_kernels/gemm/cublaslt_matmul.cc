@@ -23,6 +23,8 @@ constexpr double kMinTunedFlops = 2e9;
 class LtCache : public cuda::OperationCache {
  public:
   std::unordered_map<std::string, std::unique_ptr<LtPlan>> plans;
+  // Of Exec::once, chosen without a look.
+  std::unordered_map<std::string, std::unique_ptr<LtPlan>> plans_of_once;
   std::unordered_map<std::string, LtAlgorithm> pinned;
 };
 
@@ -37,7 +39,8 @@ Status ChooseAlgorithm(const Exec& exec, cuda::CudaState* state, const LtMatmulA
   TE_RETURN_IF_ERROR(cuda::ToStatus(cudaStreamIsCapturing(cuda::StreamOf(exec), &capturing),
                                     "cudaStreamIsCapturing"));
   const LtProblem& problem = plan->problem();
-  const bool timed = problem.flops() >= kMinTunedFlops && capturing == cudaStreamCaptureStatusNone;
+  const bool timed =
+      problem.flops() >= kMinTunedFlops && !exec.once && capturing == cudaStreamCaptureStatusNone;
   TE_ASSIGN_OR_RETURN(const auto candidates,
                       plan->Candidates(state->cublas_lt(), timed ? kMaxCandidates : 1));
   if (!timed || candidates.size() == 1) return plan->Choose(candidates.front());
@@ -74,12 +77,13 @@ Status RunLtMatmul(const Exec& exec, const LtMatmulArgs& args, const char* opera
   const std::string key = problem.ToString();
   const ArenaScope scope(exec.scratch);
   TE_ASSIGN_OR_RETURN(void* workspace, exec.scratch->Allocate(kLtWorkspaceBytes));
-  std::unique_ptr<LtPlan>& slot = cache->plans[key];
+  const auto pinned = cache->pinned.find(key);
+  const bool once = exec.once && pinned == cache->pinned.end() && !cache->plans.contains(key);
+  std::unique_ptr<LtPlan>& slot = (once ? cache->plans_of_once : cache->plans)[key];
   if (slot == nullptr) {
     auto plan = std::make_unique<LtPlan>(problem);
     TE_RETURN_IF_ERROR(plan->Create());
     TE_RETURN_IF_ERROR(plan->Bind(args));
-    const auto pinned = cache->pinned.find(key);
     StatusOr<cublasLtMatmulAlgo_t> algorithm =
         pinned == cache->pinned.end() ? Status(StatusCode::kNotFound, "")
                                       : plan->Rebuild(state->cublas_lt(), pinned->second);

@@ -38,9 +38,10 @@ struct LtMatmulArgs {
 };
 
 // Large products are timed once (on the first call with their shape, in scratch memory, unless the
-// stream is being captured) and keep the fastest of cuBLASLt's deterministic candidates; small ones
-// take its first. kUnsupported when cuBLASLt has none for the shape. Records itself as `operation`
-// with `orientation`.
+// stream is being captured or Exec::once is set) and keep the fastest of cuBLASLt's deterministic
+// candidates; small ones take its first. From 30 GFLOP on the search takes some 2 s a shape
+// (candidate_search.h). kUnsupported when cuBLASLt has none for the shape. Records itself as
+// `operation` with `orientation`.
 Status RunLtMatmul(const Exec& exec, const LtMatmulArgs& args, const char* operation,
                    const char* orientation);
 
