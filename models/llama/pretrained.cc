@@ -89,7 +89,7 @@ StatusOr<std::set<const Parameter*>> ParametersRoundedBySaving(
   std::set<const Parameter*> out;
   for (size_t i = 0; i < llama.model->tensors().size(); ++i) {
     const Parameter* parameter = llama.model->tensors()[i].parameter;
-    if (!Keeps(SavedType(llama, i, options, default_type), parameter->value.dtype()))
+    if (!Keeps(SavedType(llama, i, options, default_type), parameter->dtype()))
       out.insert(parameter);
   }
   return out;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cmath>
 #include <limits>
 #include <new>
 #include <set>
@@ -24,6 +25,7 @@ constexpr std::string_view kFirstMoment = ".exp_avg";
 constexpr std::string_view kSecondMoment = ".exp_avg_sq";
 constexpr std::string_view kMaster = ".master";
 constexpr std::string_view kParam = ".param";
+constexpr std::string_view kCodes = ".fp8_data";
 constexpr size_t kChunkBytes = size_t{1} << 20;
 
 // Counts, which go on counting, end far from where their type ends.
@@ -47,6 +49,23 @@ StatusOr<std::string> NameOf(const ParameterNames& names, const Parameter* param
   const auto found = names.find(parameter);
   if (found == names.end()) return Internal("parameter '{}' has no full name", parameter->name);
   return found->second;
+}
+
+// The numbers of a weight that exists in FP8 alone: what its codes are read with, what the next
+// ones are written with, and their amax.
+struct NamedNumber {
+  std::string_view suffix;
+  TensorView value;
+  bool positive;
+};
+std::vector<NamedNumber> Fp8Numbers(const Parameter& weight) {
+  const QuantizedCopy& copy = weight.quantized;
+  const auto view = [](const float* number) {
+    return TensorView(const_cast<float*>(number), DType::kFloat32, {1});  // to be loaded
+  };
+  return {{".fp8_scale_inv", view(copy.spec.scale_inv), true},
+          {".fp8_scale", view(copy.slot->scale()), true},
+          {".fp8_amax", view(copy.slot->amax()), false}};
 }
 
 // The first value that `fits` does not take, in a tensor that is F32 or BF16.
@@ -76,7 +95,7 @@ Status CheckElements(TensorStream* stream, int64_t elements, const char* expecte
 struct OptimizerStateFile::Target {
   size_t index = 0;  // of the file's entries
   TensorView to;
-  enum class Check { kNone, kNumber, kNotNegative } check = Check::kNone;
+  enum class Check { kNone, kNumber, kNotNegative, kPositive } check = Check::kNone;
 };
 
 Status WriteOptimizerState(const std::string& path, AdamWOptimizer* optimizer,
@@ -115,8 +134,13 @@ Status WriteOptimizerState(const std::string& path, AdamWOptimizer* optimizer,
     TE_RETURN_IF_ERROR(add(name, kFirstMoment, state.m.view()));
     TE_RETURN_IF_ERROR(add(name, kSecondMoment, state.v.view()));
     if (state.master.defined()) TE_RETURN_IF_ERROR(add(name, kMaster, state.master.view()));
-    if (with_value != nullptr && with_value(*state.parameter))
+    if (state.parameter->fp8_only()) {
+      TE_RETURN_IF_ERROR(add(name, kCodes, state.parameter->quantized.spec.rowwise_data));
+      for (const NamedNumber& number : Fp8Numbers(*state.parameter))
+        TE_RETURN_IF_ERROR(add(name, number.suffix, number.value));
+    } else if (with_value != nullptr && with_value(*state.parameter)) {
       TE_RETURN_IF_ERROR(add(name, kParam, state.parameter->value.view()));
+    }
   }
   return WriteSafetensors(path, items, metadata, /*replace=*/false);
 }
@@ -172,10 +196,13 @@ Status OptimizerStateFile::CheckValues(const Target& target) const {
   if (target.check == Target::Check::kNone) return OkStatus();
   const TensorEntry& entry = file_->entries()[target.index];
   TE_ASSIGN_OR_RETURN(const std::unique_ptr<TensorStream> stream, file_->OpenStream(target.index));
-  const bool not_negative = target.check == Target::Check::kNotNegative;
-  const char* expected = not_negative ? "0 or more" : "a number";
-  const auto fits = [not_negative](float value) {
-    return not_negative ? value >= 0 : value == value;
+  const Target::Check check = target.check;
+  const char* expected = check == Target::Check::kPositive      ? "a finite number above 0"
+                         : check == Target::Check::kNotNegative ? "0 or more"
+                                                                : "a number";
+  const auto fits = [check](float value) {
+    if (check == Target::Check::kPositive) return value > 0 && std::isfinite(value);
+    return check == Target::Check::kNotNegative ? value >= 0 : value == value;
   };
   const Status status = entry.type == StoredType::kF32
                             ? CheckElements<float>(stream.get(), entry.elements, expected, fits)
@@ -225,10 +252,21 @@ Status OptimizerStateFile::Load(AdamWOptimizer* optimizer, const ParameterNames&
         claim(tensor(kSecondMoment), state.v.view(), Target::Check::kNotNegative, false));
     if (state.master.defined())
       TE_RETURN_IF_ERROR(claim(tensor(kMaster), state.master.view(), Target::Check::kNone, false));
-    const size_t before = targets.size();
-    TE_RETURN_IF_ERROR(
-        claim(tensor(kParam), state.parameter->value.view(), Target::Check::kNone, true));
-    if (targets.size() > before) with_value.push_back(state.parameter);
+    if (state.parameter->fp8_only()) {
+      TE_RETURN_IF_ERROR(claim(tensor(kCodes), state.parameter->quantized.spec.rowwise_data,
+                               Target::Check::kNone, false));
+      for (const NamedNumber& number : Fp8Numbers(*state.parameter)) {
+        TE_RETURN_IF_ERROR(
+            claim(tensor(number.suffix), number.value,
+                  number.positive ? Target::Check::kPositive : Target::Check::kNotNegative, false));
+      }
+      with_value.push_back(state.parameter);
+    } else {
+      const size_t before = targets.size();
+      TE_RETURN_IF_ERROR(
+          claim(tensor(kParam), state.parameter->value.view(), Target::Check::kNone, true));
+      if (targets.size() > before) with_value.push_back(state.parameter);
+    }
     const auto stream = streams_.find(name);
     if (stream == streams_.end())
       return CorruptData("{}: metadata {}{} is missing", path(), kStreamPrefix, name);
@@ -257,7 +295,10 @@ Status OptimizerStateFile::Load(AdamWOptimizer* optimizer, const ParameterNames&
   }
   for (const Target& target : targets)
     TE_RETURN_IF_ERROR(file_->ReadTensor(target.index, target.to, copy));
-  for (Parameter* parameter : with_value) ++parameter->version;
+  for (Parameter* parameter : with_value) {
+    ++parameter->version;
+    if (parameter->fp8_only()) parameter->quantized.MarkWritten(parameter->version);
+  }
   return optimizer->WriteProgress(progress);
 }
 

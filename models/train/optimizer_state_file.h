@@ -7,6 +7,10 @@
 //   NAME.master                    F32: its master copy, where there is one
 //   NAME.param                     its value, in the dtype it trains in, where the weight files
 //                                  beside this one round it
+//   NAME.fp8_data                  of a weight that exists in FP8 alone: its codes, U8
+//   NAME.fp8_scale_inv, NAME.fp8_scale, NAME.fp8_amax
+//                                  F32 [1]: what the codes are read with, what the next ones are
+//                                  written with, the amax of the values behind these
 // Metadata, numbers as decimal text:
 //   te_optimizer_state      "1", the version of this format
 //   step                    updates made: AdamW's t

@@ -203,6 +203,17 @@ TEST_F(Resume, GivesTheSameBitsWithEveryRecipe) {
     RunBoth({"--precision", "fp8", "--recipe", recipe}, 3, 5);
     ExpectSameBits();
   }
+  for (const char* recipe : {"delayed", "current"}) {
+    SCOPED_TRACE(fmt::format("{}, weights in FP8 alone", recipe));
+    RunBoth({"--precision", "fp8", "--recipe", recipe, "--fp8-weights-only"}, 3, 5);
+    ExpectSameBits();
+    EXPECT_FALSE(EndsTheSame({"--precision", "fp8", "--recipe", recipe, "--fp8-weights-only"}, 5,
+                             kOptimizerState, [](EditableSafetensors& file) {
+                               const std::string weight =
+                                   "model.layers.1.self_attention.proj.weight";
+                               file.Tensor(weight + ".fp8_data").bytes[0] ^= 0x40;
+                             }));
+  }
   // lm_head runs after the end of the scope.
   RunBoth({"--precision", "fp8", "--fp8-lm-head", "--fp8-amax-history-len", "3"}, 3, 5);
   ExpectSameBits();
