@@ -15,9 +15,9 @@ namespace {
 
 // A flag of the first kind chooses data or the tensors that the optimizer keeps.
 constexpr std::string_view kMustAgree[] = {
-    "--data",           "--batch-size",    "--gradient-accumulation-steps",
-    "--max-seq-length", "--text-field",    "--shuffle",
-    "--moments",        "--master-weights"};
+    "--data",           "--batch-size",     "--gradient-accumulation-steps",
+    "--max-seq-length", "--text-field",     "--shuffle",
+    "--moments",        "--master-weights", "--fp8-weights-only"};
 
 bool MustAgree(std::string_view flag) {
   return std::find(std::begin(kMustAgree), std::end(kMustAgree), flag) != std::end(kMustAgree);
@@ -66,6 +66,7 @@ std::map<std::string, std::string> DescribeRun(const FinetuneFlags& flags,
       {"--shuffle", flags.shuffle ? "yes" : "no"},
       {"--moments", Name(setup.adamw.moments)},
       {"--master-weights", setup.adamw.master_weights == MasterWeights::kFloat32 ? "fp32" : "none"},
+      {"--fp8-weights-only", flags.fp8.weights_only ? "yes" : "no"},
       {"--precision", flags.precision},
       {"--path", flags.path},
       {"--recipe", setup.step.recipe == nullptr ? "none" : setup.step.recipe->name()},

@@ -320,6 +320,7 @@ TEST_F(Resume, WhatDiffersFromTheRunIsNamed) {
   refused({"--max-seq-length", "8"}, "--max-seq-length is 8; expected 256");
   refused({"--moments", "fp32"}, "--moments is float32; expected bfloat16");
   refused({"--master-weights", "fp32"}, "--master-weights is fp32; expected none");
+  refused({"--fp8-weights-only"}, "--fp8-weights-only is yes; expected no");
   refused({"--seed", "12"}, "--seed is 12; expected 11, that of the run");
   refused({"--steps", "2"}, "--steps is 2, and the run in");
   refused({"--steps", "0"}, "--resume with --steps 0");
