@@ -226,13 +226,20 @@ TEST_F(LlamaAbiTest, ResumesBitForBit) {
   batch_.sequence_length = static_cast<int64_t>(twice.size());
   constexpr int kStop = 3, kSteps = 5;
   const std::string part = testing::TempDir() + "/resume_part";
-  const auto load = [this](const std::string& directory, int32_t kind, bool resume) {
+  bool fp8_only = false;
+  const auto load = [this, &fp8_only](const std::string& directory, int32_t kind, bool resume) {
     NewContext(5);
     te_fp8_recipe* recipe = Recipe(kind);
     EXPECT_EQ(te_fp8_recipe_add_rule(recipe, "lm_head", nullptr, nullptr), TE_STATUS_OK);
     options_.recipe = recipe;
     options_.resume = resume;
+    if (fp8_only) {
+      EXPECT_EQ(te_fp8_model_init_begin(context_, recipe), TE_STATUS_OK);
+    }
     Load(directory);
+    if (fp8_only) {
+      EXPECT_EQ(te_fp8_model_init_end(context_), TE_STATUS_OK);
+    }
     te_fp8_recipe_destroy(recipe);
     options_.recipe = nullptr;
     options_.resume = 0;
@@ -284,6 +291,20 @@ TEST_F(LlamaAbiTest, ResumesBitForBit) {
       load(part, kind, false);
       EXPECT_NE(run(kStop, kSteps), want);
     }
+  }
+  fp8_only = true;
+  options_.params_dtype = TE_DTYPE_BFLOAT16;
+  for (const int32_t kind : {TE_FP8_RECIPE_DELAYED, TE_FP8_RECIPE_CURRENT}) {
+    SCOPED_TRACE(kind);
+    options_.calibration_steps = 1;
+    load(std::string(kGolden) + "/checkpoint", kind, false);
+    run(0, kStop);
+    ASSERT_EQ(te_llama_save_options_init(&save), TE_STATUS_OK);
+    save.save_training_state = 1;
+    ASSERT_EQ(te_llama_save(llama_, part.c_str(), &save), TE_STATUS_OK) << te_last_error_message();
+    const std::vector<double> want = run(kStop, kSteps);
+    load(part, kind, true);
+    EXPECT_EQ(run(kStop, kSteps), want);
   }
   // Another seed, another recipe than the state's, a save without the state.
   NewContext(6);
