@@ -303,14 +303,19 @@ TEST_P(Fp8Only, ASavedModelComesBack) {
   std::filesystem::remove_all(directory);
 }
 
-// On a GPU: the CPU's run, near as products that add in another order and with 14 bits are.
-TEST_P(Fp8Only, AGpuTrainsAsTheCpuDoes) {
+// The losses of the CPU's run. A GPU's are near, as products that add in another order and with 14
+// bits are. (The GPU's pack has no CPU backend: hence numbers.)
+TEST_P(Fp8Only, TheLossesAreTheCpus) {
+  const std::vector<double> delayed = {6.54307, 4.42334, 2.95100, 1.87080, 1.12365};
+  const std::vector<double> current = {6.56399, 4.47991, 2.99218, 1.91208, 1.14646};
+  const std::vector<double>& want = GetParam() ? delayed : current;
+  settings_.steps = static_cast<int>(want.size());
   const Trained run = Train(settings_);
-  settings_.device = "cpu";
-  const Trained cpu = Train(settings_);
-  for (size_t k = 0; k < run.losses.size(); ++k)
-    EXPECT_NEAR(run.losses[k], cpu.losses[k], 0.05 * cpu.losses[k]) << "step " << k;
-  EXPECT_GT(std::fabs(run.losses.front() - cpu.losses.back()), 0.05 * cpu.losses.back());
+  ASSERT_EQ(run.losses.size(), want.size());
+  const double tolerance = TestDevice() == "cpu" ? 0.005 : 0.05;  // other threads, vectors
+  for (size_t k = 0; k < want.size(); ++k)
+    EXPECT_NEAR(run.losses[k], want[k], tolerance * want[k]) << "step " << k;
+  EXPECT_GT(std::fabs(run.losses.front() - want.back()), 0.05 * want.back());
 }
 
 INSTANTIATE_TEST_SUITE_P(All, Fp8Only, testing::Bool(),
