@@ -1,0 +1,3 @@
+#include "te_kernels/attention/attention_fp8.h"
+
+namespace te {}
