@@ -134,6 +134,10 @@ StatusOr<Training> MakeTraining(const Options& options) {
       return InvalidArgument("--precision fp8 with --path hf: only the te path has FP8");
     TE_ASSIGN_OR_RETURN(t.recipe, MakeFp8Recipe(options));
   }
+  if (options.fp8_dpa && t.recipe == nullptr) {
+    return InvalidArgument("--fp8-dpa with --precision {}; expected --precision fp8",
+                           options.precision);
+  }
   if (options.fp8_weights_only && (t.recipe == nullptr || options.rounding != "stochastic")) {
     return InvalidArgument(
         "--fp8-weights-only with --precision {} and --rounding {}; expected fp8 and stochastic",
