@@ -217,6 +217,8 @@ TEST_F(Resume, GivesTheSameBitsWithEveryRecipe) {
   // lm_head runs after the end of the scope.
   RunBoth({"--precision", "fp8", "--fp8-lm-head", "--fp8-amax-history-len", "3"}, 3, 5);
   ExpectSameBits();
+  RunBoth({"--precision", "fp8", "--fp8-dpa"}, 3, 5);
+  ExpectSameBits();
 }
 
 // Each part of the state is needed: changed a little, the run ends elsewhere.
