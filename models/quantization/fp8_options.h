@@ -29,7 +29,7 @@ struct Fp8Options {
   std::optional<int64_t> calibration_steps;
   bool lm_head = false;
   bool weights_only = false;  // --fp8-weights-only: QuantizedInit
-  bool dpa = false;  // attention, too: of delayed
+  bool dpa = false;           // attention, too: of delayed
 };
 
 // The first option that is given, as a flag ("--fp8-margin 3"); empty when none is.

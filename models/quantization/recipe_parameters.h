@@ -12,8 +12,8 @@
 //   all       backward_override (null or a name; delayed: null or none alone)
 // Formats and algorithms are names as on the command line; a fp8_gemm_* is
 // {"use_split_accumulator": true}. block also takes use_power_2_scales, which is the contrary of
-// use_f32_scales. What te does not offer (fp8_mha, scaling_factor_compute_algo, and fp8_dpa of other
-// recipes than delayed) may be there with the reference's default, false or null.
+// use_f32_scales. What te does not offer (fp8_mha, scaling_factor_compute_algo, and fp8_dpa of
+// other recipes than delayed) may be there with the reference's default, false or null.
 #pragma once
 
 #include <memory>

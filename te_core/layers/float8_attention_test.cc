@@ -141,7 +141,8 @@ TEST_F(Float8AttentionTest, CalibrationMeasuresEachTensor) {
   expect("core.dqkv", kBackward, largest({got.at("input"), got.at("key"), got.at("value")}), 0);
   // ds = p (dp - D) / sqrt(d): at most |dout| max |v| (1/4 of twice that) / sqrt(d), and not much
   // smaller among so many.
-  const double bound = kHeadDim * test::MaxAbs(core.weights) * test::MaxAbs(test::ToDoubles(core.v)) /
+  const double bound = kHeadDim * test::MaxAbs(core.weights) *
+                       test::MaxAbs(test::ToDoubles(core.v)) /
                        (2 * std::sqrt(static_cast<double>(kHeadDim)));
   const float dp = state.at("core.dp").amax_history.back();
   EXPECT_LT(dp, bound);
