@@ -27,9 +27,10 @@ ROWS = "llama2-7b:8x256,llama3-8b:8x256,llama2-7b:1x4096,llama3-8b:1x4096,llama2
 HF_EAGER, HF_COMPILE, OURS_HF, OURS = "Hugging Face eager", "Hugging Face compile", "te, path hf", "te"
 CLIPPED, IN_BACKWARD = "te, clipped", "te, update in backward"
 FP8, FP8_CURRENT, FP8_BLOCK = "te, FP8 delayed", "te, FP8 current", "te, FP8 block"
+FP8_DPA = "te, FP8 delayed and attention"
 KINDS = {"eager": HF_EAGER, "compile": HF_COMPILE, "hf": OURS_HF, "te": OURS, "clip": CLIPPED, "inplace": IN_BACKWARD,
-         "fp8": FP8, "current": FP8_CURRENT, "block": FP8_BLOCK}
-RECIPES = {FP8: "delayed", FP8_CURRENT: "current", FP8_BLOCK: "block"}
+         "fp8": FP8, "dpa": FP8_DPA, "current": FP8_CURRENT, "block": FP8_BLOCK}
+RECIPES = {FP8: "delayed", FP8_DPA: "delayed", FP8_CURRENT: "current", FP8_BLOCK: "block"}
 NAMES = {"llama2-7b": "Llama 2 7B", "llama3-8b": "Llama 3 8B", "110m": "Llama 110M"}
 
 
@@ -70,6 +71,8 @@ def command(kind, row, options, output):
                 "--shape", f"{row.batch}x{row.sequence}", "--micro-batches", str(row.micro_batches),
                 "--device", options.device, *steps, *(["--compile"] if kind == HF_COMPILE else [])], None
     precision = ["fp8", "--recipe", RECIPES[kind]] if kind in RECIPES else ["bf16"]
+    if kind == FP8_DPA:
+        precision.append("--fp8-dpa")
     return [*options.step, "--device", options.device, "--precision", *precision, "--model", row.model,
             "--batch-size", str(row.batch), "--sequence-length", str(row.sequence),
             "--micro-batches", str(row.micro_batches), "--path", "hf" if kind == OURS_HF else "te",

@@ -40,6 +40,7 @@ struct Options {
   std::string recipe = "delayed";
   bool fp8_lm_head = false;
   bool fp8_weights_only = false;
+  bool fp8_dpa = false;
   std::string rounding = "nearest";
   int64_t batch = 4;
   int64_t sequence = 256;
@@ -99,8 +100,12 @@ Status RandomizeNorms(LlamaModel* model) {
 // Of --recipe, with its reference's defaults; lm_head stays in BF16 unless asked for.
 StatusOr<std::unique_ptr<Recipe>> MakeFp8Recipe(const Options& options) {
   std::unique_ptr<Recipe> recipe;
+  if (options.fp8_dpa && options.recipe != "delayed") {
+    return InvalidArgument("--fp8-dpa with --recipe {}; expected it with --recipe delayed",
+                           options.recipe);
+  }
   if (options.recipe == "delayed") {
-    TE_ASSIGN_OR_RETURN(recipe, MakeRecipe(DelayedScalingRecipe()));
+    TE_ASSIGN_OR_RETURN(recipe, MakeRecipe(DelayedScalingRecipe{.fp8_dpa = options.fp8_dpa}));
   } else if (options.recipe == "current") {
     TE_ASSIGN_OR_RETURN(recipe, MakeRecipe(Float8CurrentScalingRecipe()));
   } else if (options.recipe == "block") {
@@ -128,6 +133,10 @@ StatusOr<Training> MakeTraining(const Options& options) {
     if (path != LlamaPath::kTe)
       return InvalidArgument("--precision fp8 with --path hf: only the te path has FP8");
     TE_ASSIGN_OR_RETURN(t.recipe, MakeFp8Recipe(options));
+  }
+  if (options.fp8_dpa && t.recipe == nullptr) {
+    return InvalidArgument("--fp8-dpa with --precision {}; expected --precision fp8",
+                           options.precision);
   }
   if (options.fp8_weights_only && (t.recipe == nullptr || options.rounding != "stochastic")) {
     return InvalidArgument(
@@ -335,6 +344,7 @@ int main(int argc, char** argv) {
   app.add_flag("--fp8-lm-head", options.fp8_lm_head, "lm_head by the recipe, too");
   app.add_flag("--fp8-weights-only", options.fp8_weights_only,
                "The layers' matrices in FP8 alone (delayed, current; --rounding stochastic)");
+  app.add_flag("--fp8-dpa", options.fp8_dpa, "delayed: attention's products in FP8, too");
   app.add_option("--path", options.path, "Fused layers, or Hugging Face's operations one by one")
       ->check(CLI::IsMember({"te", "hf"}));
   app.add_option("--rounding", options.rounding, "Of AdamW's bfloat16 and FP8 stores")

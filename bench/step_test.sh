@@ -34,6 +34,13 @@ for flags in "--precision bf16" "--precision fp8 --rounding nearest" "--precisio
     exit 1
   fi
 done
+output=$("$1" --precision fp8 --fp8-dpa --layers 1 --vocab-size 1000 --batch-size 2 --sequence-length 32 \
+  --steps 1 --warmup 1 --profile)
+grep -q '^attention_fp8_backward' <<<"$output"
+if "$1" --precision fp8 --recipe current --fp8-dpa 2>/dev/null; then
+  echo "FP8 attention was taken by a recipe without it" >&2
+  exit 1
+fi
 if "$1" --precision fp64 2>/dev/null; then
   echo "an unknown precision was taken" >&2
   exit 1

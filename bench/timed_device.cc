@@ -85,6 +85,8 @@ class TimedDevice : public Device {
     TE_TIME(RopeArgs, rope);
     TE_TIME(AttentionForwardArgs, attention_forward);
     TE_TIME(AttentionBackwardArgs, attention_backward);
+    TE_TIME(AttentionFp8ForwardArgs, attention_fp8_forward);
+    TE_TIME(AttentionFp8BackwardArgs, attention_fp8_backward);
     TE_TIME(SoftmaxForwardArgs, softmax_forward);
     TE_TIME(SoftmaxBackwardArgs, softmax_backward);
     TE_TIME(CrossEntropyArgs, cross_entropy);

@@ -148,17 +148,43 @@ Status Context::EndQuantization() {
   return delayed_scaling_->Update(exec_, ScalingDirection::kForward);
 }
 
-GemmPass Context::NewGemmPass(std::string_view module_type, std::string_view name, bool saved) {
+GemmPass Context::NewPass(const Recipe* recipe, bool saved) {
   GemmPass pass;
-  if (quantization_scopes_.empty()) return pass;
-  const auto& [recipe, options] = quantization_scopes_.back();
-  if (recipe != nullptr) pass.recipe = recipe->ForModule(module_type, name, options.training);
+  const QuantizationOptions& options = quantization_scopes_.back().options;
+  pass.recipe = recipe;
   pass.training = options.training && saved;
   pass.calibrating = options.calibrating;
   pass.reuse_weights = !options.is_first_microbatch;
   if (pass.recipe != nullptr && pass.training && !first_module_ran_)
     pass.first = first_module_ran_ = true;
   return pass;
+}
+
+GemmPass Context::NewGemmPass(std::string_view module_type, std::string_view name, bool saved) {
+  if (quantization_scopes_.empty()) return {};
+  const auto& [recipe, options] = quantization_scopes_.back();
+  return NewPass(
+      recipe == nullptr ? nullptr : recipe->ForModule(module_type, name, options.training), saved);
+}
+
+// Null: attention in its own dtype. In a scope.
+const Recipe* Context::AttentionRecipe(std::string_view name) const {
+  const auto& [recipe, options] = quantization_scopes_.back();
+  if (recipe == nullptr) return nullptr;
+  const Recipe* own = recipe->ForModule("dot_product_attention", name, options.training);
+  if (own == nullptr || !own->ForAttention(AttentionTensor::kQkv).quantized()) return nullptr;
+  return own;
+}
+
+GemmPass Context::NewAttentionPass(std::string_view name, bool saved) {
+  if (quantization_scopes_.empty()) return {};
+  return NewPass(AttentionRecipe(name), saved);
+}
+
+bool Context::QuantizesAttention(std::string_view name) const {
+  if (quantization_scopes_.empty()) return false;
+  const QuantizationOptions& options = quantization_scopes_.back().options;
+  return options.training && !options.calibrating && AttentionRecipe(name) != nullptr;
 }
 
 RandomState Context::Random(uint32_t stream) const {

@@ -103,6 +103,11 @@ class Context {
   Status EndQuantization();  // kFailedPrecondition without a scope
   // For layers: the word of the innermost scope for one module. `saved`: a backward pass follows.
   GemmPass NewGemmPass(std::string_view module_type, std::string_view name, bool saved);
+  // The same for a module's attention: its recipe is null unless it quantizes attention.
+  GemmPass NewAttentionPass(std::string_view name, bool saved);
+  // Whether a pass that begins now, and that a backward pass follows, quantizes a module's
+  // attention.
+  bool QuantizesAttention(std::string_view name) const;
   DelayedScalingState& delayed_scaling() { return *delayed_scaling_; }
   // The recipe of the innermost QuantizedInit; null: none.
   const Recipe* quantized_init() const { return quantized_init_; }
@@ -123,6 +128,8 @@ class Context {
   friend class QuantizedInit;
   class CountingMemory;
   explicit Context(const ContextOptions& options);
+  GemmPass NewPass(const Recipe* recipe, bool saved);
+  const Recipe* AttentionRecipe(std::string_view name) const;
 
   ContextOptions options_;
   std::unique_ptr<Device> device_;

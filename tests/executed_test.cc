@@ -200,6 +200,40 @@ void ExpectFp8Step(bool fp8_only) {
   EXPECT_EQ(fused_updates, 2 * 4);
 }
 
+// fp8_dpa: q, k and v are cast by a kernel each, out comes back to BF16, and so do dq, dk and dv;
+// the rest of the step is what it is without.
+TEST(Executed, Fp8AttentionAddsItsCastsAndNothingElse) {
+  const auto executed = [](bool fp8_dpa) {
+    const auto recipe =
+        MakeModuleRecipes({{.pattern = "lm_head", .training = nullptr, .evaluation = nullptr}},
+                          Value(MakeRecipe(DelayedScalingRecipe{.fp8_dpa = fp8_dpa})));
+    return ExecutedBy(LlamaPath::kTe, false, recipe.get());
+  };
+  std::vector<std::string> want;
+  for (const KernelRecord& record : executed(false)) {
+    if (record.operation == "attention_forward") {
+      for (const char* line : {"quantize", "quantize", "quantize",
+                               "attention_fp8_forward cudnn_sdpa_fp8", "dequantize"})
+        want.emplace_back(line);
+    } else if (record.operation == "attention_backward") {
+      for (const char* line : {"quantize", "attention_fp8_backward cudnn_sdpa_fp8_backward",
+                               "dequantize", "dequantize", "dequantize"})
+        want.emplace_back(line);
+    } else {
+      want.push_back(Line(record));
+    }
+  }
+  std::vector<std::string> got;
+  int attentions = 0;
+  for (const KernelRecord& record : executed(true)) {
+    const bool attention = record.operation.starts_with("attention");
+    attentions += attention ? 1 : 0;
+    got.push_back(attention ? record.operation + " " + record.kernel : Line(record));
+  }
+  EXPECT_EQ(got, want);
+  EXPECT_EQ(attentions, 2 * 2);
+}
+
 // backward_override: the backward pass is that of BF16, after the forward pass in FP8; where the
 // operands are dequantized ones, each of a layer's products comes after the pass that makes its
 // own.

@@ -3,25 +3,26 @@
 # that has a GPU and no Bazel.
 #
 #   tools/pack_gpu.sh [--output DIR]     DIR: .pack/gpu unless given; what is in it is replaced
+#   tools/pack_gpu.sh --only //bench:fp8_attention     this program alone; no tests, data or scripts
 # Then, on the host: DIR/run_gpu_tests.sh, DIR/with_cuda DIR/bin/step --help, python3 DIR/bench/side_by_side.py
 set -euo pipefail
 cd -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")/.."
 
 # Test programs that need a GPU, and what the benchmarks run.
-readonly tests=(
+tests=(
   //tests:cuda_tests
 )
-readonly benchmarks=(
+benchmarks=(
   //bench:step
   //bench:operations_cuda
   //models/cli:te
 )
 # What tests and scripts read, with the folders they have here.
-readonly data=(
+data=(
   tests/golden
   tests/golden_rope
 )
-readonly scripts=(
+scripts=(
   bench/curves.py
   bench/fp8_curves.py
   bench/fp8_hidden_sizes.py
@@ -37,11 +38,20 @@ fail() {
 }
 
 output=.pack/gpu
-case ${1:-} in
-  --output) output=${2:?--output takes a folder} ;;
-  "") ;;
-  *) fail "unknown argument '$1'; usage: tools/pack_gpu.sh [--output DIR]" ;;
-esac
+while (($# > 0)); do
+  case $1 in
+    --output) output=${2:?--output takes a folder} ;;
+    --only)
+      benchmarks=("${2:?--only takes a label, as //bench:fp8_attention}")
+      tests=()
+      data=()
+      scripts=()
+      ;;
+    *) fail "unknown argument '$1'; usage: tools/pack_gpu.sh [--output DIR] [--only LABEL]" ;;
+  esac
+  shift 2
+done
+readonly tests benchmarks data scripts
 if [[ -e $output && ! -e $output/cuda_libraries && -n $(ls -A "$output") ]]; then
   fail "$output holds something that is no pack"
 fi
@@ -103,8 +113,9 @@ for path in "${data[@]}"; do
   mkdir -p -- "$output/$path"
   git ls-files -z -- "$path" | grep -z -v -E '/BUILD$|\.py$' | xargs -0 cp --parents -t "$output" --
 done
-cp -- "${scripts[@]}" "$output/bench/"
-cp -- tools/gpu/run_gpu_tests.sh tools/gpu/with_cuda "$output/"
+if ((${#scripts[@]} > 0)); then cp -- "${scripts[@]}" "$output/bench/"; fi
+if ((${#tests[@]} > 0)); then cp -- tools/gpu/run_gpu_tests.sh "$output/"; fi
+cp -- tools/gpu/with_cuda "$output/"
 git rev-parse HEAD >"$output/commit"
 
 size_kib=$(du -sk -- "$output" | cut -f 1)

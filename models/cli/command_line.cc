@@ -174,6 +174,11 @@ void AddFinetunePrecision(CLI::App* command, FinetuneFlags* flags) {
   AddComputeFlags(command, &flags->precision, &flags->path, &flags->fp8);
   const std::string group = "Precision";
   command
+      ->add_flag("--fp8-dpa", flags->fp8.dpa,
+                 "delayed: attention's products in FP8, too: gains on long sequences;\n"
+                 "head_dim 128 on a GPU (docs/fp8.md) [no]")
+      ->group("FP8");
+  command
       ->add_option("--fp8-calibration-steps", flags->fp8.calibration_steps,
                    "delayed: first steps in bf16, which only fill the history\n"
                    "[1; 0 when the checkpoint has a te_fp8_state.safetensors]")

@@ -15,10 +15,11 @@ ParameterNames ParameterNamesOf(const LlamaModel& model) {
 
 StatusOr<int64_t> AddFp8State(const LlamaModel& model, const Recipe& recipe, int64_t step,
                               SavePretrainedOptions* options) {
-  TE_ASSIGN_OR_RETURN(
-      Fp8State state,
-      ExportFp8State(model.context(), QuantizedModules(model.config().num_hidden_layers),
-                     std::string(recipe.name()), step));
+  const int64_t num_layers = model.config().num_hidden_layers;
+  std::vector<std::string> modules = QuantizedModules(num_layers);
+  for (std::string& module : AttentionModules(num_layers)) modules.push_back(std::move(module));
+  TE_ASSIGN_OR_RETURN(Fp8State state,
+                      ExportFp8State(model.context(), modules, std::string(recipe.name()), step));
   const auto tensors = static_cast<int64_t>(state.slots.size());
   if (tensors == 0) return tensors;
   options->extra_writers.emplace_back(

@@ -201,6 +201,31 @@ TEST(TrainingStep, InFp8ALaunchedStepEqualsAnEagerOneAndTheLossIsNearThatOfBf16)
   }
 }
 
+// head_dim 128 is what a GPU's FP8 attention takes.
+TEST(TrainingStep, WithFp8AttentionALaunchedStepEqualsAnEagerOneAndTheLossIsNearThatOfBf16) {
+  Settings settings = {.head_dim = 128, .intermediate_size = 64, .steps = 40};
+  if (std::strcmp(TestDevice(), "cpu") == 0) settings.steps = 6;
+  const Outcome bf16 = Train(settings);
+  const auto gemms = WithoutHead(MakeRecipe(DelayedScalingRecipe{.amax_history_len = 16}));
+  const auto attention =
+      WithoutHead(MakeRecipe(DelayedScalingRecipe{.amax_history_len = 16, .fp8_dpa = true}));
+  for (const size_t micro_batches : {1, 2}) {
+    settings.micro_batches = micro_batches;
+    settings.step.recipe = attention.get();
+    settings.step.record = true;
+    const Outcome launched = Train(settings);
+    settings.step.record = false;
+    ExpectSame(launched, Train(settings));
+    if (micro_batches == 2) continue;
+    ASSERT_EQ(launched.losses.size(), bf16.losses.size());
+    for (size_t k = 0; k < bf16.losses.size(); ++k)
+      EXPECT_NEAR(launched.losses[k], bf16.losses[k], 0.05 * bf16.losses[k]) << "step " << k;
+    settings.step.recipe = gemms.get();
+    EXPECT_FALSE(launched.parameters == Train(settings).parameters)
+        << "attention was not quantized";
+  }
+}
+
 TEST(TrainingStep, LentGradientsChangeNoBitAndSaveMemory) {
   for (const bool tied : {false, true}) {
     Settings settings = {.tied = tied};

@@ -26,6 +26,7 @@ constexpr char kRecipeFile[] = "--fp8-recipe-file";
 constexpr char kCalibration[] = "--fp8-calibration-steps";
 constexpr char kLmHead[] = "--fp8-lm-head";
 constexpr char kWeightsOnly[] = "--fp8-weights-only";
+constexpr char kDpa[] = "--fp8-dpa";
 
 StatusOr<int64_t> CountOr(const char* flag, const std::optional<int64_t>& value, int64_t absent) {
   constexpr int64_t kMost = std::numeric_limits<int32_t>::max();
@@ -47,6 +48,9 @@ Status OnlyWith(const char* flag, const std::optional<T>& value, const std::stri
 Status CheckNoDelayedOptions(const Fp8Options& options, const std::string& recipe) {
   TE_RETURN_IF_ERROR(OnlyWith(kMargin, options.margin, recipe, "delayed"));
   TE_RETURN_IF_ERROR(OnlyWith(kHistory, options.amax_history_len, recipe, "delayed"));
+  if (options.dpa) {
+    return InvalidArgument("{} with --recipe {}; expected it with --recipe delayed", kDpa, recipe);
+  }
   return OnlyWith(kAlgo, options.amax_compute_algo, recipe, "delayed");
 }
 
@@ -65,6 +69,7 @@ Status SetDelayed(const Fp8Options& options, DelayedScalingRecipe* delayed) {
     if (!algo.ok()) return algo.status().WithContext(kAlgo);
     delayed->amax_compute_algo = *algo;
   }
+  delayed->fp8_dpa = options.dpa;
   return OkStatus();
 }
 
@@ -86,6 +91,10 @@ Status SetParameters(const Fp8Options& options, RecipeOptions* recipe) {
   TE_RETURN_IF_ERROR(GivenOnce(kMargin, options.margin, parameters, "margin"));
   TE_RETURN_IF_ERROR(GivenOnce(kHistory, options.amax_history_len, parameters, "amax_history_len"));
   TE_RETURN_IF_ERROR(GivenOnce(kAlgo, options.amax_compute_algo, parameters, "amax_compute_algo"));
+  if (options.dpa && parameters.Find("fp8_dpa") != nullptr) {
+    return InvalidArgument("{} and {}'s fp8_dpa are both given; expected one of them", kDpa,
+                           kParameters);
+  }
   return ReadRecipeParameters(parameters, kParameters, recipe);
 }
 
@@ -180,7 +189,8 @@ std::string FirstGivenFlag(const Fp8Options& options) {
     if (!text.empty()) return text;
   }
   if (options.lm_head) return kLmHead;
-  return options.weights_only ? kWeightsOnly : "";
+  if (options.weights_only) return kWeightsOnly;
+  return options.dpa ? kDpa : "";
 }
 
 StatusOr<Fp8Plan> MakeFp8Plan(const Fp8Options& options) {
@@ -219,12 +229,21 @@ std::vector<std::string> QuantizedModules(int64_t num_layers) {
   return names;
 }
 
+std::vector<std::string> AttentionModules(int64_t num_layers) {
+  std::vector<std::string> names;
+  for (int64_t i = 0; i < num_layers; ++i)
+    names.push_back(fmt::format("model.layers.{}.self_attention.core_attention", i));
+  return names;
+}
+
 StatusOr<std::unique_ptr<Recipe>> MakeModelRecipe(const Fp8Plan& plan, int64_t num_layers,
                                                   bool training) {
   TE_RETURN_IF_ERROR(CheckLayers(kFirstLayers, plan.first_layers_bf16, num_layers));
   TE_RETURN_IF_ERROR(CheckLayers(kLastLayers, plan.last_layers_bf16, num_layers));
   const std::vector<std::string> modules = QuantizedModules(num_layers);
-  TE_RETURN_IF_ERROR(CheckPatterns(plan, modules));
+  std::vector<std::string> named = modules;
+  for (std::string& module : AttentionModules(num_layers)) named.push_back(std::move(module));
+  TE_RETURN_IF_ERROR(CheckPatterns(plan, named));
   std::vector<ModuleRule> rules = plan.rules;
   for (int64_t i = 0; i < num_layers; ++i) {
     if (i >= plan.first_layers_bf16 && i < num_layers - plan.last_layers_bf16) continue;

@@ -29,6 +29,7 @@ struct Fp8Options {
   std::optional<int64_t> calibration_steps;
   bool lm_head = false;
   bool weights_only = false;  // --fp8-weights-only: QuantizedInit
+  bool dpa = false;           // attention, too: of delayed
 };
 
 // The first option that is given, as a flag ("--fp8-margin 3"); empty when none is.
@@ -50,8 +51,9 @@ struct Fp8Plan {
 // of ReadRulesFile.
 StatusOr<Fp8Plan> MakeFp8Plan(const Fp8Options& options);
 
-// The full names of the modules that recipes are asked for.
+// The full names of the modules whose GEMMs recipes are asked for, and of those whose attention.
 std::vector<std::string> QuantizedModules(int64_t num_layers);
+std::vector<std::string> AttentionModules(int64_t num_layers);
 
 // The recipe of a model's modules. The file's rules come first; the first and last layers that are
 // to stay in their own dtype do so in training and evaluation, as does lm_head unless the plan has

@@ -194,6 +194,16 @@ StatusOr<Fp8StateFit> FitFp8State(const std::string& path, const Recipe& recipe,
       wanted = {.recipe = chosen, .quantization = chosen->For({{}, tensor, module})};
     }
   }
+  // Attention is quantized in training alone.
+  for (const std::string& module : AttentionModules(num_layers)) {
+    const Recipe* chosen = recipe.ForModule({}, module, !evaluation);
+    for (int i = 0; i < kAttentionTensors; ++i) {
+      const auto tensor = static_cast<AttentionTensor>(i);
+      Wanted& wanted = model[fmt::format("{}.{}", module, Name(tensor))];
+      if (chosen == nullptr || evaluation) continue;
+      wanted = {.recipe = chosen, .quantization = chosen->ForAttention(tensor)};
+    }
+  }
   Fp8StateFit fit;
   std::set<std::string> present;
   std::vector<DelayedScalingState::Saved> used;

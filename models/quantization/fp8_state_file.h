@@ -3,7 +3,9 @@
 //
 // A safetensors file (readable by any reader of the format). For each quantized tensor SLOT, whose
 // name is that of the module and of the tensor's role ("model.layers.0.layernorm_mlp.fc2.input",
-// "... .weight", "... .grad_output"):
+// "... .weight", "... .grad_output"; with fp8_dpa "... .self_attention.core_attention.qkv", "...
+// .s",
+// "... .o", "... .do", "... .dp", "... .dqkv"):
 //   SLOT.scale         F32 [1]    what the next step multiplies with before its cast
 //   SLOT.amax_history  F32 [len]  row 0: the amax of the step that is running (0 between steps);
 //                                 then those of past steps, the newest in the last row

@@ -25,8 +25,8 @@ struct NotOffered {
   const char* why;
 };
 constexpr NotOffered kNotOffered[] = {
-    {"fp8_dpa", "attention computes in BF16; expected false"},
-    {"fp8_mha", "attention computes in BF16; expected false"},
+    {"fp8_dpa", "attention computes in FP8 with delayed scaling alone; expected false"},
+    {"fp8_mha", "attention's inputs and outputs stay in BF16 (fp8_dpa); expected false"},
     {"scaling_factor_compute_algo",
      "a function of the caller's would run on the host between two steps; expected null, which is "
      "FP8_MAX / amax / 2^margin"}};
@@ -143,6 +143,7 @@ void Read(Reader& r, DelayedScalingRecipe* o) {
   r.GetInteger("amax_history_len", &o->amax_history_len);
   r.GetName("amax_compute_algo", &ParseAmaxComputeAlgo, &o->amax_compute_algo);
   r.Get("reduce_amax", &o->reduce_amax);
+  r.Get("fp8_dpa", &o->fp8_dpa);
 }
 
 void Read(Reader& r, Float8CurrentScalingRecipe* o) {

@@ -1,6 +1,6 @@
 // Parameters of recipes in JSON, under Transformer Engine's names and with its defaults
 // (common/recipe/__init__.py):
-//   delayed   margin, fp8_format, amax_history_len, amax_compute_algo, reduce_amax
+//   delayed   margin, fp8_format, amax_history_len, amax_compute_algo, reduce_amax, fp8_dpa
 //   current   fp8_format, use_power_2_scales, amax_epsilon, fp8_gemm_fprop, fp8_gemm_dgrad,
 //             fp8_gemm_wgrad
 //   block     fp8_format, use_f32_scales, amax_epsilon, x_block_scaling_dim, w_block_scaling_dim,
@@ -12,8 +12,8 @@
 //   all       backward_override (null or a name; delayed: null or none alone)
 // Formats and algorithms are names as on the command line; a fp8_gemm_* is
 // {"use_split_accumulator": true}. block also takes use_power_2_scales, which is the contrary of
-// use_f32_scales. What te does not offer (fp8_dpa, fp8_mha, scaling_factor_compute_algo) may be
-// there with the reference's default, false or null.
+// use_f32_scales. What te does not offer (fp8_mha, scaling_factor_compute_algo, and fp8_dpa of
+// other recipes than delayed) may be there with the reference's default, false or null.
 #pragma once
 
 #include <memory>

@@ -66,6 +66,7 @@ TEST(RecipeParameters, EachOneArrives) {
       {"delayed", R"({"fp8_format": "e4m3"})"},
       {"delayed", R"({"amax_history_len": 16})"},
       {"delayed", R"({"amax_compute_algo": "most_recent"})"},
+      {"delayed", R"({"fp8_dpa": true})"},
       {"current", R"({"use_power_2_scales": true})"},
       {"current", R"({"fp8_format": "e4m3"})"},
       {"current", R"({"amax_epsilon": 0.5})"},
@@ -113,8 +114,12 @@ TEST(RecipeParameters, WhatIsUnknownContradictoryOrNotOfferedIsNamed) {
   for (const char* recipe : kRecipes) {
     EXPECT_TRUE(Refused(recipe, R"({"interval": 1})", "here: unknown key \"interval\"; expected"));
     EXPECT_TRUE(Refused(recipe, "[]", "here is []; expected an object"));
+    if (std::string(recipe) != "delayed") {
+      EXPECT_TRUE(
+          Refused(recipe, R"({"fp8_dpa": true})", "here.fp8_dpa is true, which is not offered"));
+    }
     EXPECT_TRUE(
-        Refused(recipe, R"({"fp8_dpa": true})", "here.fp8_dpa is true, which is not offered"));
+        Refused(recipe, R"({"fp8_mha": true})", "here.fp8_mha is true, which is not offered"));
     EXPECT_TRUE(Refused(recipe, R"({"backward_override": "None"})", "backward_override is 'None'"));
     EXPECT_TRUE(Refused(recipe, R"({"backward_override": 1})", "here.backward_override is 1"));
   }
@@ -124,6 +129,7 @@ TEST(RecipeParameters, WhatIsUnknownContradictoryOrNotOfferedIsNamed) {
   EXPECT_TRUE(Refused("delayed", R"({"backward_override": "dequantized"})",
                       "DelayedScaling: backward_override is dequantized; expected none"));
   EXPECT_TRUE(Refused("delayed", R"({"use_f32_scales": true})", "unknown key"));
+  EXPECT_TRUE(Refused("delayed", R"({"fp8_dpa": 1})", "here.fp8_dpa is 1; expected true or false"));
   EXPECT_TRUE(Refused("current", R"({"use_power_2_scales": 1})", "here.use_power_2_scales is 1"));
   EXPECT_TRUE(Refused("current", R"({"amax_epsilon": -1})", "here.amax_epsilon is -1"));
   EXPECT_TRUE(Refused("current", R"({"fp8_gemm_fprop": true})", "here.fp8_gemm_fprop is true"));

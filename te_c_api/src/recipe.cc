@@ -51,7 +51,8 @@ te_fp8_recipe_options DefaultRecipeOptions() {
                              &options.row_scaled_activation,
                              &options.nvfp4_4over6,
                              &options.nvfp4_4over6_e4m3_use_256,
-                             &options.nvfp4_4over6_err_mode}) {
+                             &options.nvfp4_4over6_err_mode,
+                             &options.fp8_dpa}) {
     *parameter = TE_FP8_RECIPE_DEFAULT;
   }
   options.amax_epsilon = kDefaultAmaxEpsilon;
@@ -154,6 +155,7 @@ StatusOr<std::shared_ptr<const Recipe>> MakeCoreRecipe(const te_fp8_recipe_optio
   p.Accept("nvfp4_4over6", o.nvfp4_4over6, kNvfp4);
   p.Accept("nvfp4_4over6_e4m3_use_256", o.nvfp4_4over6_e4m3_use_256, kNvfp4);
   p.Accept("nvfp4_4over6_err_mode", o.nvfp4_4over6_err_mode, kNvfp4);
+  p.Accept("fp8_dpa", o.fp8_dpa, kDelayed);
   switch (o.kind) {
     case TE_FP8_RECIPE_DELAYED: {
       DelayedScalingRecipe recipe;
@@ -163,6 +165,7 @@ StatusOr<std::shared_ptr<const Recipe>> MakeCoreRecipe(const te_fp8_recipe_optio
       p.Read(o.amax_history_len, &recipe.amax_history_len);
       p.Read(o.amax_compute_algo, &recipe.amax_compute_algo);
       p.ReadBool("options->reduce_amax", o.reduce_amax, &recipe.reduce_amax);
+      p.ReadBool("options->fp8_dpa", o.fp8_dpa, &recipe.fp8_dpa);
       return Make(p, recipe);
     }
     case TE_FP8_RECIPE_CURRENT: {
@@ -258,7 +261,6 @@ te_status te_fp8_recipe_create(te_context* context, const te_fp8_recipe_options*
     TE_RETURN_IF_ERROR(ReadOptions(options, "options", kRecipeOptionsV1, &read));
     TE_RETURN_IF_ERROR(CheckReserved(read.reserved, "options->reserved"));
     TE_RETURN_IF_ERROR(CheckReserved(read.reserved2, "options->reserved2"));
-    TE_RETURN_IF_ERROR(CheckReserved(read.reserved3, "options->reserved3"));
     TE_ASSIGN_OR_RETURN(std::shared_ptr<const Recipe> core, MakeCoreRecipe(read));
     *out = new te_fp8_recipe(context->core.get(), std::move(core));
     return OkStatus();

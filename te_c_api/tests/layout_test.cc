@@ -53,7 +53,7 @@ TEST(Abi, LayoutOf_te_fp8_recipe_options) {
   EXPECT_FIELD(te_fp8_recipe_options, nvfp4_4over6, 96, 4);
   EXPECT_FIELD(te_fp8_recipe_options, nvfp4_4over6_e4m3_use_256, 100, 4);
   EXPECT_FIELD(te_fp8_recipe_options, nvfp4_4over6_err_mode, 104, 4);
-  EXPECT_FIELD(te_fp8_recipe_options, reserved3, 108, 4);
+  EXPECT_FIELD(te_fp8_recipe_options, fp8_dpa, 108, 4);
   EXPECT_EQ(sizeof(te_fp8_recipe_options), size_t{112});
 }
 

@@ -103,6 +103,7 @@ const std::vector<Parameter>& AllParameters() {
        [](Options* o) { o->amax_compute_algo = TE_AMAX_COMPUTE_ALGO_MAX; },
        {TE_FP8_RECIPE_DELAYED}},
       {"reduce_amax", [](Options* o) { o->reduce_amax = 1; }, {TE_FP8_RECIPE_DELAYED}},
+      {"fp8_dpa", [](Options* o) { o->fp8_dpa = 0; }, {TE_FP8_RECIPE_DELAYED}},
       {"use_power_2_scales",
        [](Options* o) { o->use_power_2_scales = 0; },
        {TE_FP8_RECIPE_CURRENT, TE_FP8_RECIPE_BLOCK}},
@@ -212,7 +213,8 @@ TEST(RecipeOptions, ValuesOutOfRangeAreRefusedByName) {
        "options->disable_stochastic_rounding is 2"},
       {5, [](Options* o) { o->disable_2d_quantization = 2; }, TE_STATUS_INVALID_ARGUMENT,
        "options->disable_2d_quantization is 2"},
-      {1, [](Options* o) { o->reserved3 = 1; }, TE_STATUS_INVALID_ARGUMENT, "options->reserved3"},
+      {1, [](Options* o) { o->fp8_dpa = 2; }, TE_STATUS_INVALID_ARGUMENT,
+       "options->fp8_dpa is 2; expected 0 or 1"},
       {1, [](Options* o) { o->backward_override = TE_BACKWARD_OVERRIDE_DEQUANTIZED; },
        TE_STATUS_INVALID_ARGUMENT,
        "DelayedScaling: backward_override is dequantized; expected none"},
@@ -263,8 +265,11 @@ TEST(RecipeOptions, UnsetParametersAreTransformerEnginesDefaultsAndSetOnesWork) 
          o->amax_history_len = 1024;
          o->amax_compute_algo = TE_AMAX_COMPUTE_ALGO_MAX;
          o->reduce_amax = 1;
+         o->fp8_dpa = 0;
        },
        false},
+      {"delayed, fp8_dpa of a layer without attention", TE_FP8_RECIPE_DELAYED,
+       [](Options* o) { o->fp8_dpa = 1; }, false},
       {"delayed, margin", TE_FP8_RECIPE_DELAYED, [](Options* o) { o->margin = 12; }, true},
       {"delayed, fp8_format", TE_FP8_RECIPE_DELAYED,
        [](Options* o) { o->fp8_format = TE_FP8_FORMAT_E4M3; }, true},
@@ -372,6 +377,20 @@ TEST(RecipeOptions, UnsetParametersAreTransformerEnginesDefaultsAndSetOnesWork) 
     c.set(&options);
     EXPECT_EQ(!(ThirdStep(options) == unset), c.differs);
   }
+}
+
+TEST(RecipeOptions, Fp8DpaQuantizesALayersAttention) {
+  const auto step = [](int32_t fp8_dpa) {
+    Program program(TE_LAYER_TRANSFORMER_LAYER, "layer");
+    te_fp8_recipe_options options = RecipeOptions(TE_FP8_RECIPE_DELAYED);
+    options.fp8_dpa = fp8_dpa;
+    te_fp8_recipe* recipe = program.Recipe(options);
+    program.Step(recipe, Program::Scope(true));
+    return program.Step(recipe);
+  };
+  const Results without = step(0), with = step(1);
+  ExpectQuantized(with.y, without.y, 0.1);
+  EXPECT_FALSE(with.dx == without.dx);
 }
 
 // What each changes beside disable_rht, which they need.

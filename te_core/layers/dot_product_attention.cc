@@ -38,6 +38,8 @@ Status CheckHeads(const std::string& layer, const char* tensor, const ConstTenso
       layer, tensor, view.ToString(), Name(dtype), shape.ToString());
 }
 
+bool Quantizes(const GemmPass& pass) { return pass.quantizes() && pass.training; }
+
 }  // namespace
 
 const char* Name(AttentionFormat format) {
@@ -62,6 +64,8 @@ struct DotProductAttention::State : SavedState {
   TensorView lse;
   AttentionMask mask;
   RandomState random;
+  GemmPass pass;
+  Float8AttentionState float8;  // of a pass that quantizes: instead of q, k, v and out
 };
 
 StatusOr<std::unique_ptr<DotProductAttention>> DotProductAttention::Create(
@@ -99,6 +103,7 @@ StatusOr<std::unique_ptr<DotProductAttention>> DotProductAttention::Create(
   }
   if (o.softmax_scale == 0) o.softmax_scale = 1.0f / std::sqrt(static_cast<float>(o.kv_channels));
   layer->dropout_stream_ = context->NewRandomStream();
+  layer->float8_.Init(context, n);
   return layer;
 }
 
@@ -149,27 +154,38 @@ Status DotProductAttention::ForwardWithMaskType(const ForwardArgs& args, Attenti
         lse, saved->Allocate(DType::kFloat32, {batch, options_.num_attention_heads, queries}));
   }
   const RandomState random = context_->Random(dropout_stream_);
-  TE_RETURN_IF_ERROR(context_->kernels().attention_forward(
-      context_->exec(), {.q = q,
-                         .k = k,
-                         .v = v,
-                         .mask = mask,
-                         .softmax_scale = options_.softmax_scale,
-                         .dropout = training ? options_.attention_dropout : 0.0f,
-                         .random = random,
-                         .out = out,
-                         .lse = lse}));
-  if (training) {
-    State& state = saved->state<State>();
-    state.q = q;
-    state.k = k;
-    state.v = v;
-    state.out = out;
-    state.lse = lse;
-    state.mask = mask;
-    state.random = random;
-  }
-  return OkStatus();
+  const AttentionForwardArgs forward = {.q = q,
+                                        .k = k,
+                                        .v = v,
+                                        .mask = mask,
+                                        .softmax_scale = options_.softmax_scale,
+                                        .dropout = training ? options_.attention_dropout : 0.0f,
+                                        .random = random,
+                                        .out = out,
+                                        .lse = lse};
+  if (!training) return context_->kernels().attention_forward(context_->exec(), forward);
+  State& state = saved->state<State>();
+  state.pass = float8_.NewPass();
+  TE_RETURN_IF_ERROR(CheckFloat8Pass(state.pass));
+  state.q = q;
+  state.k = k;
+  state.v = v;
+  state.out = out;
+  state.lse = lse;
+  state.mask = mask;
+  state.random = random;
+  if (Quantizes(state.pass))
+    return float8_.Forward(state.pass, forward, saved->arena(), &state.float8);
+  TE_RETURN_IF_ERROR(context_->kernels().attention_forward(context_->exec(), forward));
+  return float8_.CalibrateForward(state.pass, forward);
+}
+
+// Of a pass that quantizes, now or after calibration.
+Status DotProductAttention::CheckFloat8Pass(const GemmPass& pass) const {
+  if (pass.recipe == nullptr || !pass.training || options_.attention_dropout == 0)
+    return OkStatus();
+  return Unsupported("{}: fp8_dpa with attention_dropout {}; expected 0", name_,
+                     options_.attention_dropout);
 }
 
 Status DotProductAttention::BackwardInput(const BackwardArgs& args, Saved* saved) {
@@ -185,24 +201,27 @@ Status DotProductAttention::BackwardInput(const BackwardArgs& args, Saved* saved
   TE_RETURN_IF_ERROR(CheckHeads(name_, "dinput (of the query)", dq, s.q.dtype(), s.q.shape()));
   TE_RETURN_IF_ERROR(CheckHeads(name_, "dkey", dk, s.q.dtype(), s.k.shape()));
   TE_RETURN_IF_ERROR(CheckHeads(name_, "dvalue", dv, s.q.dtype(), s.v.shape()));
-  return context_->kernels().attention_backward(context_->exec(),
-                                                {.q = s.q,
-                                                 .k = s.k,
-                                                 .v = s.v,
-                                                 .out = s.out,
-                                                 .dout = dout,
-                                                 .lse = s.lse,
-                                                 .mask = s.mask,
-                                                 .softmax_scale = options_.softmax_scale,
-                                                 .dropout = options_.attention_dropout,
-                                                 .random = s.random,
-                                                 .dq = dq,
-                                                 .dk = dk,
-                                                 .dv = dv});
+  const AttentionBackwardArgs backward = {.q = s.q,
+                                          .k = s.k,
+                                          .v = s.v,
+                                          .out = s.out,
+                                          .dout = dout,
+                                          .lse = s.lse,
+                                          .mask = s.mask,
+                                          .softmax_scale = options_.softmax_scale,
+                                          .dropout = options_.attention_dropout,
+                                          .random = s.random,
+                                          .dq = dq,
+                                          .dk = dk,
+                                          .dv = dv};
+  if (Quantizes(s.pass)) return float8_.Backward(s.pass, backward, s.float8);
+  TE_RETURN_IF_ERROR(context_->kernels().attention_backward(context_->exec(), backward));
+  return float8_.CalibrateBackward(s.pass, backward);
 }
 
 Status DotProductAttention::BackwardWeight(const BackwardArgs&, Saved* saved) {
-  return CheckSaved(name_, saved);
+  TE_RETURN_IF_ERROR(CheckSaved(name_, saved));
+  return float8_.EndBackward(saved->state<State>().pass);
 }
 
 void DotProductAttention::VisitParameters(const std::string&, const ParameterVisitor&) {}

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "te_core/layer.h"
+#include "te_core/layers/float8_attention.h"
 #include "te_kernels/attention/attention.h"
 
 namespace te {
@@ -34,9 +35,13 @@ struct DotProductAttentionOptions {
 
 // input (the query), output [B, Sq, n, d], key, value [B, Skv, g, d] in bshd; [S, B, ...] in sbhd;
 // any strides with an inner one of 1. dinput, dkey, dvalue: all three or none. No parameters.
-// args.attention: masks alone
-// (rotation and caches are MultiheadAttention's). With a padding type, no padding mask means that
-// nothing is padding; a mask that the type does not use is refused.
+// args.attention: masks alone (rotation and caches are MultiheadAttention's). With a padding type,
+// no padding mask means that nothing is padding; a mask that the type does not use is refused.
+//
+// A recipe with fp8_dpa quantizes the products of passes that a backward pass follows, in scopes of
+// training; its limits (attention_fp8.h: on a GPU head_dim 128; anywhere no window, no dropout, no
+// bottom-right or arbitrary mask) are errors that name it. Inference, and with it every pass with a
+// key-value cache, computes in the tensors' own dtype.
 class DotProductAttention : public Layer {
  public:
   static StatusOr<std::unique_ptr<DotProductAttention>> Create(
@@ -52,6 +57,10 @@ class DotProductAttention : public Layer {
   // causal_bottom_right.
   Status ForwardWithMaskType(const ForwardArgs& args, AttentionMaskType type, Saved* saved);
 
+  // Whether the backward pass of a forward pass that begins now reads query, key and value again:
+  // they must stay unchanged until then. Else it has its own, quantized copies.
+  bool KeepsInputs() const { return !context_->QuantizesAttention(name_); }
+
   uint32_t dropout_stream() const { return dropout_stream_; }
   const DotProductAttentionOptions& options() const { return options_; }
 
@@ -59,7 +68,10 @@ class DotProductAttention : public Layer {
   struct State;
   using Layer::Layer;
 
+  Status CheckFloat8Pass(const GemmPass& pass) const;
+
   DotProductAttentionOptions options_;
+  Float8Attention float8_;
   uint32_t dropout_stream_ = 0;
 };
 

@@ -270,8 +270,10 @@ Status MultiheadAttention::Forward(const ForwardArgs& args, Saved* saved) {
   ArenaScope scope(context_->scratch());
   Arena* arena = ArenaFor(context_, saved);
 
+  // What core attention alone reads again.
+  Arena* const qkv_arena = core_attention_->KeepsInputs() ? arena : context_->scratch();
   TE_ASSIGN_OR_RETURN(const TensorView qkv,
-                      arena->Allocate(dtype, WithLast(shape, qkv_features())));
+                      qkv_arena->Allocate(dtype, WithLast(shape, qkv_features())));
   ForwardArgs qkv_args;
   qkv_args.input = args.input;
   qkv_args.output = qkv;
@@ -281,7 +283,7 @@ Status MultiheadAttention::Forward(const ForwardArgs& args, Saved* saved) {
   Heads heads = SplitHeads(qkv);
   const int64_t n = options_.num_attention_heads, d = options_.kv_channels;
   if (!heads.query.defined()) {
-    TE_ASSIGN_OR_RETURN(heads.query, arena->Allocate(dtype, {batch, sequence, n, d}));
+    TE_ASSIGN_OR_RETURN(heads.query, qkv_arena->Allocate(dtype, {batch, sequence, n, d}));
     const TensorView grouped = GroupedQueries(qkv);
     TE_RETURN_IF_ERROR(context_->kernels().cast(
         context_->exec(), {.x = grouped, .y = heads.query.Reshape(grouped.shape())}));
@@ -383,6 +385,7 @@ Status MultiheadAttention::BackwardWeight(const BackwardArgs& args, Saved* saved
   child.gradient_ready = args.gradient_ready;
   child.doutput = args.doutput;
   TE_RETURN_IF_ERROR(proj_->BackwardWeight(child, saved->child(kProj)));
+  TE_RETURN_IF_ERROR(core_attention_->BackwardWeight(BackwardArgs(), saved->child(kCore)));
   child.doutput = state.dqkv;
   return qkv_->BackwardWeight(child, saved->child(kQkv));
 }

@@ -295,4 +295,24 @@ Status DelayedScalingState::Import(const Exec& exec, std::vector<Saved> states) 
   return OkStatus();
 }
 
+ScalingSlot::~ScalingSlot() {
+  if (slot_ != nullptr) state_->Release(slot_);
+}
+
+StatusOr<DelayedScalingState::Slot*> ScalingSlot::For(DelayedScalingState* state, const Exec& exec,
+                                                      const std::string& name,
+                                                      const TensorQuantization& quantization,
+                                                      ScalingDirection direction) {
+  if (slot_ != nullptr && !(quantization_ == quantization)) {
+    state_->Release(slot_);
+    slot_ = nullptr;
+  }
+  if (slot_ == nullptr) {
+    TE_ASSIGN_OR_RETURN(slot_, state->NewSlot(exec, name, quantization, direction));
+    state_ = state;
+    quantization_ = quantization;
+  }
+  return slot_;
+}
+
 }  // namespace te

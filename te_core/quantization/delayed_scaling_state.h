@@ -103,4 +103,26 @@ class DelayedScalingState {
   Tensor amax_;  // float32 [1], of Restart
 };
 
+// One tensor's place in the state, made when it is first asked for and made anew, with an empty
+// history, when the recipe has changed. The state must outlive it.
+class ScalingSlot {
+ public:
+  ScalingSlot() = default;
+  ~ScalingSlot();
+  ScalingSlot(const ScalingSlot&) = delete;
+  ScalingSlot& operator=(const ScalingSlot&) = delete;
+
+  StatusOr<DelayedScalingState::Slot*> For(DelayedScalingState* state, const Exec& exec,
+                                           const std::string& name,
+                                           const TensorQuantization& quantization,
+                                           ScalingDirection direction);
+  // Null before For.
+  DelayedScalingState::Slot* get() const { return slot_; }
+
+ private:
+  DelayedScalingState* state_ = nullptr;
+  DelayedScalingState::Slot* slot_ = nullptr;
+  TensorQuantization quantization_;
+};
+
 }  // namespace te

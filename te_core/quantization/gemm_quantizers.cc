@@ -38,10 +38,7 @@ class GemmQuantizers::Source {
 };
 
 GemmQuantizers::~GemmQuantizers() {
-  if (context_ == nullptr) return;
-  context_->delayed_scaling().RemoveModule(name_);
-  for (State& state : states_)
-    if (state.slot != nullptr) context_->delayed_scaling().Release(state.slot);
+  if (context_ != nullptr) context_->delayed_scaling().RemoveModule(name_);
 }
 
 void GemmQuantizers::Init(Context* context, std::string module_type, std::string name) {
@@ -61,22 +58,14 @@ GemmPass GemmQuantizers::NewPass(bool saved) const {
 
 Status GemmQuantizers::UseSlot(Role role, const GemmPass& pass,
                                const TensorQuantization& quantization, QuantSpec* spec) {
-  State& state = states_[role];
-  if (state.slot != nullptr && !(state.quantization == quantization)) {
-    // Another recipe than before: its history begins anew.
-    context_->delayed_scaling().Release(state.slot);
-    state.slot = nullptr;
-  }
-  if (state.slot == nullptr) {
-    TE_ASSIGN_OR_RETURN(
-        state.slot,
-        context_->delayed_scaling().NewSlot(
-            context_->exec(), fmt::format("{}.{}", name_, kTensorTypes[role]), quantization,
-            role == kGradOutput ? ScalingDirection::kBackward : ScalingDirection::kForward));
-    state.quantization = quantization;
-  }
-  spec->scale = state.slot->scale();
-  spec->amax = pass.training ? state.slot->amax() : nullptr;
+  TE_ASSIGN_OR_RETURN(
+      const DelayedScalingState::Slot* slot,
+      states_[role].slot.For(
+          &context_->delayed_scaling(), context_->exec(),
+          fmt::format("{}.{}", name_, kTensorTypes[role]), quantization,
+          role == kGradOutput ? ScalingDirection::kBackward : ScalingDirection::kForward));
+  spec->scale = slot->scale();
+  spec->amax = pass.training ? slot->amax() : nullptr;
   return OkStatus();
 }
 
@@ -224,12 +213,10 @@ StatusOr<std::unique_ptr<Parameter>> GemmQuantizers::NewFp8OnlyWeight(std::strin
     slot_quantization.amax_history_len = 1;
     slot_quantization.amax_compute_algo = AmaxComputeAlgo::kMostRecent;
   }
-  State& state = states_[kWeight];
-  TE_ASSIGN_OR_RETURN(state.slot,
-                      context_->delayed_scaling().NewSlot(
-                          context_->exec(), current ? "" : fmt::format("{}.weight", name_),
-                          slot_quantization, ScalingDirection::kForward));
-  state.quantization = slot_quantization;
+  TE_ASSIGN_OR_RETURN(DelayedScalingState::Slot * slot,
+                      states_[kWeight].slot.For(&context_->delayed_scaling(), context_->exec(),
+                                                current ? "" : fmt::format("{}.weight", name_),
+                                                slot_quantization, ScalingDirection::kForward));
   auto weight = std::make_unique<Parameter>();
   weight->name = std::move(name);
   weight->global_shape = {rows, columns};
@@ -237,7 +224,7 @@ StatusOr<std::unique_ptr<Parameter>> GemmQuantizers::NewFp8OnlyWeight(std::strin
   copy.only = true;
   copy.dense_dtype = dtype;
   copy.quantization = q;
-  copy.slot = state.slot;
+  copy.slot = slot;
   Source source(context_, &copy.memory);
   // Each scale_inv at a 16-byte boundary.
   constexpr int64_t kStride = 4;
@@ -245,9 +232,9 @@ StatusOr<std::unique_ptr<Parameter>> GemmQuantizers::NewFp8OnlyWeight(std::strin
   copy.previous_scale_inv = numbers.as<float>() + kStride;
   copy.spec.format = q.format;
   copy.spec.scaling = QuantScaling::kTensor;
-  copy.spec.scale = state.slot->scale();
+  copy.spec.scale = slot->scale();
   copy.spec.scale_inv = numbers.as<float>();
-  copy.spec.amax = state.slot->amax();
+  copy.spec.amax = slot->amax();
   TE_ASSIGN_OR_RETURN(copy.spec.rowwise_data,
                       source.Allocate(DType::kUInt8, QuantDataShape(q.format, rows, columns)));
   return weight;
@@ -304,7 +291,7 @@ StatusOr<Operand> GemmQuantizers::QuantizedWeight(const GemmPass& pass, GemmKind
     TE_ASSIGN_OR_RETURN(copy.spec, Spec(kWeight, pass, &source, weight->value.shape()[0],
                                         weight->value.shape()[1], true, columnwise));
     copy.quantization = q;
-    copy.slot = q.delayed() ? states_[kWeight].slot : nullptr;
+    copy.slot = q.delayed() ? states_[kWeight].slot.get() : nullptr;
     if (copy.slot != nullptr) copy.spec.amax = copy.slot->amax();  // for the optimizer, too
   }
   const bool scale_is_new =

@@ -75,8 +75,7 @@ class GemmQuantizers {
  private:
   enum Role { kInput = 0, kWeight = 1, kGradOutput = 2, kRoles = 3 };
   struct State {
-    DelayedScalingState::Slot* slot = nullptr;
-    TensorQuantization quantization;  // of the slot
+    ScalingSlot slot;
     std::optional<uint32_t> random_stream;
   };
   // Memory for a QuantSpec: from an arena, or tensors of its own.

@@ -11,9 +11,12 @@ constexpr std::string_view kInput = "input";
 constexpr std::string_view kWeight = "weight";
 constexpr std::string_view kGradOutput = "grad_output";
 
+QuantFormat FormatOf(Fp8Format format, bool gradient) {
+  return format == Fp8Format::kHybrid && gradient ? QuantFormat::kFloat8E5M2
+                                                  : QuantFormat::kFloat8E4M3;
+}
 QuantFormat FormatOf(Fp8Format format, const QuantizerRole& role) {
-  return format == Fp8Format::kHybrid && role.tensor_type == kGradOutput ? QuantFormat::kFloat8E5M2
-                                                                         : QuantFormat::kFloat8E4M3;
+  return FormatOf(format, role.tensor_type == kGradOutput);
 }
 
 // `_2X_ACC_FPROP`, `_2X_ACC_DGRAD`, `_2X_ACC_WGRAD` of Transformer Engine's module/base.py.
@@ -83,21 +86,30 @@ class DelayedScaling : public Recipe {
   explicit DelayedScaling(const DelayedScalingRecipe& options) : o_(options) {}
   std::string name() const override {
     return fmt::format(
-        "DelayedScaling(margin={}, fp8_format={}, amax_history_len={}, amax_compute_algo={})",
-        o_.margin, Name(o_.fp8_format), o_.amax_history_len, Name(o_.amax_compute_algo));
+        "DelayedScaling(margin={}, fp8_format={}, amax_history_len={}, amax_compute_algo={}{})",
+        o_.margin, Name(o_.fp8_format), o_.amax_history_len, Name(o_.amax_compute_algo),
+        o_.fp8_dpa ? ", fp8_dpa=true" : "");
   }
   TensorQuantization For(const QuantizerRole& role) const override {
-    return {.format = FormatOf(o_.fp8_format, role),
+    return Of(FormatOf(o_.fp8_format, role.tensor_type == kGradOutput));
+  }
+  TensorQuantization ForAttention(AttentionTensor tensor) const override {
+    if (!o_.fp8_dpa) return {};
+    return Of(FormatOf(o_.fp8_format, IsGradient(tensor)));
+  }
+  bool calibrates() const override { return true; }
+  bool SplitAccumulator(GemmKind kind) const override { return SplitInBackward(kind); }
+
+ private:
+  TensorQuantization Of(QuantFormat format) const {
+    return {.format = format,
             .scaling = QuantScaling::kTensor,
             .margin = o_.margin,
             .amax_history_len = o_.amax_history_len,
             .amax_compute_algo = o_.amax_compute_algo,
             .reduce_amax = o_.reduce_amax};
   }
-  bool calibrates() const override { return true; }
-  bool SplitAccumulator(GemmKind kind) const override { return SplitInBackward(kind); }
 
- private:
   DelayedScalingRecipe o_;
 };
 
@@ -214,6 +226,11 @@ StatusOr<Fp8Format> ParseFp8Format(std::string_view name) {
   if (name == "hybrid") return Fp8Format::kHybrid;
   if (name == "e4m3") return Fp8Format::kE4M3;
   return InvalidArgument("fp8_format is '{}'; expected hybrid or e4m3", name);
+}
+
+const char* Name(AttentionTensor tensor) {
+  constexpr const char* kNames[kAttentionTensors] = {"qkv", "s", "o", "do", "dp", "dqkv"};
+  return kNames[static_cast<int>(tensor)];
 }
 
 const char* Name(BackwardOverride value) {

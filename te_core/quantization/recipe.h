@@ -21,6 +21,13 @@ struct QuantizerRole {
   std::string_view name;         // the module's full name
 };
 
+// The tensors of attention's products, of which q, k and v share a scale, and their gradients do
+// (te_kernels/attention/attention_fp8.h).
+enum class AttentionTensor : int32_t { kQkv = 0, kS = 1, kO = 2, kDo = 3, kDp = 4, kDqkv = 5 };
+inline constexpr int kAttentionTensors = 6;
+const char* Name(AttentionTensor tensor);  // "qkv", "s", "o", "do", "dp", "dqkv"
+inline bool IsGradient(AttentionTensor tensor) { return tensor >= AttentionTensor::kDo; }
+
 // How the tensors of one role are quantized. A value.
 struct TensorQuantization {
   QuantFormat format = QuantFormat::kNone;  // kNone: in the tensor's own dtype
@@ -77,6 +84,9 @@ class Recipe {
   // GemmArgs::split_accumulator.
   virtual bool SplitAccumulator(GemmKind kind) const = 0;
   virtual BackwardOverride backward_override() const { return BackwardOverride::kNone; }
+  // How the tensors of attention's own products are quantized (Transformer Engine's fp8_dpa); none
+  // of them, or all, delayed.
+  virtual TensorQuantization ForAttention(AttentionTensor) const { return {}; }
 };
 
 enum class Fp8Format : int32_t {
@@ -100,6 +110,7 @@ struct DelayedScalingRecipe {
   int64_t amax_history_len = 1024;
   AmaxComputeAlgo amax_compute_algo = AmaxComputeAlgo::kMax;
   bool reduce_amax = true;  // over the data- and tensor-parallel group
+  bool fp8_dpa = false;     // attention's products in FP8, in training
   BackwardOverride backward_override = BackwardOverride::kNone;  // the only one that it takes
 };
 // The scale of a tensor comes from its own amax.

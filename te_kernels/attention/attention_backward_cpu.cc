@@ -1,8 +1,10 @@
 #include <algorithm>
 #include <cmath>
+#include <type_traits>
 
 #include "te_kernels/attention/attention.h"
 #include "te_kernels/attention/attention_blocks.h"
+#include "te_kernels/attention/attention_float_cpu.h"
 #include "te_kernels/attention/attention_rows.h"
 #include "te_kernels/cast/in_float.h"
 
@@ -15,11 +17,18 @@ enum Product { kScores = 0, kDProbabilities = 1, kDv = 2, kDq = 3, kDk = 4, kPro
 // dk and dv, so that the number of threads does not change a bit. With p = softmax(s), o = drop(p)
 // v and D_i = dout_i . out_i (Dao et al. 2022, appendix B.2):
 //   dv += drop(p)^T dout;  ds = p * (drop'(dout v^T) - D) * scale;  dq = ds k;  dk += ds^T q
+// With roundings to FP8 (both or none), ds and drop(p) are what they leave.
 template <typename T>
 class Backward {
  public:
-  Backward(const Exec& exec, const AttentionBackwardArgs& args)
-      : exec_(exec), args_(args), num_keys_(args.k.dim(1)), random_(args.random.Resolved()) {}
+  Backward(const Exec& exec, const AttentionBackwardArgs& args,
+           const Float8Rounding* probability_rounding, const Float8Rounding* dscore_rounding)
+      : exec_(exec),
+        args_(args),
+        probability_rounding_(probability_rounding),
+        dscore_rounding_(dscore_rounding),
+        num_keys_(args.k.dim(1)),
+        random_(args.random.Resolved()) {}
 
   Status Run() {
     blocks_ = CutAttention(args_.mask, args_.q.dim(1), num_keys_);
@@ -32,6 +41,12 @@ class Backward {
     for (int64_t task = 0; task < tasks; ++task)
       errors.Keep(Group(task / args_.k.dim(2), task % args_.k.dim(2)));
     return errors.First();
+  }
+
+  float amax() const {
+    float largest = 0;
+    for (const AttentionScratch<T>& one : scratch_) largest = std::max(largest, one.amax);
+    return largest;
   }
 
  private:
@@ -78,7 +93,7 @@ class Backward {
   }
 
   Status Group(int64_t batch, int64_t group) {
-    const AttentionScratch<T>& mine = scratch_[ThreadIndex()];
+    AttentionScratch<T>& mine = scratch_[ThreadIndex()];
     std::fill_n(mine.dk, num_keys_ * args_.k.dim(3), 0.0f);
     std::fill_n(mine.dv, num_keys_ * args_.v.dim(3), 0.0f);
     const int64_t heads = args_.q.dim(2) / args_.k.dim(2);
@@ -92,7 +107,7 @@ class Backward {
   }
 
   Status Block(int64_t batch, int64_t head, int64_t group, const AttentionBlock& block,
-               const AttentionScratch<T>& mine) {
+               AttentionScratch<T>& mine) {
     const TensorView dq = Head(args_.dq, batch, head, block.query, block.rows);
     if (block.keys == 0) {
       for (int64_t i = 0; i < block.rows; ++i)
@@ -123,7 +138,7 @@ class Backward {
   // Row i of the block: probabilities (dropped, rounded) and dscores from scores, dprobabilities
   // and D.
   void Row(int64_t batch, int64_t head, const AttentionBlock& block, int64_t i, float dot,
-           const AttentionScratch<T>& mine) {
+           AttentionScratch<T>& mine) {
     const int64_t query = block.query + i;
     const int64_t keys = block.keys;
     float* scores = mine.scores + i * keys;
@@ -155,6 +170,13 @@ class Backward {
                       dscores + j, count);
         });
     if (drops) DropRow(random_, first, args_.dropout, keys, scores);
+    if constexpr (std::is_same_v<T, float>) {
+      if (dscore_rounding_ != nullptr) {
+        float forward_amax = 0;
+        dscore_rounding_->Row(dscores, keys, &mine.amax);
+        probability_rounding_->Row(scores, keys, &forward_amax);
+      }
+    }
     RoundRow(scores, keys, probabilities);
   }
 
@@ -178,6 +200,8 @@ class Backward {
 
   const Exec& exec_;
   const AttentionBackwardArgs& args_;
+  const Float8Rounding* probability_rounding_;
+  const Float8Rounding* dscore_rounding_;
   int64_t num_keys_;
   RandomState random_;
   std::vector<AttentionBlock> blocks_;
@@ -217,9 +241,20 @@ Status ThroughFloat(const Exec& exec, const AttentionBackwardArgs& args) {
 Status AttentionBackwardCpu(const Exec& exec, const AttentionBackwardArgs& args) {
   TE_RETURN_IF_ERROR(ValidateAttentionBackward(args));
   if (args.q.elements() == 0 && args.k.elements() == 0) return OkStatus();
-  if (args.q.dtype() == DType::kFloat32) return Backward<float>(exec, args).Run();
+  if (args.q.dtype() == DType::kFloat32) return Backward<float>(exec, args, nullptr, nullptr).Run();
   TE_ASSIGN_OR_RETURN(const OnednnState* state, GetOnednnState(exec));
-  return state->native_bf16() ? Backward<bfloat16>(exec, args).Run() : ThroughFloat(exec, args);
+  return state->native_bf16() ? Backward<bfloat16>(exec, args, nullptr, nullptr).Run()
+                              : ThroughFloat(exec, args);
+}
+
+Status AttentionBackwardRoundedCpu(const Exec& exec, const AttentionBackwardArgs& args,
+                                   const Float8Rounding& p, const Float8Rounding& ds,
+                                   float* amax_ds) {
+  TE_RETURN_IF_ERROR(ValidateAttentionBackward(args));
+  Backward<float> backward(exec, args, &p, &ds);
+  TE_RETURN_IF_ERROR(backward.Run());
+  *amax_ds = std::fmax(*amax_ds, backward.amax());
+  return OkStatus();
 }
 
 }  // namespace te

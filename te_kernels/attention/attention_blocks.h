@@ -36,6 +36,7 @@ struct AttentionScratch {
   float* dk = nullptr;  // [num_keys, d]
   float* dv = nullptr;
   void* scratchpad = nullptr;
+  float amax = 0;  // of what was rounded to FP8
 };
 
 }  // namespace te

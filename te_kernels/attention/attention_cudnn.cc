@@ -69,48 +69,15 @@ StatusOr<SdpaGraph*> GraphOf(const Exec& exec, SdpaCache* cache, const SdpaProbl
     }
   }
   std::unique_ptr<SdpaGraph>& slot = cache->graphs[key];
-  if (graph.ok()) slot = std::move(graph).value();
+  if (graph.ok()) {
+    slot = std::move(graph).value();
+  } else {
+    cache->refusals[key] = graph.status().message();
+  }
   return slot.get();
 }
 
 void* Pointer(const ConstTensorView& view) { return const_cast<void*>(view.data()); }
-
-// Runs one slice; `lengths` is the int32 [2, B] of query and key lengths, or undefined.
-StatusOr<bool> RunGraph(const Exec& exec, const SdpaProblem& p, const ConstTensorView& lengths) {
-  TE_ASSIGN_OR_RETURN(cuda::CudaState * state, cuda::GetCudaState(exec));
-  TE_ASSIGN_OR_RETURN(const cudnnHandle_t handle, state->Cudnn(cuda::StreamOf(exec)));
-  SdpaPointers pointers = {{kSdpaQ, Pointer(p.q)},
-                           {kSdpaK, Pointer(p.k)},
-                           {kSdpaV, Pointer(p.v)},
-                           {kSdpaOut, Pointer(p.out)}};
-  if (p.lse.defined()) pointers[kSdpaLse] = Pointer(p.lse);
-  if (p.backward) {
-    pointers[kSdpaDout] = Pointer(p.dout);
-    pointers[kSdpaDq] = Pointer(p.dq);
-    pointers[kSdpaDk] = Pointer(p.dk);
-    pointers[kSdpaDv] = Pointer(p.dv);
-  }
-  if (p.lengths) {
-    pointers[kSdpaLengthsQ] = Pointer(lengths.Select(0, 0));
-    pointers[kSdpaLengthsKv] = Pointer(lengths.Select(0, 1));
-  }
-  SdpaCache* cache = SdpaCache::Of(state);
-  TE_ASSIGN_OR_RETURN(SdpaGraph * graph, GraphOf(exec, cache, p, handle, pointers));
-  if (graph == nullptr) return false;
-  cache->last = graph;
-  TE_RETURN_IF_ERROR(graph->Run(exec, handle, pointers));
-  return true;
-}
-
-// Query and key lengths of right-padded sequences, [2, B]; undefined without padding.
-StatusOr<ConstTensorView> LengthsOf(const Exec& exec, const AttentionMask& mask,
-                                    const ConstTensorView& q) {
-  if (!UsesPadding(mask.type)) return ConstTensorView();
-  TE_ASSIGN_OR_RETURN(const TensorView lengths,
-                      exec.scratch->Allocate(DType::kInt32, {2, q.dim(0)}));
-  TE_RETURN_IF_ERROR(SequenceLengthsCuda(exec, mask.padding, q.dim(1), lengths));
-  return ConstTensorView(lengths);
-}
 
 int64_t BytesOf(std::initializer_list<ConstTensorView> tensors) {
   int64_t bytes = 0;
@@ -137,12 +104,58 @@ Slices SlicesOf(const ConstTensorView& q, const ConstTensorView& k) {
   return {divisor_at_most(q.dim(0), groups / k.dim(2)), k.dim(2)};
 }
 
+// Of one slice.
+SdpaPointers PointersOf(const SdpaProblem& p) {
+  SdpaPointers pointers = {{kSdpaQ, Pointer(p.q)},
+                           {kSdpaK, Pointer(p.k)},
+                           {kSdpaV, Pointer(p.v)},
+                           {kSdpaOut, Pointer(p.out)}};
+  if (p.lse.defined()) pointers[kSdpaLse] = Pointer(p.lse);
+  if (p.backward) {
+    pointers[kSdpaDout] = Pointer(p.dout);
+    pointers[kSdpaDq] = Pointer(p.dq);
+    pointers[kSdpaDk] = Pointer(p.dk);
+    pointers[kSdpaDv] = Pointer(p.dv);
+  }
+  return pointers;
+}
+
 }  // namespace
+
+StatusOr<bool> RunSdpa(const Exec& exec, const SdpaProblem& p, const ConstTensorView& lengths,
+                       const SdpaPointers& scalars, std::string* refusal) {
+  TE_ASSIGN_OR_RETURN(cuda::CudaState * state, cuda::GetCudaState(exec));
+  TE_ASSIGN_OR_RETURN(const cudnnHandle_t handle, state->Cudnn(cuda::StreamOf(exec)));
+  SdpaPointers pointers = PointersOf(p);
+  pointers.insert(scalars.begin(), scalars.end());
+  if (p.lengths) {
+    pointers[kSdpaLengthsQ] = Pointer(lengths.Select(0, 0));
+    pointers[kSdpaLengthsKv] = Pointer(lengths.Select(0, 1));
+  }
+  SdpaCache* cache = SdpaCache::Of(state);
+  TE_ASSIGN_OR_RETURN(SdpaGraph * graph, GraphOf(exec, cache, p, handle, pointers));
+  if (graph == nullptr) {
+    if (refusal != nullptr) *refusal = cache->refusals[p.Key()];
+    return false;
+  }
+  cache->last = graph;
+  TE_RETURN_IF_ERROR(graph->Run(exec, handle, pointers));
+  return true;
+}
+
+StatusOr<ConstTensorView> SequenceLengthsOf(const Exec& exec, const AttentionMask& mask,
+                                            const ConstTensorView& q) {
+  if (!UsesPadding(mask.type)) return ConstTensorView();
+  TE_ASSIGN_OR_RETURN(const TensorView lengths,
+                      exec.scratch->Allocate(DType::kInt32, {2, q.dim(0)}));
+  TE_RETURN_IF_ERROR(SequenceLengthsCuda(exec, mask.padding, q.dim(1), lengths));
+  return ConstTensorView(lengths);
+}
 
 StatusOr<bool> AttentionForwardCudnn(const Exec& exec, const AttentionForwardArgs& args) {
   if (!Fits(args.q, args.k, args.v, args.mask, args.dropout)) return false;
   const ArenaScope scope(exec.scratch);
-  TE_ASSIGN_OR_RETURN(const ConstTensorView lengths, LengthsOf(exec, args.mask, args.q));
+  TE_ASSIGN_OR_RETURN(const ConstTensorView lengths, SequenceLengthsOf(exec, args.mask, args.q));
   const SdpaProblem problem = {.q = args.q,
                                .k = args.k,
                                .v = args.v,
@@ -153,7 +166,7 @@ StatusOr<bool> AttentionForwardCudnn(const Exec& exec, const AttentionForwardArg
                                .scale = args.softmax_scale,
                                .lengths = lengths.defined(),
                                .backward = false};
-  TE_ASSIGN_OR_RETURN(const bool done, RunGraph(exec, problem, lengths));
+  TE_ASSIGN_OR_RETURN(const bool done, RunSdpa(exec, problem, lengths));
   if (done) {
     Record(exec, "attention_forward", "cudnn_sdpa", args.q.dtype(),
            BytesOf({args.q, args.k, args.v, args.out, args.lse}));
@@ -164,7 +177,7 @@ StatusOr<bool> AttentionForwardCudnn(const Exec& exec, const AttentionForwardArg
 StatusOr<bool> AttentionBackwardCudnn(const Exec& exec, const AttentionBackwardArgs& args) {
   if (!Fits(args.q, args.k, args.v, args.mask, args.dropout)) return false;
   const ArenaScope scope(exec.scratch);
-  TE_ASSIGN_OR_RETURN(const ConstTensorView lengths, LengthsOf(exec, args.mask, args.q));
+  TE_ASSIGN_OR_RETURN(const ConstTensorView lengths, SequenceLengthsOf(exec, args.mask, args.q));
   const int64_t batch = args.q.dim(0), groups = args.k.dim(2);
   const int64_t heads_per_group = args.q.dim(2) / groups;
   const Slices slices = SlicesOf(args.q, args.k);
@@ -195,8 +208,8 @@ StatusOr<bool> AttentionBackwardCudnn(const Exec& exec, const AttentionBackwardA
                                    .backward = true};
       TE_ASSIGN_OR_RETURN(
           const bool done,
-          RunGraph(exec, problem,
-                   lengths.defined() ? lengths.Slice(1, b, b + slices.batch) : lengths));
+          RunSdpa(exec, problem,
+                  lengths.defined() ? lengths.Slice(1, b, b + slices.batch) : lengths));
       if (!done) return false;  // refused before the first slice ran: all slices are alike
     }
   }

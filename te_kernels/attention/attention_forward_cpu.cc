@@ -4,6 +4,7 @@
 
 #include "te_kernels/attention/attention.h"
 #include "te_kernels/attention/attention_blocks.h"
+#include "te_kernels/attention/attention_float_cpu.h"
 #include "te_kernels/attention/attention_rows.h"
 #include "te_kernels/cast/in_float.h"
 
@@ -15,8 +16,13 @@ enum Product { kScores = 0, kOut = 1 };
 template <typename T>
 class Forward {
  public:
-  Forward(const Exec& exec, const AttentionForwardArgs& args)
-      : exec_(exec), args_(args), num_keys_(args.k.dim(1)), random_(args.random.Resolved()) {}
+  // `rounding`: of the probabilities, or null.
+  Forward(const Exec& exec, const AttentionForwardArgs& args, const Float8Rounding* rounding)
+      : exec_(exec),
+        args_(args),
+        rounding_(rounding),
+        num_keys_(args.k.dim(1)),
+        random_(args.random.Resolved()) {}
 
   Status Run() {
     blocks_ = CutAttention(args_.mask, args_.q.dim(1), num_keys_);
@@ -28,6 +34,12 @@ class Forward {
 #pragma omp parallel for schedule(dynamic, 1) num_threads(static_cast <int>(scratch_.size()))
     for (int64_t task = 0; task < tasks; ++task) errors.Keep(Task(task));
     return errors.First();
+  }
+
+  float amax() const {
+    float largest = 0;
+    for (const AttentionScratch<T>& one : scratch_) largest = std::max(largest, one.amax);
+    return largest;
   }
 
  private:
@@ -78,7 +90,7 @@ class Forward {
       }
       return OkStatus();
     }
-    const AttentionScratch<T>& mine = scratch_[ThreadIndex()];
+    AttentionScratch<T>& mine = scratch_[ThreadIndex()];
     TE_RETURN_IF_ERROR(
         block.products[kScores]->Execute(Head(args_.q, batch, head, block.query, block.rows).data(),
                                          Head(args_.k, batch, group, block.key, block.keys).data(),
@@ -95,6 +107,7 @@ class Forward {
             RandomIndex(args_.q, num_keys_, batch, head, query) + static_cast<uint64_t>(block.key);
         DropRow(random_, first, args_.dropout, block.keys, scores);
       }
+      if (rounding_ != nullptr) rounding_->Row(scores, block.keys, &mine.amax);
       RoundRow(scores, block.keys, probabilities);
     }
     return block.products[kOut]->Execute(mine.probabilities,
@@ -110,6 +123,7 @@ class Forward {
 
   const Exec& exec_;
   const AttentionForwardArgs& args_;
+  const Float8Rounding* rounding_;
   int64_t num_keys_;
   RandomState random_;
   std::vector<AttentionBlock> blocks_;
@@ -132,9 +146,19 @@ Status ThroughFloat(const Exec& exec, const AttentionForwardArgs& args) {
 Status AttentionForwardCpu(const Exec& exec, const AttentionForwardArgs& args) {
   TE_RETURN_IF_ERROR(ValidateAttentionForward(args));
   if (args.out.elements() == 0 && args.q.elements() == 0) return OkStatus();
-  if (args.q.dtype() == DType::kFloat32) return Forward<float>(exec, args).Run();
+  if (args.q.dtype() == DType::kFloat32) return Forward<float>(exec, args, nullptr).Run();
   TE_ASSIGN_OR_RETURN(const OnednnState* state, GetOnednnState(exec));
-  return state->native_bf16() ? Forward<bfloat16>(exec, args).Run() : ThroughFloat(exec, args);
+  return state->native_bf16() ? Forward<bfloat16>(exec, args, nullptr).Run()
+                              : ThroughFloat(exec, args);
+}
+
+Status AttentionForwardRoundedCpu(const Exec& exec, const AttentionForwardArgs& args,
+                                  const Float8Rounding& p, float* amax_p) {
+  TE_RETURN_IF_ERROR(ValidateAttentionForward(args));
+  Forward<float> forward(exec, args, &p);
+  TE_RETURN_IF_ERROR(forward.Run());
+  *amax_p = std::fmax(*amax_p, forward.amax());
+  return OkStatus();
 }
 
 }  // namespace te

@@ -29,25 +29,6 @@ Status ToStatus(fe::error_t error, const char* what) {
   return Internal("{}: {}", what, error.get_message());
 }
 
-// [B, S, n, d] as cuDNN's [B, n, S, d].
-fe::graph::Tensor_attributes Describe(const ConstTensorView& t, SdpaTensor uid) {
-  return fe::graph::Tensor_attributes()
-      .set_uid(uid)
-      .set_dim({t.dim(0), t.dim(2), t.dim(1), t.dim(3)})
-      .set_stride({t.stride(0), t.stride(2), t.stride(1), t.stride(3)});
-}
-
-// Packed, as cuDNN wants it: of one sequence the distance to the next does not count, though a
-// slice of its heads has a larger one.
-fe::graph::Tensor_attributes DescribeLse(const ConstTensorView& t) {
-  const int64_t batch_stride = t.dim(0) == 1 ? t.dim(1) * t.stride(1) : t.stride(0);
-  return fe::graph::Tensor_attributes()
-      .set_uid(kSdpaLse)
-      .set_dim({t.dim(0), t.dim(1), t.dim(2), 1})
-      .set_stride({batch_stride, t.stride(1), t.stride(2), 1})
-      .set_data_type(fe::DataType_t::FLOAT);
-}
-
 // An engine and its knobs.
 struct Config {
   int64_t engine = -1;
@@ -94,95 +75,8 @@ StatusOr<std::string> HeaderOf() {
 
 }  // namespace
 
-std::string SdpaProblem::Key() const {
-  std::string key = backward ? "backward" : "forward";
-  for (const ConstTensorView* t : {&q, &k, &v, &out, &dout, &lse, &dq, &dk, &dv}) {
-    if (!t->defined()) {
-      key += " -";
-      continue;
-    }
-    for (int i = 0; i < t->rank(); ++i) key += fmt::format(" {}/{}", t->dim(i), t->stride(i));
-  }
-  return key + fmt::format(" {} {} {} {}", static_cast<int>(mask), window_left, scale, lengths);
-}
-
-double SdpaProblem::flops() const {
-  return (backward ? 10.0 : 4.0) * static_cast<double>(q.elements()) *
-         static_cast<double>(k.dim(1));
-}
-
 struct SdpaGraph::Graph {
-  using Attributes = std::shared_ptr<fe::graph::Tensor_attributes>;
-
-  Graph(const SdpaProblem& p) : problem(p) {
-    graph.set_io_data_type(fe::DataType_t::BFLOAT16)
-        .set_intermediate_data_type(fe::DataType_t::FLOAT)
-        .set_compute_data_type(fe::DataType_t::FLOAT);
-    p.backward ? AddBackward() : AddForward();
-  }
-
-  Attributes Lengths(SdpaTensor uid) {
-    return graph.tensor(fe::graph::Tensor_attributes()
-                            .set_uid(uid)
-                            .set_dim({problem.q.dim(0), 1, 1, 1})
-                            .set_stride({1, 1, 1, 1})
-                            .set_data_type(fe::DataType_t::INT32));
-  }
-  template <typename SdpaAttributes>
-  void SetMask(SdpaAttributes* attributes) {
-    const SdpaProblem& p = problem;
-    attributes->set_attn_scale(p.scale);
-    if (IsCausal(p.mask)) {
-      attributes->set_diagonal_alignment(IsBottomRight(p.mask)
-                                             ? fe::DiagonalAlignment_t::BOTTOM_RIGHT
-                                             : fe::DiagonalAlignment_t::TOP_LEFT);
-      attributes->set_diagonal_band_right_bound(0);
-    }
-    // cuDNN counts the keys up to the diagonal, the diagonal's own included.
-    if (p.window_left >= 0)
-      attributes->set_diagonal_band_left_bound(static_cast<int>(p.window_left + 1));
-    if (p.lengths) {
-      attributes->set_padding_mask(true)
-          .set_seq_len_q(Lengths(kSdpaLengthsQ))
-          .set_seq_len_kv(Lengths(kSdpaLengthsKv));
-    }
-  }
-  void AddForward() {
-    const SdpaProblem& p = problem;
-    auto attributes =
-        fe::graph::SDPA_attributes().set_name("attention").set_generate_stats(p.lse.defined());
-    SetMask(&attributes);
-    auto [out, lse] =
-        graph.sdpa(graph.tensor(Describe(p.q, kSdpaQ)), graph.tensor(Describe(p.k, kSdpaK)),
-                   graph.tensor(Describe(p.v, kSdpaV)), attributes);
-    const auto o = Describe(p.out, kSdpaOut);
-    out->set_output(true).set_uid(kSdpaOut).set_dim(o.get_dim()).set_stride(o.get_stride());
-    if (!p.lse.defined()) return;
-    const auto l = DescribeLse(p.lse);
-    lse->set_output(true)
-        .set_uid(kSdpaLse)
-        .set_dim(l.get_dim())
-        .set_stride(l.get_stride())
-        .set_data_type(fe::DataType_t::FLOAT);
-  }
-  void AddBackward() {
-    const SdpaProblem& p = problem;
-    auto attributes = fe::graph::SDPA_backward_attributes()
-                          .set_name("attention backward")
-                          .set_deterministic_algorithm(true);
-    SetMask(&attributes);
-    auto [dq, dk, dv] = graph.sdpa_backward(
-        graph.tensor(Describe(p.q, kSdpaQ)), graph.tensor(Describe(p.k, kSdpaK)),
-        graph.tensor(Describe(p.v, kSdpaV)), graph.tensor(Describe(p.out, kSdpaOut)),
-        graph.tensor(Describe(p.dout, kSdpaDout)), graph.tensor(DescribeLse(p.lse)), attributes);
-    const auto set = [](const Attributes& t, const ConstTensorView& view, SdpaTensor uid) {
-      const auto d = Describe(view, uid);
-      t->set_output(true).set_uid(uid).set_dim(d.get_dim()).set_stride(d.get_stride());
-    };
-    set(dq, p.dq, kSdpaDq);
-    set(dk, p.dk, kSdpaDk);
-    set(dv, p.dv, kSdpaDv);
-  }
+  explicit Graph(const SdpaProblem& p) : problem(p) { AddSdpaNodes(p, &graph); }
 
   SdpaProblem problem;
   fe::graph::Graph graph;

@@ -9,40 +9,11 @@
 #include <unordered_map>
 #include <vector>
 
-#include "te_kernels/attention/attention_mask.h"
+#include "te_kernels/attention/sdpa_nodes.h"
 #include "te_kernels/base/exec.h"
-#include "te_kernels/base/view.h"
 #include "te_kernels/cuda/cuda_state.h"
 
 namespace te {
-
-enum SdpaTensor : int64_t {
-  kSdpaQ = 1,
-  kSdpaK,
-  kSdpaV,
-  kSdpaOut,
-  kSdpaLse,
-  kSdpaDout,
-  kSdpaDq,
-  kSdpaDk,
-  kSdpaDv,
-  kSdpaLengthsQ,
-  kSdpaLengthsKv
-};
-using SdpaPointers = std::unordered_map<int64_t, void*>;
-
-// Everything that a graph depends on.
-struct SdpaProblem {
-  ConstTensorView q, k, v, out, dout, lse, dq, dk, dv;  // dout and later: backward only
-  AttentionMaskType mask;
-  int64_t window_left;
-  float scale;
-  bool lengths;  // of right-padded sequences
-  bool backward;
-
-  std::string Key() const;
-  double flops() const;  // as if nothing were masked
-};
 
 // One of cuDNN's ways to run a graph.
 struct SdpaPlan {
@@ -106,8 +77,9 @@ class SdpaCache : public cuda::OperationCache {
  public:
   static SdpaCache* Of(cuda::CudaState* state);
 
-  // Null: cuDNN refused the problem.
+  // Null: cuDNN refused the problem, in these words.
   std::unordered_map<std::string, std::unique_ptr<SdpaGraph>> graphs;
+  std::unordered_map<std::string, std::string> refusals;
   std::unordered_map<std::string, std::string> pinned;  // a plan's config for a problem's key
   // For benchmarks: new graphs of large problems try their plans' knobs, too; the graph that ran.
   bool tune_knobs = false;

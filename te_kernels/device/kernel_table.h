@@ -6,6 +6,7 @@
 #include "te_kernels/adamw/adamw.h"
 #include "te_kernels/add/add.h"
 #include "te_kernels/attention/attention.h"
+#include "te_kernels/attention/attention_fp8.h"
 #include "te_kernels/batched_gemm/batched_gemm.h"
 #include "te_kernels/bias_gradient/bias_gradient.h"
 #include "te_kernels/cast/cast.h"
@@ -45,6 +46,8 @@ struct KernelTable {
   Operation<RopeArgs> rope;
   Operation<AttentionForwardArgs> attention_forward;
   Operation<AttentionBackwardArgs> attention_backward;
+  Operation<AttentionFp8ForwardArgs> attention_fp8_forward;
+  Operation<AttentionFp8BackwardArgs> attention_fp8_backward;
   Operation<SoftmaxForwardArgs> softmax_forward;
   Operation<SoftmaxBackwardArgs> softmax_backward;
   Operation<CrossEntropyArgs> cross_entropy;

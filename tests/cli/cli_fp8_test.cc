@@ -149,6 +149,34 @@ TEST(Fp8Finetune, WeightsInFp8AloneGoOnFromBf16Ones) {
   EXPECT_NE(result.out.find("no calibration"), std::string::npos) << result.out;
 }
 
+TEST(Fp8Finetune, WithFp8AttentionTheLossFallsAndTheStateComesBackBitForBit) {
+  TemporaryFolder folder;
+  const std::string out = folder / "out", copy = folder / "copy", log = folder / "log.jsonl";
+  const TeResult first =
+      Finetune(kModel, out, {"--precision", "fp8", "--fp8-dpa", "--steps", "20", "--log", log});
+  ASSERT_EQ(first.exit_code, 0) << first.err;
+  std::istringstream lines(ReadFile(log));
+  std::vector<double> losses;
+  for (std::string line; std::getline(lines, line);)
+    losses.push_back(ParseJson(line)->Find("loss")->number());
+  ASSERT_EQ(losses.size(), 20u);
+  EXPECT_LT(losses.back(), 0.5 * losses.front());
+  const std::string state = ReadFile(out + kState);
+  for (const char* tensor : {"qkv", "s", "o", "do", "dp", "dqkv"}) {
+    EXPECT_NE(
+        state.find(std::string("layers.0.self_attention.core_attention.") + tensor + ".scale"),
+        std::string::npos)
+        << tensor;
+  }
+  const TeResult again = Finetune(out, copy, {"--precision", "fp8", "--fp8-dpa", "--steps", "0"});
+  ASSERT_EQ(again.exit_code, 0) << again.err;
+  EXPECT_NE(again.out.find("no calibration"), std::string::npos) << again.out;
+  EXPECT_EQ(state, ReadFile(copy + kState));
+  // Without the option its tensors' state is left.
+  EXPECT_EQ(Finetune(out, copy, {"--precision", "fp8", "--steps", "1"}).exit_code, 0);
+  EXPECT_EQ(ReadFile(copy + kState).find("core_attention"), std::string::npos);
+}
+
 TEST(Fp8Flags, AreNeverIgnored) {
   TemporaryFolder folder;
   const std::string rules = folder / "rules.json";
@@ -166,6 +194,11 @@ TEST(Fp8Flags, AreNeverIgnored) {
   refused({"--precision", "fp8", "--recipe", "nvfp4", "--fp8-format", "e4m3"},
           "--fp8-format is e4m3");
   refused({"--fp8-recipe-parameters", "{}"}, "--fp8-recipe-parameters {} has no effect");
+  refused({"--fp8-dpa"}, "--fp8-dpa has no effect with --precision bf16");
+  refused({"--precision", "fp8", "--recipe", "current", "--fp8-dpa"},
+          "--fp8-dpa with --recipe current; expected it with --recipe delayed");
+  refused({"--precision", "fp8", "--fp8-dpa", "--fp8-recipe-parameters", R"({"fp8_dpa": true})"},
+          "--fp8-dpa and --fp8-recipe-parameters's fp8_dpa are both given");
   const auto parameters = [&](const char* recipe, const char* json, const std::string& message) {
     refused({"--precision", "fp8", "--recipe", recipe, "--fp8-recipe-parameters", json}, message);
   };

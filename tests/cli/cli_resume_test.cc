@@ -73,11 +73,12 @@ std::vector<std::string> Steps(const std::string& path) {
 // no label.
 class Resume : public testing::Test {
  protected:
-  void MakeModel(const std::string& name) {
+  void MakeModel(const std::string& name, const char* attention_dropout = "0.1") {
     fs::remove_all(Path("model"));
     fs::copy("tests/golden/" + name + "/checkpoint", Path("model"), fs::copy_options::recursive);
     std::string config = ReadFile(Path("model/config.json"));
-    config.insert(config.find('{') + 1, "\"attention_dropout\": 0.1,");
+    config.insert(config.find('{') + 1,
+                  fmt::format("\"attention_dropout\": {},", attention_dropout));
     fs::remove(Path("model/config.json"));
     WriteFile(Path("model/config.json"), config);
   }
@@ -216,6 +217,12 @@ TEST_F(Resume, GivesTheSameBitsWithEveryRecipe) {
   }
   // lm_head runs after the end of the scope.
   RunBoth({"--precision", "fp8", "--fp8-lm-head", "--fp8-amax-history-len", "3"}, 3, 5);
+  ExpectSameBits();
+}
+
+TEST_F(Resume, GivesTheSameBitsWithFp8Attention) {
+  MakeModel("llama3-gqa", "0");  // which knows no dropout
+  RunBoth({"--precision", "fp8", "--fp8-dpa"}, 3, 5);
   ExpectSameBits();
 }
 

@@ -246,7 +246,8 @@ typedef struct te_fp8_recipe_options {
                                      ACTIVATIONS and ALL need disable_rht 1 */
   int32_t nvfp4_4over6_e4m3_use_256; /* NVFP4: ALL; which of those leave room above block scales */
   int32_t nvfp4_4over6_err_mode;     /* NVFP4: MAE */
-  int32_t reserved3;
+  int32_t fp8_dpa; /* DELAYED: 0; 1: training computes attention's products in FP8, too. No window,
+                      dropout, bottom-right or arbitrary mask; CUDA: head_dim 128 */
 } te_fp8_recipe_options;
 
 /* Version 1's fields: struct_size says so. */
