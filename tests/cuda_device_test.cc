@@ -7,20 +7,13 @@
 #include <vector>
 
 #include "te_core/context.h"
+#include "te_kernels/testing/checked.h"
 
 namespace te {
 namespace {
 
-template <typename T>
-T Value(StatusOr<T> value) {
-  if (!value.ok()) {
-    ADD_FAILURE() << value.status().message();
-    std::abort();
-  }
-  return std::move(value).value();
-}
-
-void Ok(const Status& status) { ASSERT_TRUE(status.ok()) << status.message(); }
+using test::Ok;
+using test::Value;
 
 std::unique_ptr<Context> NewContext() { return Value(Context::Create({.device = "cuda"})); }
 

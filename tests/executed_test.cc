@@ -9,18 +9,12 @@
 
 #include "models/llama/training_step.h"
 #include "te_core/quantization/module_recipes.h"
+#include "te_kernels/testing/checked.h"
 
 namespace te {
 namespace {
 
-template <typename T>
-T Value(StatusOr<T> value) {
-  if (!value.ok()) {
-    ADD_FAILURE() << value.status().message();
-    std::abort();
-  }
-  return std::move(value).value();
-}
+using test::Value;
 
 // "operation" or "operation orientation".
 std::string Line(const KernelRecord& record) {

@@ -14,25 +14,14 @@
 #include "models/llama/training_step.h"
 #include "te_core/quantization/fp8_only_weight.h"
 #include "te_core/quantization/module_recipes.h"
+#include "te_kernels/testing/checked.h"
 
 namespace te {
 namespace {
 
-template <typename T>
-T Value(StatusOr<T> value) {
-  if (!value.ok()) {
-    ADD_FAILURE() << value.status().message();
-    std::abort();
-  }
-  return std::move(value).value();
-}
-
-void Ok(const Status& status) { ASSERT_TRUE(status.ok()) << status.message(); }
-
-const char* TestDevice() {
-  const char* device = std::getenv("TE_TEST_DEVICE");
-  return device != nullptr ? device : "cpu";
-}
+using test::Ok;
+using test::TestDevice;
+using test::Value;
 
 constexpr const char* kCheckpoint = "tests/golden/llama3-gqa/checkpoint";
 
@@ -312,7 +301,8 @@ TEST_P(Fp8Only, TheLossesAreTheCpus) {
   settings_.steps = static_cast<int>(want.size());
   const Trained run = Train(settings_);
   ASSERT_EQ(run.losses.size(), want.size());
-  const double tolerance = TestDevice() == "cpu" ? 0.005 : 0.05;  // other threads, vectors
+  const double tolerance =
+      std::string(TestDevice()) == "cpu" ? 0.005 : 0.05;  // other threads, vectors
   for (size_t k = 0; k < want.size(); ++k)
     EXPECT_NEAR(run.losses[k], want[k], tolerance * want[k]) << "step " << k;
   EXPECT_GT(std::fabs(run.losses.front() - want.back()), 0.05 * want.back());

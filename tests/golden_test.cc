@@ -21,26 +21,18 @@
 #include "models/llama/load_weights.h"
 #include "models/llama/trace.h"
 #include "te_core/optimizer/adamw_optimizer.h"
+#include "te_kernels/testing/checked.h"
 
 namespace te {
 namespace {
 
-template <typename T>
-T Value(StatusOr<T> value) {
-  if (!value.ok()) {
-    ADD_FAILURE() << value.status().message();
-    std::abort();
-  }
-  return std::move(value).value();
-}
-
-void Ok(const Status& status) { ASSERT_TRUE(status.ok()) << status.message(); }
+using test::Ok;
+using test::Value;
 
 // One thread: these models are too small to share, and waiting threads would starve on a busy
 // machine.
 std::unique_ptr<Context> NewContext() {
-  const char* device = std::getenv("TE_TEST_DEVICE");
-  return Value(Context::Create({.device = device != nullptr ? device : "cpu", .num_threads = 1}));
+  return Value(Context::Create({.device = test::TestDevice(), .num_threads = 1}));
 }
 
 // A dense tensor's elements, and back.

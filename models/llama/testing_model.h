@@ -13,19 +13,12 @@
 
 #include "models/llama/llama_model.h"
 #include "models/llama/trace.h"
+#include "te_kernels/testing/checked.h"
 
 namespace te {
 
-template <typename T>
-T Value(StatusOr<T> value) {
-  if (!value.ok()) {
-    ADD_FAILURE() << value.status().message();
-    std::abort();
-  }
-  return std::move(value).value();
-}
-
-inline void Ok(const Status& status) { ASSERT_TRUE(status.ok()) << status.message(); }
+using test::Ok;
+using test::Value;
 
 inline void ExpectError(const Status& status, StatusCode code,
                         const std::vector<std::string>& words) {

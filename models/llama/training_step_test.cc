@@ -9,25 +9,14 @@
 #include <vector>
 
 #include "te_core/quantization/module_recipes.h"
+#include "te_kernels/testing/checked.h"
 
 namespace te {
 namespace {
 
-template <typename T>
-T Value(StatusOr<T> value) {
-  if (!value.ok()) {
-    ADD_FAILURE() << value.status().message();
-    std::abort();
-  }
-  return std::move(value).value();
-}
-
-void Ok(const Status& status) { ASSERT_TRUE(status.ok()) << status.message(); }
-
-const char* TestDevice() {
-  const char* device = std::getenv("TE_TEST_DEVICE");
-  return device != nullptr ? device : "cpu";
-}
+using test::Ok;
+using test::TestDevice;
+using test::Value;
 
 struct Settings {
   DType dtype = DType::kBFloat16;

@@ -9,6 +9,7 @@
 #include "models/checkpoint/testing_files.h"
 #include "models/checkpoint/testing_safetensors.h"
 #include "models/quantization/fp8_options.h"
+#include "te_kernels/testing/checked.h"
 
 namespace te {
 namespace {
@@ -18,14 +19,7 @@ constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 const char kSlot[] = "model.layers.0.layernorm_mlp.fc2.weight";
 
-template <typename T>
-T Value(StatusOr<T> value) {
-  if (!value.ok()) {
-    ADD_FAILURE() << value.status().message();
-    std::abort();
-  }
-  return std::move(value).value();
-}
+using test::Value;
 
 void ExpectError(const Status& status, StatusCode code, const std::string& part) {
   EXPECT_EQ(status.code(), code) << part << ": " << status.message();

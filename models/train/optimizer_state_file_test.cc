@@ -9,19 +9,13 @@
 
 #include "models/checkpoint/testing_files.h"
 #include "models/checkpoint/testing_safetensors.h"
+#include "te_kernels/testing/checked.h"
 
 namespace te {
 namespace {
 
-template <typename T>
-T Value(StatusOr<T> value) {
-  if (!value.ok()) {
-    ADD_FAILURE() << value.status().message();
-    std::abort();
-  }
-  return std::move(value).value();
-}
-void Ok(const Status& status) { ASSERT_TRUE(status.ok()) << status.message(); }
+using test::Ok;
+using test::Value;
 
 constexpr AdamWOptions kOptions = {.moments = DType::kFloat32,
                                    .master_weights = MasterWeights::kFloat32,
