@@ -44,6 +44,12 @@ void PrintPlan(const FinetuneFlags& flags, const FinetuneSetup& setup, const Ope
              flags.gradient_accumulation_steps, flags.batch_size, flags.max_seq_length);
   fmt::print("learning rate   {}, warm-up {} steps, peak {:.4g}\n", Name(schedule.kind),
              schedule.warmup_steps, schedule.Peak());
+  if (flags.steps > 0 && !opened.context->device().host_accessible()) {
+    fmt::print(
+        "algorithms      the first steps look for the fastest (2 s a large product), unless {} "
+        "has them\n",
+        kTunedChoicesFile);
+  }
   std::fflush(stdout);
   if (flags.steps > 0 && schedule.warmup_steps >= flags.steps) {
     PrintWarning(fmt::format(

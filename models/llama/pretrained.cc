@@ -10,13 +10,10 @@ namespace {
 // config.json of a hub checkpoint has a few kilobytes.
 constexpr int64_t kMaxConfigBytes = int64_t{16} << 20;
 
-// Device::TunedChoices of the run that wrote the checkpoint: the same algorithms, hence the same
-// bits, and nothing to time when it is loaded on such a card again.
-constexpr const char* kChoicesFile = "te_tuned_choices.txt";
 constexpr size_t kMaxChoicesBytes = size_t{16} << 20;
 
 Status PinChoices(Context* context, const std::string& directory) {
-  const std::string path = directory + "/" + kChoicesFile;
+  const std::string path = directory + "/" + kTunedChoicesFile;
   const StatusOr<std::string> text = ReadTextFile(path, kMaxChoicesBytes);
   if (text.status().code() == StatusCode::kNotFound) return OkStatus();
   TE_RETURN_IF_ERROR(text.status());
@@ -138,7 +135,7 @@ Status SavePretrainedLlama(const PretrainedLlama& llama, const std::string& dire
     };
   }
   TE_ASSIGN_OR_RETURN(std::string choices, context->device().TunedChoices(context->exec()));
-  if (!choices.empty()) save.extra_files.emplace_back(kChoicesFile, std::move(choices));
+  if (!choices.empty()) save.extra_files.emplace_back(kTunedChoicesFile, std::move(choices));
   return SaveCheckpoint(directory, tensors, save);
 }
 

@@ -15,6 +15,10 @@
 
 namespace te {
 
+// Device::TunedChoices of the run that wrote the checkpoint: the same algorithms, hence the same
+// bits, and nothing to time when it is loaded on such a card again.
+inline constexpr const char* kTunedChoicesFile = "te_tuned_choices.txt";
+
 struct PretrainedOptions {
   CheckpointOptions checkpoint;  // variant, subfolder
   LlamaModelOptions model;
