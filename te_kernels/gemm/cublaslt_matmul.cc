@@ -60,6 +60,28 @@ Status ChooseAlgorithm(const Exec& exec, cuda::CudaState* state, const LtMatmulA
   return plan->Choose(candidates[static_cast<size_t>(cuda::FastestOf(milliseconds))]);
 }
 
+// The plan of the problem, made and chosen at its first use.
+StatusOr<const LtPlan*> PlanOf(const Exec& exec, cuda::CudaState* state, const LtProblem& problem,
+                               const LtMatmulArgs& args, void* workspace) {
+  LtCache* cache = CacheOf(state);
+  const std::string key = problem.ToString();
+  if (const auto found = cache->plans.find(key); found != cache->plans.end())
+    return found->second.get();
+  const auto pinned = cache->pinned.find(key);
+  auto& plans = exec.once && pinned == cache->pinned.end() ? cache->plans_of_once : cache->plans;
+  if (const auto found = plans.find(key); found != plans.end()) return found->second.get();
+  auto plan = std::make_unique<LtPlan>(problem);
+  TE_RETURN_IF_ERROR(plan->Create());
+  TE_RETURN_IF_ERROR(plan->Bind(args));
+  StatusOr<cublasLtMatmulAlgo_t> algorithm =
+      pinned == cache->pinned.end() ? Status(StatusCode::kNotFound, "")
+                                    : plan->Rebuild(state->cublas_lt(), pinned->second);
+  // A choice that the library refuses is as good as none.
+  TE_RETURN_IF_ERROR(algorithm.ok() ? plan->Choose(*algorithm)
+                                    : ChooseAlgorithm(exec, state, args, workspace, plan.get()));
+  return plans.emplace(key, std::move(plan)).first->second.get();
+}
+
 // What a file of choices is valid for.
 StatusOr<std::string> HeaderOf() {
   TE_ASSIGN_OR_RETURN(const std::string card, cuda::CardAndDriver());
@@ -73,34 +95,18 @@ Status RunLtMatmul(const Exec& exec, const LtMatmulArgs& args, const char* opera
   TE_ASSIGN_OR_RETURN(cuda::CudaState * state, cuda::GetCudaState(exec));
   const ConstTensorView c = args.beta != 0 && args.c.defined() ? args.c : ConstTensorView(args.d);
   TE_ASSIGN_OR_RETURN(const LtProblem problem, LtProblem::Of(args, c));
-  LtCache* cache = CacheOf(state);
-  const std::string key = problem.ToString();
   const ArenaScope scope(exec.scratch);
   TE_ASSIGN_OR_RETURN(void* workspace, exec.scratch->Allocate(kLtWorkspaceBytes));
-  const auto pinned = cache->pinned.find(key);
-  const bool once = exec.once && pinned == cache->pinned.end() && !cache->plans.contains(key);
-  std::unique_ptr<LtPlan>& slot = (once ? cache->plans_of_once : cache->plans)[key];
-  if (slot == nullptr) {
-    auto plan = std::make_unique<LtPlan>(problem);
-    TE_RETURN_IF_ERROR(plan->Create());
-    TE_RETURN_IF_ERROR(plan->Bind(args));
-    StatusOr<cublasLtMatmulAlgo_t> algorithm =
-        pinned == cache->pinned.end() ? Status(StatusCode::kNotFound, "")
-                                      : plan->Rebuild(state->cublas_lt(), pinned->second);
-    // A choice that the library refuses is as good as none.
-    TE_RETURN_IF_ERROR(algorithm.ok() ? plan->Choose(*algorithm)
-                                      : ChooseAlgorithm(exec, state, args, workspace, plan.get()));
-    slot = std::move(plan);
-  }
-  TE_RETURN_IF_ERROR(slot->Run(exec, state->cublas_lt(), args, c.data(), args.d.data(),
-                               slot->algorithm(), workspace));
+  TE_ASSIGN_OR_RETURN(const LtPlan* plan, PlanOf(exec, state, problem, args, workspace));
+  TE_RETURN_IF_ERROR(plan->Run(exec, state->cublas_lt(), args, c.data(), args.d.data(),
+                               plan->algorithm(), workspace));
   if (exec.log != nullptr) {
     const int64_t operand_bytes = args.batch * (problem.m + problem.n) * problem.k *
                                   static_cast<int64_t>(SizeOf(problem.type_a));
     const int64_t result_bytes = args.batch * problem.m * problem.n *
                                  static_cast<int64_t>(SizeOf(problem.result)) *
                                  (problem.accumulate ? 2 : 1);
-    Record(exec, operation, slot->name().c_str(), problem.type_b, operand_bytes + result_bytes,
+    Record(exec, operation, plan->name().c_str(), problem.type_b, operand_bytes + result_bytes,
            orientation);
   }
   return OkStatus();
@@ -111,7 +117,7 @@ StatusOr<std::string> SaveLtChoices(cuda::CudaState* state) {
   text += '\n';
   const LtCache* cache = CacheOf(state);
   for (const auto& [key, plan] : cache->plans)
-    if (plan != nullptr) text += fmt::format("{} : {}\n", key, plan->config().ToString());
+    text += fmt::format("{} : {}\n", key, plan->config().ToString());
   for (const auto& [key, config] : cache->pinned)
     if (!cache->plans.contains(key)) text += fmt::format("{} : {}\n", key, config.ToString());
   return text;
