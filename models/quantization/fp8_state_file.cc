@@ -1,6 +1,5 @@
 #include "models/quantization/fp8_state_file.h"
 
-#include <charconv>
 #include <cmath>
 #include <map>
 #include <memory>
@@ -10,6 +9,7 @@
 #include <utility>
 
 #include "fmt/format.h"
+#include "models/checkpoint/metadata_number.h"
 #include "models/checkpoint/safetensors.h"
 #include "models/quantization/fp8_options.h"
 
@@ -64,13 +64,9 @@ Status ReadMetadata(const SafetensorsFile& file, Fp8State* state,
     } else if (key == kRecipeKey) {
       state->recipe = value;
     } else if (key == kStepKey) {
-      int64_t step = -1;
-      const char* end = value.data() + value.size();
-      const auto [stop, error] = std::from_chars(value.data(), end, step);
-      if (error != std::errc() || stop != end || step < 0) {
-        return CorruptData("{}: metadata {} is \"{}\"; expected a whole number, 0 or more",
-                           file.path(), key, value);
-      }
+      int64_t step = 0;
+      TE_RETURN_IF_ERROR(ParseMetadataNumber(value, &step)
+                             .WithContext(fmt::format("{}: metadata {}", file.path(), key)));
       state->step = step;
     } else if (key.starts_with(kFormatPrefix)) {
       StatusOr<QuantFormat> format = ParseFormat(value);

@@ -148,7 +148,7 @@ TEST_F(Fp8StateFileTest, MetadataIsChecked) {
   for (const char* bad : {"-1", "", "3x", "99999999999999999999"}) {
     file = good_;
     file.Metadata("step") = bad;
-    ExpectUnreadable(file, fmt::format("metadata step is \"{}\"; expected a whole number", bad));
+    ExpectUnreadable(file, fmt::format("metadata step: is \"{}\"; expected a whole number", bad));
   }
   file = good_;
   file.Metadata(std::string("format.") + kSlot) = "e3m4";

@@ -1,17 +1,15 @@
 #include "models/train/optimizer_state_file.h"
 
 #include <algorithm>
-#include <charconv>
 #include <cmath>
-#include <limits>
 #include <new>
 #include <set>
 #include <string_view>
-#include <type_traits>
 #include <utility>
 #include <vector>
 
 #include "fmt/format.h"
+#include "models/checkpoint/metadata_number.h"
 #include "te_kernels/base/dtype.h"
 
 namespace te {
@@ -27,23 +25,6 @@ constexpr std::string_view kMaster = ".master";
 constexpr std::string_view kParam = ".param";
 constexpr std::string_view kCodes = ".fp8_data";
 constexpr size_t kChunkBytes = size_t{1} << 20;
-
-// Counts, which go on counting, end far from where their type ends.
-template <typename T>
-constexpr T kMost = std::is_signed_v<T> ? std::numeric_limits<T>::max() / 2
-                                        : std::numeric_limits<T>::max();
-
-template <typename T>
-Status ParseNumber(const std::string& text, T* out) {
-  const char* end = text.data() + text.size();
-  T value = 0;
-  const auto [stop, error] = std::from_chars(text.data(), end, value);
-  if (error != std::errc() || stop != end || value < 0 || value > kMost<T>) {
-    return CorruptData("is \"{}\"; expected a whole number from 0 to {}", text, kMost<T>);
-  }
-  *out = value;
-  return OkStatus();
-}
 
 StatusOr<std::string> NameOf(const ParameterNames& names, const Parameter* parameter) {
   const auto found = names.find(parameter);
@@ -162,19 +143,19 @@ Status OptimizerStateFile::ReadMetadata() {
       if (value != kVersion)
         status = CorruptData("is \"{}\"; this build reads version {}", value, kVersion);
     } else if (key == "step") {
-      status = ParseNumber(value, &info_.step);
+      status = ParseMetadataNumber(value, &info_.step);
     } else if (key == "position") {
-      status = ParseNumber(value, &info_.position);
+      status = ParseMetadataNumber(value, &info_.position);
     } else if (key == "calibration_steps") {
-      status = ParseNumber(value, &info_.calibration_steps);
+      status = ParseMetadataNumber(value, &info_.calibration_steps);
     } else if (key == "fp8_tensors") {
-      status = ParseNumber(value, &info_.fp8_tensors);
+      status = ParseMetadataNumber(value, &info_.fp8_tensors);
     } else if (key == "seed") {
-      status = ParseNumber(value, &info_.seed);
+      status = ParseMetadataNumber(value, &info_.seed);
     } else if (key == "rng_offset") {
-      status = ParseNumber(value, &info_.rng_offset);
+      status = ParseMetadataNumber(value, &info_.rng_offset);
     } else if (key.starts_with(kStreamPrefix)) {
-      status = ParseNumber(value, &streams_[key.substr(kStreamPrefix.size())]);
+      status = ParseMetadataNumber(value, &streams_[key.substr(kStreamPrefix.size())]);
     } else if (key.starts_with(kRunPrefix)) {
       info_.run[key.substr(kRunPrefix.size())] = value;
     } else {

@@ -517,8 +517,9 @@ TE_API te_status te_optimizer_step(te_optimizer* optimizer, const te_optimizer_s
 
 /* What a training loop needs beside its parameters to go on bit for bit, in safetensors files that
  * docs/state.md describes. The parameters are the caller's to keep (te_tensor_read,
- * te_layer_set_parameter; with bfloat16 parameters and master weights, both), as are learning rate,
- * data and the other options. A te_llama does all of it at once: save_training_state and resume.
+ * te_layer_set_parameter; with bfloat16 parameters and master weights, both; the codes of weights
+ * in FP8 alone are in the optimizer's file), as are learning rate, data and the other options. A
+ * te_llama does all of it at once: save_training_state and resume.
  *
  * The bits are the same if the program that goes on makes context, layers and optimizers as the one
  * that saved did: same seed, same order, same thread count, same kind of device.
