@@ -23,6 +23,14 @@ struct Tensors {
   void* v;
 };
 
+// What a lane reads for one of its rows.
+template <typename Grad, typename Moment>
+struct Inputs {
+  uint2 codes;
+  Vectors<Grad> grad;
+  Vectors<Moment> m, v;
+};
+
 // The values of four codes, the first in the lowest byte.
 __device__ void Decode4(uint32_t codes, float scale_inv, float (&out)[4]) {
 #pragma unroll
@@ -54,51 +62,60 @@ __device__ void Prepare(const Tensors& t, const Copies& copies, const Hyperparam
   __syncthreads();
 }
 
-// Blocks an SM that leave the kernel its registers: nothing spills.
+// A block's warps, and blocks an SM, that leave the kernel its registers: nothing spills.
 template <typename Grad, typename Moment, bool kStochastic>
-inline constexpr int kBlocks = sizeof(Grad) + sizeof(Moment) > 4 ? 4
-                               : kStochastic                     ? 5
-                                                                 : 7;
+struct Launch {
+  static constexpr bool kHeavy = kStochastic || sizeof(Grad) + sizeof(Moment) > 4;
+  static constexpr int kWarps = 8;
+  static constexpr int kBlocks = kHeavy ? 2 : 3;
+  static constexpr int kThreads = kWarps * cuda::kWarp;
+};
 
 template <typename Grad, typename Moment, bool kStochastic>
-__global__ void __launch_bounds__(kThreads, (kBlocks<Grad, Moment, kStochastic>))
+__global__ void __launch_bounds__((Launch<Grad, Moment, kStochastic>::kThreads),
+                                  (Launch<Grad, Moment, kStochastic>::kBlocks))
     AdamWFloat8TilesKernel(const Tensors tensors, const Copies copies, const Hyperparameters h) {
+  constexpr int kWarps = Launch<Grad, Moment, kStochastic>::kWarps;
+  using Row = Inputs<Grad, Moment>;
   __shared__ Constants constants;
-  __shared__ alignas(16) uint32_t transposed[kWarpsDown * kWarpsAcross][kTileWords];
+  __shared__ alignas(16) uint32_t tile[kTileWords];
+  const Place at = PlaceOf(copies);
+  const auto read = [&](int64_t i) {
+    Row inputs;
+    inputs.codes = *reinterpret_cast<const uint2*>(copies.rowwise + i);
+    inputs.grad.Read(static_cast<const Grad*>(tensors.grad) + i);
+    inputs.m.Read(static_cast<const Moment*>(tensors.m) + i);
+    inputs.v.Read(static_cast<const Moment*>(tensors.v) + i);
+    return inputs;
+  };
+  // Under way while the constants are made.
+  Row first;
+  if (at.inside) first = read(at.ElementOf(copies, at.warp, 0));
+  const float previous_scale_inv = *tensors.previous_scale_inv, scale = *copies.scale;
   Prepare(tensors, copies, h, &constants);
-  int row0, column0;
-  if (!FindTile(copies, &row0, &column0)) return;
-  uint32_t* tile = transposed[threadIdx.x / cuda::kWarp];
-  const float previous_scale_inv = *tensors.previous_scale_inv;
   if (h.scalars->skip != 0) {
-    WriteTile(copies, row0, column0, tile, [&](int64_t i, const auto& emit) {
-      const uint2 codes = *reinterpret_cast<const uint2*>(copies.rowwise + i);
+    WriteTile<kWarps>(copies, at, tile, first, read,
+                      [previous_scale_inv](const Row& inputs, int64_t, const auto& emit) {
 #pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        float w[4];
-        Decode4(half == 0 ? codes.x : codes.y, previous_scale_inv, w);
-        emit(half, w, half == 0 ? codes.x : codes.y);
-      }
-    });
+                        for (int half = 0; half < 2; ++half) {
+                          const uint32_t codes = half == 0 ? inputs.codes.x : inputs.codes.y;
+                          float w[4];
+                          Decode4(codes, previous_scale_inv, w);
+                          emit(half, w, codes);
+                        }
+                      });
     return;
   }
   const Constants c = constants;
-  const float scale = *copies.scale;
   const RandomState random = Resolved(h.random);
-  WriteTile(copies, row0, column0, tile, [&](int64_t i, const auto& emit) {
-    Vectors<Grad> grad_in;
-    Vectors<Moment> m_in, v_in;
-    const uint2 codes = *reinterpret_cast<const uint2*>(copies.rowwise + i);
-    grad_in.Read(static_cast<const Grad*>(tensors.grad) + i);
-    m_in.Read(static_cast<const Moment*>(tensors.m) + i);
-    v_in.Read(static_cast<const Moment*>(tensors.v) + i);
+  WriteTile<kWarps>(copies, at, tile, first, read, [&](Row& inputs, int64_t i, const auto& emit) {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       float w[4], grad[4], m[4], v[4];
-      Decode4(half == 0 ? codes.x : codes.y, previous_scale_inv, w);
-      grad_in.Get(half, grad);
-      m_in.Get(half, m);
-      v_in.Get(half, v);
+      Decode4(half == 0 ? inputs.codes.x : inputs.codes.y, previous_scale_inv, w);
+      inputs.grad.Get(half, grad);
+      inputs.m.Get(half, m);
+      inputs.v.Get(half, v);
       UpdateValues(c, grad, &m, &v, &w);
       if constexpr (kStochastic) {
         uint32_t numbers[4];
@@ -109,11 +126,11 @@ __global__ void __launch_bounds__(kThreads, (kBlocks<Grad, Moment, kStochastic>)
       } else {
         emit(half, w, CastScaled(w, scale));
       }
-      m_in.Set(half, m);
-      v_in.Set(half, v);
+      inputs.m.Set(half, m);
+      inputs.v.Set(half, v);
     }
-    m_in.Write(static_cast<Moment*>(tensors.m) + i);
-    v_in.Write(static_cast<Moment*>(tensors.v) + i);
+    inputs.m.Write(static_cast<Moment*>(tensors.m) + i);
+    inputs.v.Write(static_cast<Moment*>(tensors.v) + i);
   });
 }
 
@@ -170,7 +187,8 @@ Status Run(const Exec& exec, const AdamWArgs& args) {
                {quant.rowwise_data.data(), quant.columnwise_data.data(), tensors.grad, tensors.m,
                 tensors.v})) {
     AdamWFloat8TilesKernel<Grad, Moment, kStochastic>
-        <<<Blocks(copies), kThreads, 0, stream>>>(tensors, copies, HyperparametersOf(args));
+        <<<Blocks(copies), Launch<Grad, Moment, kStochastic>::kThreads, 0, stream>>>(
+            tensors, copies, HyperparametersOf(args));
     return cuda::LaunchStatus("adamw of FP8 weights");
   }
   // Even without elements: a block writes scale_inv.

@@ -142,7 +142,8 @@ TEST(AdamWFloat8Test, EqualsTheUpdateOfAFloat32Parameter) {
       }
     }
   }
-  const int64_t shapes[][2] = {{0, 64}, {64, 0}, {1, 1}, {64, 64}, {64, 320}, {64, 72}, {72, 64}};
+  const int64_t shapes[][2] = {{0, 64},   {64, 0},  {1, 1},   {64, 64},
+                               {64, 320}, {64, 72}, {72, 64}, {128, 520}};
   for (const auto& shape : shapes) {
     for (const bool columnwise : {true, false}) {
       ExpectTheFloat32Update(kBf16, kBf16, Rounding::kStochastic, shape[0], shape[1], columnwise);

@@ -191,11 +191,11 @@ TEST(AdamWQuantizedTest, EqualsTheDenseUpdateThenQuantizeInEveryCombinationOfDty
   }
 }
 
-// Whole tiles of the fused kernel (64 x 64 a warp, 2 x 2 warps a block) and everything but.
+// The fused kernel (tiles of 64 x 256, whole and not) and everything but.
 TEST(AdamWQuantizedTest, EqualsTheDenseUpdateThenQuantizeInEveryShape) {
-  const int64_t shapes[][2] = {{64, 64}, {64, 128}, {128, 64}, {192, 320}, {320, 64},
-                               {0, 64},  {64, 0},   {1, 1},    {37, 53},   {64, 72},
-                               {72, 64}, {1, 128},  {128, 65}, {65, 128}};
+  const int64_t shapes[][2] = {{64, 64},  {64, 128}, {128, 64},  {192, 320}, {320, 64}, {0, 64},
+                               {64, 0},   {1, 1},    {37, 53},   {64, 72},   {72, 64},  {1, 128},
+                               {128, 65}, {65, 128}, {128, 520}, {192, 264}};
   for (const auto& shape : shapes) {
     for (const int wanted : {kNeither, kRowwise, kColumnwise, kBoth}) {
       ExpectTheDenseUpdateThenQuantize({.rows = shape[0],

@@ -3,9 +3,10 @@
 // registers and meets at barriers; beside the update's four tensors a thread has no room for that,
 // and a warp that goes its own way keeps its loads coming.)
 //
-// A warp owns a tile of 64 x 64 elements and never waits for another warp. Eight lanes read a row:
-// 128 bytes of each bfloat16 tensor, 64 of codes. The transposed tile goes out in pieces of 64
-// bytes; the warp below, in the same block, writes the other half of their cache lines.
+// A block owns 64 rows of 256 columns: its warps read whole lines of 512 bytes of each bfloat16
+// tensor, and meet once, before the transposed codes go out in pieces of 64 bytes. The width is
+// what counts: pieces of 128 bytes (a warp of its own for each 64 x 64 elements, no barrier) took
+// 9% more time, and arithmetic none (bench/notes.md, section 10).
 #pragma once
 
 #include <cuda_bf16.h>
@@ -20,23 +21,19 @@
 
 namespace te::adamw_cuda {
 
-inline constexpr int kTile = 64;      // rows and columns of a warp
-inline constexpr int kWarpsDown = 2;  // of a block
-inline constexpr int kWarpsAcross = 2;
-inline constexpr int kThreads = kWarpsDown * kWarpsAcross * cuda::kWarp;
+inline constexpr int kTileRows = 64;
 // Elements of a lane in a row: 16 bytes of bfloat16, two Philox blocks.
 inline constexpr int kWidth = 8;
-inline constexpr int kLanesOfRow = kTile / kWidth;
+inline constexpr int kTileColumns = kWidth * cuda::kWarp;
 // Of a lane, one below the other: a word of the transposed tile.
 inline constexpr int kRowsAtATime = 4;
-inline constexpr int kRounds = kTile * kLanesOfRow / (cuda::kWarp * kRowsAtATime);
 
 // The transposed tile in shared memory: 16 words (64 rows) for each column. Four words between
-// groups of eight columns keep both the words that a warp writes (eight groups, four words of each)
-// and the vectors that it reads (two columns at a time) in 32 different banks.
-inline constexpr int kColumnWords = kTile / 4;
+// groups of eight columns spread what a warp writes (a word of each group) over eight times as many
+// banks.
+inline constexpr int kColumnWords = kTileRows / kRowsAtATime;
 inline constexpr int kGroupWords = kWidth * kColumnWords + 4;
-inline constexpr int kTileWords = kLanesOfRow * kGroupWords;
+inline constexpr int kTileWords = cuda::kWarp * kGroupWords;
 
 struct Copies {
   const float* scale;
@@ -58,32 +55,22 @@ inline Copies CopiesOf(const QuantSpec& quant, int64_t rows, int64_t columns) {
           .columnwise = quant.columnwise_data.as<uint8_t>(),
           .rows = rows,
           .columns = columns,
-          .blocks_across = static_cast<unsigned int>(BlocksOf(columns, kWarpsAcross * kTile))};
+          .blocks_across = static_cast<unsigned int>(BlocksOf(columns, kTileColumns))};
 }
 
-// Whether the matrix consists of whole tiles and every pointer (null or not) is aligned to vectors.
+// Whether the matrix has whole rows of tiles and vectors, and every pointer (null or not) is
+// aligned to vectors.
 inline bool FitTiles(int64_t rows, int64_t columns, std::initializer_list<const void*> pointers) {
   for (const void* p : pointers) {
     if (reinterpret_cast<uintptr_t>(p) % 16 != 0) return false;
   }
-  return rows % kTile == 0 && columns % kTile == 0 && rows <= INT_MAX && columns <= INT_MAX &&
+  return rows % kTileRows == 0 && columns % kWidth == 0 && rows <= INT_MAX && columns <= INT_MAX &&
          rows * columns != 0;
 }
 
 // Of a launch.
 inline unsigned int Blocks(const Copies& copies) {
-  return static_cast<unsigned int>(copies.blocks_across *
-                                   BlocksOf(copies.rows, kWarpsDown * kTile));
-}
-
-// The first row and column of this warp's tile; false when it lies outside.
-__device__ inline bool FindTile(const Copies& copies, int* row0, int* column0) {
-  const unsigned int warp = threadIdx.x / cuda::kWarp;
-  const unsigned int down = blockIdx.x / copies.blocks_across;
-  const unsigned int across = blockIdx.x % copies.blocks_across;
-  *row0 = static_cast<int>((down * kWarpsDown + warp / kWarpsAcross) * kTile);
-  *column0 = static_cast<int>((across * kWarpsAcross + warp % kWarpsAcross) * kTile);
-  return *row0 < copies.rows && *column0 < copies.columns;
+  return static_cast<unsigned int>(copies.blocks_across * (copies.rows / kTileRows));
 }
 
 // kWidth elements as they lie in memory, unpacked and packed again by halves: few of them are in
@@ -160,26 +147,48 @@ __device__ inline void RaiseAmax(float* amax, float value) {
     atomicMax(reinterpret_cast<unsigned int*>(amax), __float_as_uint(value));
 }
 
-// The tile whose first element is (row0, column0). next(i, w): the new param of the kWidth elements
-// from i (an index into the whole matrix) on; called for the lane's rows from top to bottom.
-template <typename Next>
-__device__ void WriteTile(const Copies& copies, int row0, int column0, uint32_t* shared,
-                          Next next) {
-  const int lane = threadIdx.x % cuda::kWarp;
-  const int group = lane % kLanesOfRow, band = lane / kLanesOfRow;
+// A lane's place in its block's tile: rows kRowsAtATime word ... of it, for words from the warp's
+// own on.
+struct Place {
+  int row0, column0;  // of the tile
+  int warp, lane;
+  bool inside;  // of the matrix
+
+  // Index into the matrix of the kWidth elements of row r of a word.
+  __device__ int64_t ElementOf(const Copies& copies, int word, int r) const {
+    int64_t i = int64_t{row0 + kRowsAtATime * word + r} * copies.columns + column0 + kWidth * lane;
+    // Hides that the rows are related: one address is formed where it is used, instead of twenty
+    // kept in registers.
+    asm volatile("" : "+l"(i));
+    return i;
+  }
+};
+__device__ inline Place PlaceOf(const Copies& copies) {
+  Place at;
+  at.row0 = static_cast<int>(blockIdx.x / copies.blocks_across) * kTileRows;
+  at.column0 = static_cast<int>(blockIdx.x % copies.blocks_across) * kTileColumns;
+  at.warp = static_cast<int>(threadIdx.x) / cuda::kWarp;
+  at.lane = static_cast<int>(threadIdx.x) % cuda::kWarp;
+  at.inside = at.column0 + kWidth * at.lane < copies.columns;
+  return at;
+}
+
+// The block's tile; all kWarps warps call. read(i): what next needs for the kWidth elements from i
+// on; `first`: of the lane's first row. next(inputs, i, emit): their new param, each half with its
+// codes to emit(half, w, codes); called for the lane's rows from top to bottom. `shared`:
+// kTileWords.
+template <int kWarps, typename Inputs, typename Read, typename Next>
+__device__ void WriteTile(const Copies& copies, const Place& at, uint32_t* shared, Inputs first,
+                          Read read, Next next) {
   float amax = 0;
 #pragma unroll 1
-  for (int round = 0; round < kRounds; ++round) {
-    const int word = 4 * round + band;  // rows 4 word .. 4 word + 3 of the tile
+  for (int word = at.warp; word < kColumnWords && at.inside; word += kWarps) {
     uint32_t codes[kRowsAtATime][2];
 #pragma unroll
     for (int r = 0; r < kRowsAtATime; ++r) {
-      int64_t i =
-          int64_t{row0 + kRowsAtATime * word + r} * copies.columns + column0 + kWidth * group;
-      // Hides that the rows are related: one address is formed where it is used, instead of twenty
-      // kept in registers.
-      asm volatile("" : "+l"(i));
-      next(i, [&](int half, const float(&w)[4], uint32_t packed) {
+      const int64_t i = at.ElementOf(copies, word, r);
+      if (r > 0 || (kWarps < kColumnWords && word != at.warp)) first = read(i);
+      next(first, i, [&](int half, const float(&w)[4], uint32_t packed) {
         amax = fmaxf(fmaxf(fmaxf(amax, fabsf(w[0])), fabsf(w[1])), fmaxf(fabsf(w[2]), fabsf(w[3])));
         codes[r][half] = packed;
       });
@@ -192,24 +201,21 @@ __device__ void WriteTile(const Copies& copies, int row0, int column0, uint32_t*
       Transpose(codes[0][h], codes[1][h], codes[2][h], codes[3][h], columns);
 #pragma unroll
       for (int k = 0; k < 4; ++k)
-        shared[group * kGroupWords + (4 * h + k) * kColumnWords + word] = columns[k];
+        shared[at.lane * kGroupWords + (4 * h + k) * kColumnWords + word] = columns[k];
     }
+    if constexpr (kWarps >= kColumnWords) break;
   }
   if (copies.columnwise != nullptr) {
-    __syncwarp();
-    constexpr int kLanesOfColumn = kTile / 16;
-    constexpr int kColumns = cuda::kWarp / kLanesOfColumn;  // at a time: a group
-    static_assert(kColumns == kWidth);
-    int chunk = lane;
-    asm volatile("" : "+r"(chunk));  // addresses are not to be kept in registers from before
-    const int column = chunk / kLanesOfColumn, part = chunk % kLanesOfColumn;
+    __syncthreads();
+    constexpr int kPieces = kTileRows / 16;  // of a column
 #pragma unroll
-    for (int k = 0; k < kTile / kColumns; ++k) {
-      const uint4 rows = *reinterpret_cast<const uint4*>(shared + k * kGroupWords +
-                                                         column * kColumnWords + 4 * part);
-      uint8_t* out =
-          copies.columnwise + int64_t{column0 + k * kColumns + column} * copies.rows + row0;
-      *reinterpret_cast<uint4*>(out + 16 * part) = rows;
+    for (int k = 0; k < kTileColumns * kPieces; k += kWarps * cuda::kWarp) {
+      const int column = (k + threadIdx.x) / kPieces, piece = threadIdx.x % kPieces;
+      if (at.column0 + column >= copies.columns) continue;
+      const uint4 rows = *reinterpret_cast<const uint4*>(
+          shared + column / kWidth * kGroupWords + column % kWidth * kColumnWords + 4 * piece);
+      uint8_t* out = copies.columnwise + int64_t{at.column0 + column} * copies.rows + at.row0;
+      *reinterpret_cast<uint4*>(out + 16 * piece) = rows;
     }
   }
   RaiseAmax(copies.amax, amax);
