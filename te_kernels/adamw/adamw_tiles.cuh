@@ -174,8 +174,9 @@ __device__ inline Place PlaceOf(const Copies& copies) {
 }
 
 // The block's tile; all kWarps warps call. read(i): what next needs for the kWidth elements from i
-// on; `first`: of the lane's first row. next(inputs, i, emit): their new param, each half with its
-// codes to emit(half, w, codes); called for the lane's rows from top to bottom. `shared`:
+// on; `first`: of the lane's first row, used where there is a warp for each word (a select in the
+// loop over words costs more than it hides). next(inputs, i, emit): their new param, each half with
+// its codes to emit(half, w, codes); called for the lane's rows from top to bottom. `shared`:
 // kTileWords.
 template <int kWarps, typename Inputs, typename Read, typename Next>
 __device__ void WriteTile(const Copies& copies, const Place& at, uint32_t* shared, Inputs first,
@@ -187,7 +188,7 @@ __device__ void WriteTile(const Copies& copies, const Place& at, uint32_t* share
 #pragma unroll
     for (int r = 0; r < kRowsAtATime; ++r) {
       const int64_t i = at.ElementOf(copies, word, r);
-      if (r > 0 || (kWarps < kColumnWords && word != at.warp)) first = read(i);
+      if (r > 0 || kWarps < kColumnWords) first = read(i);
       next(first, i, [&](int half, const float(&w)[4], uint32_t packed) {
         amax = fmaxf(fmaxf(fmaxf(amax, fabsf(w[0])), fabsf(w[1])), fmaxf(fabsf(w[2]), fabsf(w[3])));
         codes[r][half] = packed;
