@@ -24,6 +24,8 @@ struct ContextOptions {
   ProcessGroups groups;    // null members: groups of one
 };
 
+class ForwardConditions;
+
 struct QuantizationOptions {
   bool training = true;  // false: evaluation, which leaves no trace in any state
   // Arithmetic in the tensors' own dtype, but amaxes enter the histories: scales are good before
@@ -109,6 +111,9 @@ class Context {
   // attention.
   bool QuantizesAttention(std::string_view name) const;
   DelayedScalingState& delayed_scaling() { return *delayed_scaling_; }
+  // The first run of the forward pass that runs now for the second time (repeated_forward.h); null:
+  // a pass that runs once, or for the first time.
+  const ForwardConditions* repeated() const { return repeated_; }
   // The recipe of the innermost QuantizedInit; null: none.
   const Recipe* quantized_init() const { return quantized_init_; }
 
@@ -125,7 +130,9 @@ class Context {
   MemoryStatistics memory_statistics() const;
 
  private:
+  friend class ForwardConditions;
   friend class QuantizedInit;
+  friend class RepeatedForward;
   class CountingMemory;
   explicit Context(const ContextOptions& options);
   GemmPass NewPass(const Recipe* recipe, bool saved);
@@ -144,6 +151,7 @@ class Context {
   std::vector<QuantizationScope> quantization_scopes_;
   bool first_module_ran_ = false;  // of the outermost scope
   const Recipe* quantized_init_ = nullptr;
+  const ForwardConditions* repeated_ = nullptr;
   StepScalars* scalars_ = nullptr;
   void* own_stream_ = nullptr;
   uint32_t next_random_stream_ = 1;

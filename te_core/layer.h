@@ -53,6 +53,9 @@ struct ForwardArgs {
   // training it must stay unchanged until BackwardWeight.
   TensorView norm_output;
   AttentionInputs attention;
+  // False: the pass is for `saved` alone (the second run of a RecomputedLayer); the layer may leave
+  // `output` unwritten.
+  bool output_wanted = true;
 };
 
 // Called when the last contribution of this micro-batch to a parameter's gradient has been written

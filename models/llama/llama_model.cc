@@ -6,6 +6,7 @@
 
 #include "models/llama/hf_decoder_layer.h"
 #include "models/llama/hf_lm_head.h"
+#include "te_core/layers/recomputed_layer.h"
 #include "te_core/layers/transformer_layer.h"
 
 namespace te {
@@ -83,6 +84,20 @@ bool PaddingIsOnTheRight(const std::vector<uint8_t>& padding, int64_t sequence) 
     if (*begin != 0 || !std::is_sorted(begin, begin + sequence)) return false;
   }
   return true;
+}
+
+Status CheckRecompute(const LlamaModelOptions& options, int64_t layers) {
+  if (options.recompute_num_layers == 0) return OkStatus();
+  if (options.recompute_granularity == RecomputeGranularity::kNone) {
+    return InvalidArgument(
+        "recompute_num_layers is {} without recompute_granularity full; expected 0",
+        options.recompute_num_layers);
+  }
+  if (options.recompute_num_layers >= 1 && options.recompute_num_layers <= layers)
+    return OkStatus();
+  return InvalidArgument(
+      "recompute_num_layers is {}; expected 1 to {} (num_hidden_layers), or 0: all",
+      options.recompute_num_layers, layers);
 }
 
 // The weights of one decoder layer as Hugging Face cuts them.
@@ -170,6 +185,7 @@ StatusOr<std::unique_ptr<LlamaModel>> LlamaModel::Create(Context* context,
         "know no recipe",
         context->quantized_init()->name());
   }
+  TE_RETURN_IF_ERROR(CheckRecompute(options, config.num_hidden_layers));
   std::unique_ptr<LlamaModel> model(new LlamaModel(context, config, options));
   TE_RETURN_IF_ERROR(model->Build());
   return model;
@@ -195,17 +211,21 @@ Status LlamaModel::Build() {
   collect(embedding_.get());
   for (int64_t i = 0; i < config_.num_hidden_layers; ++i) {
     const std::string name = "model.layers." + std::to_string(i);
-    TE_ASSIGN_OR_RETURN(std::unique_ptr<TransformerLayer> layer,
+    TE_ASSIGN_OR_RETURN(std::unique_ptr<Layer> layer,
                         TransformerLayer::Create(
                             context_, DecoderOptions(config_, options_.params_dtype, i), name));
+    const auto recomputed = [&](std::unique_ptr<Layer> whole) -> std::unique_ptr<Layer> {
+      if (!recomputes(i)) return whole;
+      return std::make_unique<RecomputedLayer>(std::move(whole));
+    };
     collect(layer.get());
     if (options_.path == LlamaPath::kHf) {
       std::map<std::string, NamedParameter> own;
       for (const NamedParameter& p : layer->NamedParameters()) own[p.name] = p;
-      hf_layers_.push_back(std::make_unique<LlamaHfDecoderLayer>(
-          context_, name, config_, DecoderWeights(own, config_.intermediate_size)));
+      hf_layers_.push_back(recomputed(std::make_unique<LlamaHfDecoderLayer>(
+          context_, name, config_, DecoderWeights(own, config_.intermediate_size))));
     }
-    te_layers_.push_back(std::move(layer));
+    te_layers_.push_back(hf_layers_.empty() ? recomputed(std::move(layer)) : std::move(layer));
   }
   TE_ASSIGN_OR_RETURN(norm_,
                       Norm::Create(context_,

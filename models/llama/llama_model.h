@@ -27,11 +27,20 @@ enum class LlamaPath {
 const char* Name(LlamaPath path);                           // "te", "hf"
 StatusOr<LlamaPath> ParseLlamaPath(std::string_view name);  // kInvalidArgument lists both
 
+// What a training pass keeps of a decoder layer's forward pass. Megatron's recompute_granularity.
+enum class RecomputeGranularity {
+  kNone,  // all that its backward pass reads
+  kFull,  // its input: the layer runs again before its backward pass (recomputed_layer.h)
+};
+
 struct LlamaModelOptions {
   DType params_dtype = DType::kFloat32;  // or kBFloat16: storage and arithmetic
   LlamaPath path = LlamaPath::kTe;
   // LinearCrossEntropyOptions::max_logits_bytes; 0: its default.
   size_t max_logits_bytes = 0;
+  RecomputeGranularity recompute_granularity = RecomputeGranularity::kNone;
+  // Of kFull: the first N decoder layers (Megatron's recompute_method "block"); 0: all.
+  int64_t recompute_num_layers = 0;
 };
 
 // One micro-batch in host memory, row-major [batch, sequence].
@@ -166,6 +175,10 @@ class LlamaModel {
   // The gradient buffers of `layer`'s parameters, out of the arena's end.
   Status LendGradients(Layer* layer, Arena* arena);
   Layer* decoder(int64_t index) const;
+  bool recomputes(int64_t layer) const {
+    return options_.recompute_granularity == RecomputeGranularity::kFull &&
+           (options_.recompute_num_layers == 0 || layer < options_.recompute_num_layers);
+  }
 
   Context* context_;
   LlamaConfig config_;

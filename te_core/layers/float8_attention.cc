@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "fmt/format.h"
+#include "te_core/repeated_forward.h"
 
 namespace te {
 namespace {
@@ -70,7 +71,8 @@ StatusOr<Float8Attention::Scaling> Float8Attention::ScalingOf(AttentionTensor te
           &context_->delayed_scaling(), context_->exec(), fmt::format("{}.{}", name_, Name(tensor)),
           quantization,
           IsGradient(tensor) ? ScalingDirection::kBackward : ScalingDirection::kForward));
-  return Scaling{.format = quantization.format, .scale = slot->scale(), .amax = slot->amax()};
+  TE_ASSIGN_OR_RETURN(const CastScaling scaling, CastScalingOf(*context_, *slot, true));
+  return Scaling{.format = quantization.format, .scale = scaling.scale, .amax = scaling.amax};
 }
 
 StatusOr<float*> Float8Attention::NewScalar(Arena* arena) const {
@@ -208,6 +210,7 @@ Status Float8Attention::Backward(const GemmPass& pass, const AttentionBackwardAr
 
 Status Float8Attention::CalibrateForward(const GemmPass& pass, const AttentionForwardArgs& args) {
   if (pass.recipe == nullptr || !pass.calibrating || !pass.training) return OkStatus();
+  if (context_->repeated() != nullptr) return OkStatus();  // the first run has measured them
   TE_ASSIGN_OR_RETURN(const Scaling qkv, ScalingOf(AttentionTensor::kQkv, pass));
   TE_ASSIGN_OR_RETURN(const Scaling s, ScalingOf(AttentionTensor::kS, pass));
   TE_ASSIGN_OR_RETURN(const Scaling o, ScalingOf(AttentionTensor::kO, pass));

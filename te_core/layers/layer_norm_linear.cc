@@ -66,6 +66,7 @@ Status LayerNormLinear::Forward(const ForwardArgs& args, Saved* saved) {
     state.normed = normed;
     state.has_dy = false;
   }
+  if (!args.output_wanted) return OkStatus();
   return projection_.Forward(
       normed, args.residual.defined() ? Rows(args.residual) : ConstTensorView(), Rows(args.output));
 }

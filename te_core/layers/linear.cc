@@ -46,6 +46,7 @@ Status Linear::Forward(const ForwardArgs& args, Saved* saved) {
     state.x = x;
     state.has_dy = false;
   }
+  if (!args.output_wanted) return OkStatus();
   return projection_.Forward(x, args.residual.defined() ? Rows(args.residual) : ConstTensorView(),
                              Rows(args.output));
 }

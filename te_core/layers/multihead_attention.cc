@@ -327,6 +327,7 @@ Status MultiheadAttention::Forward(const ForwardArgs& args, Saved* saved) {
   proj.input = context;
   proj.output = args.output;
   proj.residual = args.residual;
+  proj.output_wanted = args.output_wanted;
   TE_RETURN_IF_ERROR(proj_->Forward(proj, saved != nullptr ? saved->child(kProj) : nullptr));
   if (attention.cache != nullptr) attention.cache->length += sequence;
   return OkStatus();

@@ -100,7 +100,7 @@ StatusOr<std::unique_ptr<TransformerLayer>> TransformerLayer::Create(
 Status TransformerLayer::AddLayer(Layer* layer, ForwardArgs args, ConstTensorView residual,
                                   const RandomState& random, TensorView out, Saved* saved) {
   args.output = out;
-  const bool dropout = saved != nullptr && options_.hidden_dropout > 0;
+  const bool dropout = saved != nullptr && options_.hidden_dropout > 0 && args.output_wanted;
   if (!dropout) {
     args.residual = residual;
     return layer->Forward(args, saved);
@@ -172,6 +172,7 @@ Status TransformerLayer::ForwardBlock(const ForwardArgs& args, Saved* saved) {
   }
   ForwardArgs mlp;
   mlp.input = options_.parallel_attention_mlp ? args.input : h;
+  mlp.output_wanted = args.output_wanted || options_.output_layernorm;  // that norm's input
   residual = h;
   if (post) {
     TE_ASSIGN_OR_RETURN(mlp.norm_output, arena->Allocate(dtype, shape));

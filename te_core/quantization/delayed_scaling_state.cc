@@ -172,6 +172,36 @@ Status DelayedScalingState::Advance(const Exec& exec, const TensorQuantization& 
   return device_->Synchronize(exec);
 }
 
+StatusOr<DelayedScalingState::Snapshot> DelayedScalingState::TakeSnapshot(
+    const Exec& exec, ScalingDirection direction, Arena* arena) const {
+  Snapshot snapshot;
+  for (const std::unique_ptr<Pool>& pool : pools_) {
+    if (pool->direction != direction) continue;
+    TE_ASSIGN_OR_RETURN(const TensorView scale, arena->Allocate(DType::kFloat32, {pool->used}));
+    TE_RETURN_IF_ERROR(device_->kernels().cast(
+        exec, {.x = pool->scale.view().Slice(0, 0, pool->used), .y = scale}));
+    snapshot.copies_.push_back({pool.get(), scale, pool->version});
+  }
+  return snapshot;
+}
+
+const DelayedScalingState::Snapshot::Copy* DelayedScalingState::Snapshot::Find(
+    const Slot& slot) const {
+  for (const Copy& copy : copies_)
+    if (copy.pool == slot.pool && slot.index < copy.scale.elements()) return &copy;
+  return nullptr;
+}
+
+const float* DelayedScalingState::Snapshot::scale(const Slot& slot) const {
+  const Copy* const copy = Find(slot);
+  return copy == nullptr ? nullptr : copy->scale.as<float>() + slot.index;
+}
+
+uint64_t DelayedScalingState::Snapshot::version(const Slot& slot) const {
+  const Copy* const copy = Find(slot);
+  return copy == nullptr ? 0 : copy->version;
+}
+
 void DelayedScalingState::RemoveModule(const std::string& name) {
   const auto found = modules_.find(name);
   if (found == modules_.end()) return;

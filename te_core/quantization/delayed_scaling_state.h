@@ -52,6 +52,27 @@ class DelayedScalingState {
   // Reduces the amaxes over the ranks and derives the next scales, of all slots of a direction.
   Status Update(const Exec& exec, ScalingDirection direction);
 
+  // The scales of a direction as they were at one moment.
+  class Snapshot {
+   public:
+    // Null, 0: the slot came later.
+    const float* scale(const Slot& slot) const;
+    uint64_t version(const Slot& slot) const;
+
+   private:
+    friend class DelayedScalingState;
+    struct Copy {
+      const Pool* pool = nullptr;
+      ConstTensorView scale;
+      uint64_t version = 0;
+    };
+    const Copy* Find(const Slot& slot) const;
+
+    std::vector<Copy> copies_;
+  };
+  // Device work: one copy for some hundred slots. The numbers lie in `arena`.
+  StatusOr<Snapshot> TakeSnapshot(const Exec& exec, ScalingDirection direction, Arena* arena) const;
+
   // One slot in host memory: what a file holds.
   struct Saved {
     std::string name;

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "fmt/format.h"
+#include "te_core/repeated_forward.h"
 
 namespace te {
 namespace {
@@ -64,8 +65,9 @@ Status GemmQuantizers::UseSlot(Role role, const GemmPass& pass,
           &context_->delayed_scaling(), context_->exec(),
           fmt::format("{}.{}", name_, kTensorTypes[role]), quantization,
           role == kGradOutput ? ScalingDirection::kBackward : ScalingDirection::kForward));
-  spec->scale = slot->scale();
-  spec->amax = pass.training ? slot->amax() : nullptr;
+  TE_ASSIGN_OR_RETURN(const CastScaling scaling, CastScalingOf(*context_, *slot, pass.training));
+  spec->scale = scaling.scale;
+  spec->amax = scaling.amax;
   return OkStatus();
 }
 
@@ -275,6 +277,32 @@ StatusOr<Operand> GemmQuantizers::Fp8OnlyWeight(const GemmPass& pass, GemmKind k
   return out;
 }
 
+bool GemmQuantizers::IsOfFirstRun(const QuantizedCopy& copy, const Parameter& weight) const {
+  return copy.valid && copy.value_version == weight.version &&
+         (copy.slot == nullptr ||
+          copy.scale_version <= context_->repeated()->scales().version(*copy.slot));
+}
+
+// Another pass has cast the weight anew in between: the copy is for that one, and the first run's
+// codes are made again, for this product alone.
+StatusOr<Operand> GemmQuantizers::WeightOfFirstRun(const GemmPass& pass, const Parameter& weight) {
+  if (pass.recipe->For(RoleOf(kWeight)).delayed() &&
+      !context_->repeated()->options().is_first_microbatch) {
+    return FailedPrecondition(
+        "{}: recomputation after the weight was cast anew, of a forward pass that had reused an "
+        "older copy (is_first_microbatch is false): its scale is gone; expected the backward pass "
+        "before the next first micro-batch",
+        name_);
+  }
+  Source source(context_->scratch());
+  Operand out(weight.value.view());
+  TE_ASSIGN_OR_RETURN(out.quant, Spec(kWeight, pass, &source, weight.value.shape()[0],
+                                      weight.value.shape()[1], true, false));
+  TE_RETURN_IF_ERROR(
+      context_->kernels().quantize(context_->exec(), {.x = weight.value, .out = out.quant}));
+  return out;
+}
+
 StatusOr<Operand> GemmQuantizers::QuantizedWeight(const GemmPass& pass, GemmKind kind,
                                                   Parameter* weight) {
   if (weight->fp8_only()) return Fp8OnlyWeight(pass, kind, *weight);
@@ -283,6 +311,9 @@ StatusOr<Operand> GemmQuantizers::QuantizedWeight(const GemmPass& pass, GemmKind
   const TensorQuantization q = pass.recipe->For(RoleOf(kWeight));
   if (!q.quantized()) return out;
   QuantizedCopy& copy = weight->quantized;
+  if (context_->repeated() != nullptr && !(copy.quantization == q && IsOfFirstRun(copy, *weight))) {
+    return WeightOfFirstRun(pass, *weight);
+  }
   const bool columnwise = pass.training && pass.reads_columnwise();
   const bool complete = copy.spec.columnwise_data.rank() != 0 || !columnwise;
   if (!(copy.quantization == q) || !complete) {
@@ -338,6 +369,7 @@ StatusOr<Operand> GemmQuantizers::InputOfBackward(const GemmPass& pass, const Si
 
 Status GemmQuantizers::Calibrate(Role role, const GemmPass& pass, ConstTensorView dense) {
   if (pass.recipe == nullptr || !pass.calibrating || !pass.training) return OkStatus();
+  if (context_->repeated() != nullptr) return OkStatus();  // the first run has measured it
   const TensorQuantization q = pass.recipe->For(RoleOf(role));
   if (!q.delayed()) return OkStatus();
   QuantSpec spec;

@@ -87,6 +87,9 @@ class GemmQuantizers {
   Status UseSlot(Role role, const GemmPass& pass, const TensorQuantization& quantization,
                  QuantSpec* spec);
   StatusOr<Operand> QuantizedWeight(const GemmPass& pass, GemmKind kind, Parameter* weight);
+  // In the second run of a forward pass: whether the weight's copy is what the first run has read.
+  bool IsOfFirstRun(const QuantizedCopy& copy, const Parameter& weight) const;
+  StatusOr<Operand> WeightOfFirstRun(const GemmPass& pass, const Parameter& weight);
   StatusOr<Operand> Fp8OnlyWeight(const GemmPass& pass, GemmKind kind, const Parameter& weight);
   Status Calibrate(Role role, const GemmPass& pass, ConstTensorView dense);
   StatusOr<Operand> OfBackward(const GemmPass& pass, const Operand& forward, DType dtype,
