@@ -5,7 +5,9 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <map>
 #include <random>
+#include <string>
 #include <vector>
 
 #include "te_core/quantization/module_recipes.h"
@@ -21,10 +23,14 @@ using test::Value;
 struct Settings {
   DType dtype = DType::kBFloat16;
   LlamaPath path = LlamaPath::kTe;
+  RecomputeGranularity recompute = RecomputeGranularity::kNone;
+  int64_t recompute_num_layers = 0;
+  int64_t layers = 2;
   int64_t head_dim = 10;
   int64_t intermediate_size = 40;
   float attention_dropout = 0;
   bool tied = false;
+  bool fp8_only = false;
   Rounding rounding = Rounding::kStochastic;
   size_t micro_batches = 1;
   int steps = 5;
@@ -36,7 +42,7 @@ LlamaConfig ConfigOf(const Settings& settings) {
   config.vocab_size = 61;
   config.hidden_size = 48;
   config.intermediate_size = settings.intermediate_size;
-  config.num_hidden_layers = 2;
+  config.num_hidden_layers = settings.layers;
   config.num_attention_heads = 4;
   config.num_key_value_heads = 2;
   config.head_dim = settings.head_dim;
@@ -52,16 +58,29 @@ struct Outcome {
   std::vector<std::vector<char>> parameters;
   std::vector<double> losses;
   std::vector<double> grad_norms;
+  std::map<std::string, std::vector<float>> scaling;  // scale and history of each quantized tensor
+  size_t bytes = 0;                                   // that the context holds
   int64_t launches = 0;
 };
+
+std::vector<char> BytesOf(Context* context, ConstTensorView view) {
+  std::vector<char> out(view.bytes());
+  Ok(context->CopyToHost(view, out.data()));
+  return out;
+}
 
 // Data, labels' holes and the learning rate change from step to step; two lengths alternate.
 Outcome Train(const Settings& settings) {
   const LlamaConfig config = ConfigOf(settings);
   const auto context =
       Value(Context::Create({.device = TestDevice(), .num_threads = 2, .seed = 3}));
-  const auto model = Value(LlamaModel::Create(
-      context.get(), config, {.params_dtype = settings.dtype, .path = settings.path}));
+  const QuantizedInit init(context.get(), settings.fp8_only ? settings.step.recipe : nullptr);
+  const auto model =
+      Value(LlamaModel::Create(context.get(), config,
+                               {.params_dtype = settings.dtype,
+                                .path = settings.path,
+                                .recompute_granularity = settings.recompute,
+                                .recompute_num_layers = settings.recompute_num_layers}));
   Ok(model->InitializeAll());
   const auto optimizer =
       Value(AdamWOptimizer::Create(context.get(), model->parameters(),
@@ -86,10 +105,15 @@ Outcome Train(const Settings& settings) {
     out.losses.push_back(scalars.loss_sum / static_cast<double>(scalars.token_count));
     out.grad_norms.push_back(scalars.grad_square_sum);
   }
-  for (const LlamaTensor& tensor : model->tensors()) {
-    out.parameters.emplace_back(tensor.value().bytes());
-    Ok(context->CopyToHost(tensor.value(), out.parameters.back().data()));
+  for (const Parameter* p : model->parameters()) {
+    out.parameters.push_back(
+        BytesOf(context.get(), p->fp8_only() ? p->quantized.spec.rowwise_data : p->value.view()));
   }
+  for (const auto& state : Value(context->delayed_scaling().Export(context->exec()))) {
+    out.scaling[state.name] = state.amax_history;
+    out.scaling[state.name].push_back(state.scale);
+  }
+  out.bytes = context->memory_statistics().bytes;
   out.launches = step->launches();
   return out;
 }
@@ -97,6 +121,7 @@ Outcome Train(const Settings& settings) {
 void ExpectSame(const Outcome& a, const Outcome& b) {
   EXPECT_EQ(a.losses, b.losses);
   EXPECT_EQ(a.parameters == b.parameters, true) << "parameters differ";
+  EXPECT_EQ(a.scaling, b.scaling);
 }
 
 TEST(TrainingStep, TheSameRunGivesTheSameBits) {
@@ -223,6 +248,158 @@ TEST(TrainingStep, LentGradientsChangeNoBitAndSaveMemory) {
     const Outcome own = Train(settings);
     ExpectSame(lent, own);
   }
+}
+
+// One run with every activation kept, the others with recomputation: of both layers and of the
+// first.
+void ExpectRecomputationChangesNoBit(Settings settings) {
+  const Outcome kept = Train(settings);
+  settings.recompute = RecomputeGranularity::kFull;
+  for (const int64_t layers : {0, 1}) {
+    settings.recompute_num_layers = layers;
+    const Outcome recomputed = Train(settings);
+    ExpectSame(kept, recomputed);
+    EXPECT_EQ(kept.grad_norms, recomputed.grad_norms);
+  }
+}
+
+TEST(TrainingStep, RecomputationChangesNoBit) {
+  for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
+    for (const LlamaPath path : {LlamaPath::kTe, LlamaPath::kHf}) {
+      for (const size_t micro_batches : {1, 2}) {
+        SCOPED_TRACE(std::string(Name(dtype)) + " " + Name(path) + " " +
+                     std::to_string(micro_batches));
+        Settings settings = {.dtype = dtype,
+                             .path = path,
+                             .attention_dropout = 0.1f,
+                             .micro_batches = micro_batches};
+        settings.step.want_grad_norm = true;
+        ExpectRecomputationChangesNoBit(settings);
+      }
+      Settings settings = {.dtype = dtype, .path = path, .attention_dropout = 0.1f, .tied = true};
+      settings.step.update_in_backward = true;
+      ExpectRecomputationChangesNoBit(settings);
+    }
+  }
+}
+
+// Scales move at the end of the forward pass and of the backward pass of its first module: the
+// second run of a layer lies between the two.
+TEST(TrainingStep, InFp8RecomputationChangesNoBitNoScaleAndNoHistory) {
+  Settings settings = {.head_dim = 64, .intermediate_size = 64, .steps = 6};
+  std::vector<std::unique_ptr<Recipe>> recipes;
+  const DelayedScalingRecipe delayed = {.amax_history_len = 3};
+  recipes.push_back(WithoutHead(MakeRecipe(delayed)));
+  recipes.push_back(WithoutHead(MakeRecipe(Float8CurrentScalingRecipe())));
+  recipes.push_back(WithoutHead(MakeRecipe(Float8BlockScalingRecipe())));
+  if (std::strcmp(TestDevice(), "cpu") == 0) {
+    recipes.push_back(Value(MakeRecipe(delayed)));  // lm_head, too
+    recipes.push_back(WithoutHead(MakeRecipe(MXFP8BlockScalingRecipe())));
+    recipes.push_back(WithoutHead(MakeRecipe(NVFP4BlockScalingRecipe())));
+    recipes.push_back(WithoutHead(
+        MakeRecipe(NVFP4BlockScalingRecipe{.disable_rht = true, .row_scaled_activation = true})));
+  }
+  for (const auto override : {BackwardOverride::kHighPrecision, BackwardOverride::kDequantized}) {
+    recipes.push_back(
+        WithoutHead(MakeRecipe(Float8CurrentScalingRecipe{.backward_override = override})));
+  }
+  for (const auto& recipe : recipes) {
+    SCOPED_TRACE(recipe->name());
+    settings.step.recipe = recipe.get();
+    for (const size_t micro_batches : {1, 2}) {
+      settings.micro_batches = micro_batches;
+      ExpectRecomputationChangesNoBit(settings);
+    }
+  }
+  settings.micro_batches = 1;
+  for (size_t i : {0, 1}) {
+    SCOPED_TRACE(recipes[i]->name() + ", updates in the backward pass");
+    settings.step.recipe = recipes[i].get();
+    settings.step.update_in_backward = true;
+    for (const bool fp8_only : {false, true}) {
+      settings.fp8_only = fp8_only;
+      ExpectRecomputationChangesNoBit(settings);
+    }
+  }
+  // What the comparison of scales compares.
+  const Outcome delayed_only = Train({.steps = 2, .step = {.recipe = recipes[0].get()}});
+  EXPECT_EQ(delayed_only.scaling.size(), 2u * 4 * 3);
+}
+
+TEST(TrainingStep, WithFp8AttentionRecomputationChangesNoBitNoScaleAndNoHistory) {
+  Settings settings = {.head_dim = 128, .intermediate_size = 64, .steps = 6};
+  const auto recipe =
+      WithoutHead(MakeRecipe(DelayedScalingRecipe{.amax_history_len = 3, .fp8_dpa = true}));
+  settings.step.recipe = recipe.get();
+  for (const size_t micro_batches : {1, 2}) {
+    settings.micro_batches = micro_batches;
+    ExpectRecomputationChangesNoBit(settings);
+  }
+}
+
+TEST(TrainingStep, WithRecomputationALaunchedStepEqualsAnEagerOneBitForBit) {
+  const auto recipe = WithoutHead(MakeRecipe(DelayedScalingRecipe{.amax_history_len = 3}));
+  for (const bool fp8 : {false, true}) {
+    Settings settings = {.recompute = RecomputeGranularity::kFull,
+                         .head_dim = 64,
+                         .intermediate_size = 64,
+                         .steps = 40};
+    if (std::strcmp(TestDevice(), "cpu") == 0) settings.steps = 4;  // nothing is recorded there
+    settings.step.recipe = fp8 ? recipe.get() : nullptr;
+    const Outcome launched = Train(settings);
+    settings.step.record = false;
+    ExpectSame(launched, Train(settings));
+    if (std::strcmp(TestDevice(), "cpu") != 0) {
+      EXPECT_GT(launched.launches, 30);
+    }
+  }
+}
+
+// Of every layer but one the activations that its backward pass reads have gone: the arena holds
+// the activations of max(kept layers, 1), because the one that runs again needs room, too.
+TEST(TrainingStep, RecomputationFreesTheActivationsOfALayerEach) {
+  // 3 x 32 tokens in FP32, head_dim 64, 4 heads, 2 groups: each tensor is a multiple of 256 bytes.
+  Settings settings = {.dtype = DType::kFloat32, .layers = 5, .head_dim = 64, .micro_batches = 2};
+  settings.intermediate_size = 1024;
+  settings.step.record = false;
+  const LlamaConfig config = ConfigOf(settings);
+  const int64_t hidden = config.hidden_size, heads = config.num_attention_heads * config.head_dim,
+                groups = config.num_key_value_heads * config.head_dim,
+                ffn = config.intermediate_size;
+  // Float32 numbers a token: two norms with their statistics, QKV, logarithms of the softmax's
+  // sums, attention's output, h, gate and up, their product.
+  const int64_t numbers = 2 * (hidden + 1) + heads + 2 * groups + config.num_attention_heads +
+                          heads + hidden + 2 * ffn + ffn;
+  const int64_t statistics_padding = 2 * (512 - 3 * 32 * 4);  // to 256 bytes
+  const int64_t layer = 3 * 32 * 4 * numbers + statistics_padding;
+  const auto bytes = [&](RecomputeGranularity granularity, int64_t layers) {
+    settings.recompute = granularity;
+    settings.recompute_num_layers = layers;
+    return static_cast<int64_t>(Train(settings).bytes);
+  };
+  const int64_t kept = bytes(RecomputeGranularity::kNone, 0);
+  EXPECT_EQ(kept - bytes(RecomputeGranularity::kFull, 0), (settings.layers - 1) * layer);
+  EXPECT_EQ(kept - bytes(RecomputeGranularity::kFull, 5), (settings.layers - 1) * layer);
+  EXPECT_EQ(kept - bytes(RecomputeGranularity::kFull, 4), (settings.layers - 1) * layer);
+  EXPECT_EQ(kept - bytes(RecomputeGranularity::kFull, 2), 2 * layer);
+}
+
+TEST(TrainingStep, RecomputationOfLayersThatAreNotThereIsRefused) {
+  const auto context = Value(Context::Create({.device = TestDevice()}));
+  const LlamaConfig config = ConfigOf({});
+  const auto refused = [&](RecomputeGranularity granularity, int64_t layers) {
+    const auto model =
+        LlamaModel::Create(context.get(), config,
+                           {.recompute_granularity = granularity, .recompute_num_layers = layers});
+    ASSERT_FALSE(model.ok());
+    EXPECT_EQ(model.status().code(), StatusCode::kInvalidArgument);
+    EXPECT_NE(model.status().message().find("recompute_num_layers is " + std::to_string(layers)),
+              std::string::npos)
+        << model.status().message();
+  };
+  refused(RecomputeGranularity::kFull, 3);
+  refused(RecomputeGranularity::kFull, -1);
+  refused(RecomputeGranularity::kNone, 1);
 }
 
 TEST(TrainingStep, OptionsThatExcludeEachOtherAreRefused) {
