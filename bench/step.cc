@@ -47,6 +47,8 @@ struct Options {
   int64_t micro_batches = 1;
   float max_grad_norm = 0;
   bool update_in_backward = false;
+  std::string recompute = "none";
+  int64_t recompute_num_layers = 0;  // 0: all
   bool record = true;
   int threads = 0;
   int steps = 10;
@@ -128,6 +130,8 @@ StatusOr<Training> MakeTraining(const Options& options) {
   if (options.hidden_size != 0) SetHiddenSize(options.hidden_size, &t.config);
   TE_RETURN_IF_ERROR(t.config.Validate());
   TE_ASSIGN_OR_RETURN(const LlamaPath path, ParseLlamaPath(options.path));
+  TE_ASSIGN_OR_RETURN(const RecomputeGranularity recompute,
+                      ParseRecomputeGranularity(options.recompute));
   const DType dtype = options.precision == "fp32" ? DType::kFloat32 : DType::kBFloat16;
   if (options.precision == "fp8") {
     if (path != LlamaPath::kTe)
@@ -152,8 +156,12 @@ StatusOr<Training> MakeTraining(const Options& options) {
   TE_ASSIGN_OR_RETURN(t.context, Context::Create(context_options, std::move(device)));
   {
     const QuantizedInit init(t.context.get(), options.fp8_weights_only ? t.recipe.get() : nullptr);
-    TE_ASSIGN_OR_RETURN(t.model, LlamaModel::Create(t.context.get(), t.config,
-                                                    {.params_dtype = dtype, .path = path}));
+    TE_ASSIGN_OR_RETURN(t.model,
+                        LlamaModel::Create(t.context.get(), t.config,
+                                           {.params_dtype = dtype,
+                                            .path = path,
+                                            .recompute_granularity = recompute,
+                                            .recompute_num_layers = options.recompute_num_layers}));
   }
   TE_RETURN_IF_ERROR(t.model->InitializeAll());
   TE_RETURN_IF_ERROR(RandomizeNorms(t.model.get()));
@@ -232,6 +240,11 @@ Status RunBench(const Options& options) {
   const bool on_host = context->device().host_accessible();
   const DType dtype = training.model->options().params_dtype;
 
+  const int64_t layers = training.config.num_hidden_layers;
+  const int64_t recomputed = options.recompute == "none"         ? 0
+                             : options.recompute_num_layers == 0 ? layers
+                                                                 : options.recompute_num_layers;
+
   StepReport report;
   report.flops = static_cast<double>(options.micro_batches) *
                  ModelFlops(training.config, options.batch, options.sequence);
@@ -239,7 +252,7 @@ Status RunBench(const Options& options) {
   report.settings = {{"model", options.model},
                      {"parameters", std::to_string(training.config.ParameterCount())},
                      {"hidden_size", std::to_string(training.config.hidden_size)},
-                     {"layers", std::to_string(training.config.num_hidden_layers)},
+                     {"layers", std::to_string(layers)},
                      {"path", options.path},
                      {"precision", options.precision},
                      {"recipe", training.recipe == nullptr ? "none" : training.recipe->name()},
@@ -251,6 +264,8 @@ Status RunBench(const Options& options) {
                      {"micro_batches", std::to_string(options.micro_batches)},
                      {"max_grad_norm", fmt::format("{}", options.max_grad_norm)},
                      {"update_in_backward", options.update_in_backward ? "yes" : "no"},
+                     {"recompute", options.recompute},
+                     {"recomputed_layers", std::to_string(recomputed)},
                      {"recorded", options.record && context->device().can_record() ? "yes" : "no"},
                      {"threads", std::to_string(context->options().num_threads)}};
   TE_ASSIGN_OR_RETURN(const auto machine, DescribeMachine(context->device()));
@@ -358,6 +373,12 @@ int main(int argc, char** argv) {
       ->check(CLI::NonNegativeNumber);
   app.add_flag("--update-in-backward", options.update_in_backward,
                "AdamW inside the backward pass: gradients are never all resident");
+  app.add_option("--recompute", options.recompute,
+                 "full: of a decoder layer's activations its input alone is kept")
+      ->check(CLI::IsMember({"none", "full"}));
+  app.add_option("--recompute-num-layers", options.recompute_num_layers,
+                 "Of --recompute full: the first N decoder layers; 0: all")
+      ->check(CLI::NonNegativeNumber);
   app.add_flag("--record,!--no-record", options.record,
                "Record the step's work and launch it as one, where the device can [yes]");
   app.add_option("--threads", options.threads, "0: as many as this process may run on")

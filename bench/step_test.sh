@@ -41,6 +41,24 @@ if "$1" --precision fp8 --recipe current --fp8-dpa 2>/dev/null; then
   echo "FP8 attention was taken by a recipe without it" >&2
   exit 1
 fi
+# Products of two layers and lm_head: of the four of a recomputed layer three run again.
+products() {
+  "$1" --precision "$2" --layers 2 --vocab-size 1000 --batch-size 2 --sequence-length 32 --steps 1 --warmup 1 \
+    --check-steps 0 --profile "${@:3}" | sed -n 's/^gemm fprop *\([0-9]*\) .*/\1/p'
+}
+counts="$(products "$1" fp8) $(products "$1" fp8 --recompute full) "
+counts+=$(products "$1" fp8 --recompute full --recompute-num-layers 1)
+if [[ $counts != "9 15 12" ]]; then
+  echo "forward products with no layer, both and one recomputed: $counts; expected 9 15 12" >&2
+  exit 1
+fi
+for flags in "--recompute-num-layers 1" "--recompute full --recompute-num-layers 3" "--recompute selective"; do
+  # shellcheck disable=SC2086
+  if "$1" $flags --layers 2 --steps 1 --warmup 0 2>/dev/null; then
+    echo "$flags was taken of two layers" >&2
+    exit 1
+  fi
+done
 if "$1" --precision fp64 2>/dev/null; then
   echo "an unknown precision was taken" >&2
   exit 1

@@ -161,6 +161,19 @@ void AddFinetuneTraining(CLI::App* command, FinetuneFlags* flags) {
   number("--beta2", &flags->beta2, "AdamW");
   number("--eps", &flags->eps, "AdamW");
   command
+      ->add_option("--recompute", flags->recompute,
+                   "full: keep of a decoder layer's activations its input alone, and run the\n"
+                   "layer again before its backward pass: less memory, more time, the same\n"
+                   "numbers")
+      ->type_name("none|full")
+      ->capture_default_str()
+      ->group(group);
+  command
+      ->add_option("--recompute-num-layers", flags->recompute_num_layers,
+                   "With --recompute full: the first N decoder layers alone [all]")
+      ->type_name("N")
+      ->group(group);
+  command
       ->add_option("--freeze", flags->freeze,
                    "Do not train tensors of this name (te inspect lists them; * matches\n"
                    "anything); may be repeated")

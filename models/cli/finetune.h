@@ -1,6 +1,7 @@
 // te finetune: a checkpoint and a data file in, a checkpoint out.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -32,6 +33,8 @@ struct FinetuneFlags {
   double beta1 = 0.9;
   double beta2 = 0.999;
   double eps = 1e-8;
+  std::string recompute = "none";
+  std::optional<int64_t> recompute_num_layers;  // absent: all
 
   std::string precision = "bf16";
   std::string path = "te";

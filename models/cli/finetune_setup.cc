@@ -133,12 +133,30 @@ Status SetPrecision(const FinetuneFlags& flags, FinetuneSetup* setup) {
   return OkStatus();
 }
 
+Status SetRecomputation(const FinetuneFlags& flags, LlamaModelOptions* model) {
+  StatusOr<RecomputeGranularity> granularity = ParseRecomputeGranularity(flags.recompute);
+  if (!granularity.ok())
+    return InvalidArgument("--recompute is \"{}\"; expected none or full", flags.recompute);
+  model->recompute_granularity = *granularity;
+  if (!flags.recompute_num_layers) return OkStatus();
+  const int64_t layers = *flags.recompute_num_layers;
+  if (*granularity == RecomputeGranularity::kNone) {
+    return InvalidArgument(
+        "--recompute-num-layers has no effect with --recompute none; expected --recompute full");
+  }
+  if (layers < 1)
+    return InvalidArgument("--recompute-num-layers is {}; expected 1 or more", layers);
+  model->recompute_num_layers = layers;
+  return OkStatus();
+}
+
 }  // namespace
 
 StatusOr<FinetuneSetup> CheckFinetuneFlags(const FinetuneFlags& flags) {
   FinetuneSetup setup;
   TE_RETURN_IF_ERROR(CheckNumbers(flags));
   TE_RETURN_IF_ERROR(SetPrecision(flags, &setup));
+  TE_RETURN_IF_ERROR(SetRecomputation(flags, &setup.model));
   if (flags.data.empty() && flags.steps > 0)
     return InvalidArgument("--data is required (only --steps 0 does without)");
   setup.adamw.beta1 = flags.beta1;

@@ -93,11 +93,13 @@ Status CheckRecompute(const LlamaModelOptions& options, int64_t layers) {
         "recompute_num_layers is {} without recompute_granularity full; expected 0",
         options.recompute_num_layers);
   }
-  if (options.recompute_num_layers >= 1 && options.recompute_num_layers <= layers)
-    return OkStatus();
-  return InvalidArgument(
-      "recompute_num_layers is {}; expected 1 to {} (num_hidden_layers), or 0: all",
-      options.recompute_num_layers, layers);
+  if (options.recompute_num_layers > layers) {
+    return InvalidArgument("recompute_num_layers is {}; expected {} (num_hidden_layers) or less",
+                           options.recompute_num_layers, layers);
+  }
+  if (options.recompute_num_layers > 0) return OkStatus();
+  return InvalidArgument("recompute_num_layers is {}; expected 0 (all) or more",
+                         options.recompute_num_layers);
 }
 
 // The weights of one decoder layer as Hugging Face cuts them.
@@ -162,6 +164,16 @@ StatusOr<LlamaPath> ParseLlamaPath(std::string_view name) {
   if (name == "te") return LlamaPath::kTe;
   if (name == "hf") return LlamaPath::kHf;
   return InvalidArgument("path is '{}'; expected te or hf", name);
+}
+
+const char* Name(RecomputeGranularity granularity) {
+  return granularity == RecomputeGranularity::kNone ? "none" : "full";
+}
+
+StatusOr<RecomputeGranularity> ParseRecomputeGranularity(std::string_view name) {
+  for (const auto granularity : {RecomputeGranularity::kNone, RecomputeGranularity::kFull})
+    if (name == Name(granularity)) return granularity;
+  return InvalidArgument("recompute granularity is '{}'; expected none or full", name);
 }
 
 LlamaModel::LlamaModel(Context* context, const LlamaConfig& config,

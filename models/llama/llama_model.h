@@ -32,6 +32,9 @@ enum class RecomputeGranularity {
   kNone,  // all that its backward pass reads
   kFull,  // its input: the layer runs again before its backward pass (recomputed_layer.h)
 };
+const char* Name(RecomputeGranularity granularity);  // "none", "full"
+// kInvalidArgument lists both.
+StatusOr<RecomputeGranularity> ParseRecomputeGranularity(std::string_view name);
 
 struct LlamaModelOptions {
   DType params_dtype = DType::kFloat32;  // or kBFloat16: storage and arithmetic

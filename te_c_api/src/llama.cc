@@ -228,7 +228,13 @@ te_status te_llama_load(te_context* context, const char* directory, const te_lla
                              read.calibration_steps);
     }
     TE_RETURN_IF_ERROR(CheckBool(read.resume, "options->resume"));
-    TE_RETURN_IF_ERROR(CheckReserved(read.reserved2, "options->reserved2"));
+    if (read.recompute_granularity != TE_RECOMPUTE_NONE &&
+        read.recompute_granularity != TE_RECOMPUTE_FULL) {
+      return InvalidArgument(
+          "options->recompute_granularity is {}; expected TE_RECOMPUTE_NONE (0) or "
+          "TE_RECOMPUTE_FULL (1)",
+          read.recompute_granularity);
+    }
     if (read.resume != 0 && read.variant != nullptr) {
       return InvalidArgument(
           "options->resume is 1 and options->variant is '{}'; expected NULL: the state is that of "
@@ -241,6 +247,10 @@ te_status te_llama_load(te_context* context, const char* directory, const te_lla
     TE_ASSIGN_OR_RETURN(pretrained.model.params_dtype,
                         ToDType(read.params_dtype, "options->params_dtype"));
     pretrained.model.path = read.path == TE_LLAMA_PATH_TE ? LlamaPath::kTe : LlamaPath::kHf;
+    pretrained.model.recompute_granularity = read.recompute_granularity == TE_RECOMPUTE_FULL
+                                                 ? RecomputeGranularity::kFull
+                                                 : RecomputeGranularity::kNone;
+    pretrained.model.recompute_num_layers = read.recompute_num_layers;
     pretrained.load.allow_missing = read.allow_missing != 0;
     AdamWOptions optimizer;
     if (pretrained.model.params_dtype == DType::kBFloat16) {

@@ -166,8 +166,9 @@ TEST(Abi, LayoutOf_te_llama_options) {
   EXPECT_FIELD(te_llama_options, calibration_steps, 56, 8);
   // Version 3:
   EXPECT_FIELD(te_llama_options, resume, 64, 4);
-  EXPECT_FIELD(te_llama_options, reserved2, 68, 4);
-  EXPECT_EQ(sizeof(te_llama_options), size_t{72});
+  EXPECT_FIELD(te_llama_options, recompute_granularity, 68, 4);
+  EXPECT_FIELD(te_llama_options, recompute_num_layers, 72, 8);
+  EXPECT_EQ(sizeof(te_llama_options), size_t{80});
 }
 
 TEST(Abi, LayoutOf_te_llama_batch) {

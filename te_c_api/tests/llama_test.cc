@@ -151,6 +151,40 @@ TEST_F(LlamaAbiTest, MicroBatchesOfAStepAreOneBatch) {
   EXPECT_NEAR(Loss(), loss_one, 1e-3 * loss_one);
 }
 
+TEST_F(LlamaAbiTest, RecomputationChangesNoBitAndFreesMemory) {
+  const std::vector<int32_t> ids(2048, 3);
+  batch_.input_ids = ids.data();
+  batch_.sequence_length = static_cast<int64_t>(ids.size()) / 4;
+  batch_.batch_size = 4;
+  std::vector<double> losses[3];
+  uint64_t bytes[3] = {};
+  for (int layers = 0; layers < 3; ++layers) {  // none, one, all
+    NewContext(5);
+    options_.recompute_granularity = layers == 0 ? TE_RECOMPUTE_NONE : TE_RECOMPUTE_FULL;
+    options_.recompute_num_layers = layers == 1 ? 1 : 0;
+    options_.recipe = Recipe(TE_FP8_RECIPE_DELAYED);
+    ASSERT_EQ(te_fp8_recipe_add_rule(options_.recipe, "lm_head", nullptr, nullptr), TE_STATUS_OK);
+    Load(std::string(kGolden) + "/checkpoint");
+    te_fp8_recipe_destroy(options_.recipe);
+    options_.recipe = nullptr;
+    for (int i = 0; i < 4; ++i) {
+      te_llama_step_result result;
+      ASSERT_EQ(te_llama_step_result_init(&result), TE_STATUS_OK);
+      const te_llama_batch batches[2] = {batch_, batch_};
+      ASSERT_EQ(te_llama_step(llama_, batches, 2, 1e-3, 1.0, &result), TE_STATUS_OK)
+          << te_last_error_message();
+      losses[layers].insert(losses[layers].end(), {result.loss, result.grad_norm});
+    }
+    ASSERT_EQ(te_context_memory(context_, &bytes[layers], nullptr, nullptr), TE_STATUS_OK);
+  }
+  EXPECT_EQ(losses[0], losses[1]);
+  EXPECT_EQ(losses[0], losses[2]);
+  EXPECT_NE(losses[0][0], losses[0][2]);
+  // Of two layers one's activations are there in any case: they are kept, or it runs again.
+  EXPECT_GT(bytes[0], bytes[1]);
+  EXPECT_GT(bytes[0], bytes[2]);
+}
+
 // Steps under a recipe, the first one calibrating: its loss is the unquantized one, those after it
 // are near and not the same.
 TEST_F(LlamaAbiTest, StepsUnderAnFp8Recipe) {
@@ -362,7 +396,21 @@ TEST_F(LlamaAbiTest, ErrorsNameWhatIsWrong) {
   ExpectError(te_llama_load(context_, kGolden, &options_, &llama_), TE_STATUS_INVALID_ARGUMENT,
               "options->path is 5");
   options_.path = TE_LLAMA_PATH_TE;
-  Load(std::string(kGolden) + "/checkpoint");
+  const std::string checkpoint = std::string(kGolden) + "/checkpoint";
+  options_.recompute_granularity = 2;
+  ExpectError(te_llama_load(context_, checkpoint.c_str(), &options_, &llama_),
+              TE_STATUS_INVALID_ARGUMENT, "options->recompute_granularity is 2");
+  options_.recompute_granularity = TE_RECOMPUTE_FULL;
+  options_.recompute_num_layers = 1000;
+  ExpectError(te_llama_load(context_, checkpoint.c_str(), &options_, &llama_),
+              TE_STATUS_INVALID_ARGUMENT, "recompute_num_layers is 1000");
+  options_.recompute_granularity = TE_RECOMPUTE_NONE;
+  options_.recompute_num_layers = 1;
+  ExpectError(te_llama_load(context_, checkpoint.c_str(), &options_, &llama_),
+              TE_STATUS_INVALID_ARGUMENT, "recompute_num_layers is 1 without");
+  options_.recompute_num_layers = 0;
+  EXPECT_EQ(llama_, nullptr);
+  Load(checkpoint);
   double loss = -3;
   ids_[2] = 100000;
   ExpectError(te_llama_loss(llama_, &batch_, &loss), TE_STATUS_INVALID_ARGUMENT, "100000");

@@ -201,6 +201,28 @@ TEST(Finetune, SameSeedSameBitsOtherSeedOtherBits) {
   EXPECT_NE(first, run("2", "1"));
 }
 
+TEST(Finetune, RecomputationChangesNoBit) {
+  TemporaryFolder folder;
+  const auto run = [&](const char* name, const Arguments& more) {
+    Arguments flags = {"--steps", "4", "--precision", "fp8", "--batch-size", "3"};
+    flags.insert(flags.end(), more.begin(), more.end());
+    return Succeed(Finetune(Checkpoint("llama3-gqa"), Batch("llama3-gqa"), folder / name, flags));
+  };
+  const TeResult kept = run("kept", {});
+  EXPECT_EQ(kept.out.find("recomputation"), std::string::npos) << kept.out;
+  const TeResult all = run("all", {"--recompute", "full"});
+  EXPECT_NE(all.out.find("recomputation   full, the first 3 of 3 layers"), std::string::npos)
+      << all.out;
+  const TeResult two = run("two", {"--recompute", "full", "--recompute-num-layers", "2"});
+  EXPECT_NE(two.out.find("recomputation   full, the first 2 of 3 layers"), std::string::npos)
+      << two.out;
+  for (const char* name : {"all", "two"}) {
+    EXPECT_EQ(ReadCheckpoint(folder / "kept"), ReadCheckpoint(folder / name));
+    EXPECT_EQ(ReadFile(folder / "kept/te_fp8_state.safetensors"),
+              ReadFile(folder / name + "/te_fp8_state.safetensors"));
+  }
+}
+
 TEST(Finetune, PrecisionFlagsChangeWhatIsStored) {
   TemporaryFolder folder;
   const auto run = [&](const Arguments& more) {

@@ -58,6 +58,8 @@ TEST(Help, OfFinetuneHasEveryFlagWithItsDefault) {
                            "--beta1",
                            "--beta2",
                            "--eps",
+                           "--recompute",
+                           "--recompute-num-layers",
                            "--seed",
                            "--shuffle",
                            "--no-shuffle",
@@ -155,6 +157,16 @@ TEST(Refusals, OfFlags) {
   fp32 = with("--precision", "fp32");
   fp32.insert(fp32.end(), {"--rounding", "stochastic"});
   EXPECT_REFUSED("needs something in bf16", fp32);
+  EXPECT_REFUSED("--recompute is \"selective\"; expected none or full",
+                 with("--recompute", "selective"));
+  EXPECT_REFUSED("--recompute-num-layers has no effect with --recompute none",
+                 with("--recompute-num-layers", "2"));
+  for (const char* layers : {"0", "-1"}) {
+    EXPECT_REFUSED(std::string("--recompute-num-layers is ") + layers,
+                   with("--recompute", "full", {"--recompute-num-layers", layers}));
+  }
+  EXPECT_REFUSED("recompute_num_layers is 99; expected 2 (num_hidden_layers) or less",
+                 with("--recompute", "full", {"--recompute-num-layers", "99"}));
 }
 
 TEST(Refusals, OfDirectoriesAndFiles) {

@@ -552,6 +552,12 @@ TE_API te_status te_optimizer_state_load(te_optimizer* optimizer, const char* pa
 #define TE_LLAMA_PATH_TE 0 /* fused layers */
 #define TE_LLAMA_PATH_HF 1 /* Hugging Face's decomposition, operation by operation */
 
+/* What a pass keeps of a decoder layer for its backward pass (Megatron's recompute_granularity):
+ * all that it reads, or the layer's input, to run the layer again: less memory, more time, the same
+ * numbers bit for bit. */
+#define TE_RECOMPUTE_NONE 0
+#define TE_RECOMPUTE_FULL 1
+
 typedef struct te_llama_options {
   size_t struct_size;
   const char* variant;   /* as Hugging Face's from_pretrained(variant=): NULL: none */
@@ -576,7 +582,8 @@ typedef struct te_llama_options {
                      with save_training_state (or te finetune --save-optimizer-state): weights,
                      optimizer, random numbers, scales; of calibration_steps, those that were left.
                      Not with variant. TE_STATUS_NOT_FOUND: there is no such state */
-  int32_t reserved2;
+  int32_t recompute_granularity; /* TE_RECOMPUTE_NONE; of te_llama_step */
+  int64_t recompute_num_layers;  /* TE_RECOMPUTE_FULL: the first N decoder layers; 0: all */
 } te_llama_options;
 
 /* Version 1's fields: struct_size says so. */
