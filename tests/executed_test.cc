@@ -38,11 +38,12 @@ LlamaConfig Config() {
 
 // One step; with a recipe, the first after the calibrating one and the one that casts the weights.
 std::vector<KernelRecord> ExecutedBy(LlamaPath path, bool padded, const Recipe* recipe = nullptr,
-                                     bool fp8_only = false) {
+                                     bool fp8_only = false, bool recompute = false) {
   const auto context = Value(Context::Create({.device = "cuda"}));
   const QuantizedInit init(context.get(), fp8_only ? recipe : nullptr);
-  const auto model = Value(LlamaModel::Create(context.get(), Config(),
-                                              {.params_dtype = DType::kBFloat16, .path = path}));
+  LlamaModelOptions options = {.params_dtype = DType::kBFloat16, .path = path};
+  if (recompute) options.recompute_granularity = RecomputeGranularity::kFull;
+  const auto model = Value(LlamaModel::Create(context.get(), Config(), options));
   EXPECT_TRUE(model->InitializeAll().ok());
   const auto optimizer = Value(
       AdamWOptimizer::Create(context.get(), model->parameters(), {.moments = DType::kBFloat16}));
@@ -64,7 +65,12 @@ std::vector<KernelRecord> ExecutedBy(LlamaPath path, bool padded, const Recipe* 
   return log.records();
 }
 
-TEST(Executed, TheTePathRunsTheseOperationsAndNoOther) {
+// What runs of a recomputed layer before its backward pass: all but the last product.
+std::vector<std::string> SecondRun(const std::vector<std::string>& layer) {
+  return {layer.begin(), layer.end() - 1};
+}
+
+std::vector<std::string> BFloat16Step(bool recompute) {
   const std::vector<std::string> layer = {
       "rms_norm_forward",  "gemm fprop",         "rope",
       "attention_forward", "gemm fprop",         "rms_norm_forward",
@@ -83,12 +89,27 @@ TEST(Executed, TheTePathRunsTheseOperationsAndNoOther) {
   add(layer);
   add({"rms_norm_forward", "gemm fprop", "cross_entropy", "gemm wgrad", "gemm dgrad", "sum",
        "count_labels", "rms_norm_backward"});
-  add(layer_backward);
-  add(layer_backward);
+  for (int i = 0; i < 2; ++i) {
+    if (recompute) add(SecondRun(layer));
+    add(layer_backward);
+  }
   add({"embedding_backward", "cast", "step_update", "cast"});
   // One update a buffer: embedding, final norm, lm_head, and of each layer two norms, QKV, proj,
   // gate + up, down.
   add(std::vector<std::string>(3 + 2 * 6, "adamw"));
+  return want;
+}
+
+TEST(Executed, WithRecomputationALayerRunsAgainButForItsLastProduct) {
+  std::vector<std::string> got;
+  for (const KernelRecord& record : ExecutedBy(LlamaPath::kTe, false, nullptr, false, true))
+    got.push_back(Line(record));
+  EXPECT_EQ(got, BFloat16Step(true));
+  EXPECT_NE(got, BFloat16Step(false));
+}
+
+TEST(Executed, TheTePathRunsTheseOperationsAndNoOther) {
+  const std::vector<std::string> want = BFloat16Step(false);
   const std::vector<KernelRecord> records = ExecutedBy(LlamaPath::kTe, false);
   std::vector<std::string> got;
   for (const KernelRecord& record : records) got.push_back(Line(record));
@@ -111,8 +132,9 @@ TEST(Executed, TheTePathRunsTheseOperationsAndNoOther) {
 }
 
 // Delayed scaling: every cast inside the kernel that makes the tensor, but that of attention's
-// output; weights by AdamW; two updates of the scales.
-std::vector<std::string> Fp8Step(bool fp8_only) {
+// output; weights by AdamW; two updates of the scales. With recomputation a copy of the scales each
+// layer (one kernel for all of them), and the layer's second run.
+std::vector<std::string> Fp8Step(bool fp8_only, bool recompute) {
   const std::vector<std::string> layer = {
       "rms_norm_forward rms_norm_forward_fp8_cuda",
       "gemm fprop float8_e4m3 tensor * float8_e4m3 tensor fast",
@@ -148,13 +170,17 @@ std::vector<std::string> Fp8Step(bool fp8_only) {
   const auto add = [&want](const std::vector<std::string>& lines) {
     want.insert(want.end(), lines.begin(), lines.end());
   };
-  add(layer);
-  add(layer);
+  for (int i = 0; i < 2; ++i) {
+    add(layer);
+    if (recompute) add({"cast"});
+  }
   add({"rms_norm_forward rms_norm_forward_cuda", "delayed_scaling", "gemm fprop bfloat16",
        "cross_entropy", "gemm wgrad bfloat16", "gemm dgrad bfloat16", "sum", "count_labels",
        "rms_norm_backward rms_norm_backward_fp8_cuda"});
-  add(layer_backward);
-  add(layer_backward);
+  for (int i = 0; i < 2; ++i) {
+    if (recompute) add(SecondRun(layer));
+    add(layer_backward);
+  }
   // The last norm's backward writes for no layer below.
   want[want.size() - 5] = "rms_norm_backward rms_norm_backward_cuda";
   add({"delayed_scaling", "embedding_backward", "cast", "step_update", "cast"});
@@ -164,13 +190,14 @@ std::vector<std::string> Fp8Step(bool fp8_only) {
   return want;
 }
 
-void ExpectFp8Step(bool fp8_only) {
+void ExpectFp8Step(bool fp8_only, bool recompute = false) {
   const auto recipe =
       MakeModuleRecipes({{.pattern = "lm_head", .training = nullptr, .evaluation = nullptr}},
                         Value(MakeRecipe(DelayedScalingRecipe())));
   std::vector<std::string> got;
   int fused_updates = 0;
-  for (const KernelRecord& record : ExecutedBy(LlamaPath::kTe, false, recipe.get(), fp8_only)) {
+  for (const KernelRecord& record :
+       ExecutedBy(LlamaPath::kTe, false, recipe.get(), fp8_only, recompute)) {
     if (record.operation == "adamw") {
       // One a buffer: the four weights of each layer write their copies, or are themselves codes.
       fused_updates += record.kernel == (fp8_only ? "adamw_fp8_weights_cuda" : "adamw_fp8_cuda");
@@ -189,8 +216,9 @@ void ExpectFp8Step(bool fp8_only) {
     }
     got.push_back(line);
   }
-  EXPECT_EQ(got, Fp8Step(fp8_only));
-  EXPECT_NE(got, Fp8Step(!fp8_only));
+  EXPECT_EQ(got, Fp8Step(fp8_only, recompute));
+  EXPECT_NE(got, Fp8Step(!fp8_only, recompute));
+  EXPECT_NE(got, Fp8Step(fp8_only, !recompute));
   EXPECT_EQ(fused_updates, 2 * 4);
 }
 
@@ -267,6 +295,11 @@ TEST(Executed, ABackwardOverrideMultipliesInBFloat16) {
 }
 
 TEST(Executed, AnFp8StepCastsInsideItsProducers) { ExpectFp8Step(false); }
+
+TEST(Executed, WithRecomputationAnFp8StepCastsInsideItsProducersTwice) {
+  ExpectFp8Step(false, true);
+  ExpectFp8Step(true, true);
+}
 
 // The same, but for one transposition a dgrad and the scale that each update reads.
 TEST(Executed, AStepOfWeightsInFp8AloneTransposesThemForDgradAlone) { ExpectFp8Step(true); }
