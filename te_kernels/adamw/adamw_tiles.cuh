@@ -6,7 +6,7 @@
 // A block owns 64 rows of 256 columns: its warps read whole lines of 512 bytes of each bfloat16
 // tensor, and meet once, before the transposed codes go out in pieces of 64 bytes. The width is
 // what counts: pieces of 128 bytes (a warp of its own for each 64 x 64 elements, no barrier) took
-// 9% more time, and arithmetic none (bench/notes.md, section 10).
+// 9% more time, and arithmetic none (bench/notes.md, section 11).
 #pragma once
 
 #include <cuda_bf16.h>
