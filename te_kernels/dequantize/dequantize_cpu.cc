@@ -4,6 +4,7 @@
 #include "te_kernels/base/parallel.h"
 #include "te_kernels/base/simd.h"
 #include "te_kernels/dequantize/dequantize.h"
+#include "te_kernels/dequantize/dequantize_sink.h"
 
 namespace te {
 namespace {
@@ -72,7 +73,7 @@ Source SourceOf(const DequantizeArgs& args) {
   source.row_scale_inv = x.row_scaled ? tensor : nullptr;
   const bool needs_tensor = !x.row_scaled && (source.packed || source.scales_stride == 0);
   source.tensor_scale_inv = needs_tensor && tensor != nullptr ? *tensor : 1;
-  source.width = source.scales_stride == 0 ? args.y.dim(1) : BlockOf(x.scaling).columns;
+  source.width = source.scales_stride == 0 ? args.y.dense.dim(1) : BlockOf(x.scaling).columns;
   return source;
 }
 
@@ -98,11 +99,10 @@ void Row(const Source& source, int64_t row, int64_t columns, T* y) {
 template <typename T>
 void Run(const Exec& exec, const DequantizeArgs& args) {
   const Source source = SourceOf(args);
-  const int64_t columns = args.y.dim(1);
-  ParallelFor(exec, args.y.dim(0), kGrain / columns + 1, [&](int64_t begin, int64_t end) {
-    for (int64_t r = begin; r < end; ++r) {
-      Row(source, r, columns, args.y.as<T>() + r * args.y.stride(0));
-    }
+  const TensorView& y = args.y.dense;
+  const int64_t columns = y.dim(1);
+  ParallelFor(exec, y.dim(0), kGrain / columns + 1, [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) Row(source, r, columns, y.as<T>() + r * y.stride(0));
   });
 }
 
@@ -110,13 +110,14 @@ void Run(const Exec& exec, const DequantizeArgs& args) {
 
 Status DequantizeCpu(const Exec& exec, const DequantizeArgs& args) {
   TE_RETURN_IF_ERROR(ValidateDequantize(args));
-  if (args.y.elements() == 0) return OkStatus();
-  if (args.y.dtype() == DType::kFloat32) {
-    Run<float>(exec, args);
-  } else {
-    Run<bfloat16>(exec, args);
-  }
-  return OkStatus();
+  const auto run = [&exec](const DequantizeArgs& dense) {
+    if (dense.y.dense.elements() == 0) return OkStatus();
+    dense.y.dense.dtype() == DType::kFloat32 ? Run<float>(exec, dense) : Run<bfloat16>(exec, dense);
+    return OkStatus();
+  };
+  return dequantize::RunThenQuantize(exec, args, run, [&exec](const QuantizeArgs& quantize) {
+    return QuantizeCpu(exec, quantize);
+  });
 }
 
 }  // namespace te

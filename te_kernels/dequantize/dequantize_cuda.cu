@@ -7,6 +7,8 @@
 #include "te_kernels/cuda/float8.cuh"
 #include "te_kernels/cuda/vector.cuh"
 #include "te_kernels/dequantize/dequantize.h"
+#include "te_kernels/dequantize/dequantize_float8.h"
+#include "te_kernels/dequantize/dequantize_sink.h"
 
 namespace te {
 namespace {
@@ -109,20 +111,21 @@ struct Source {
 
 template <QuantScaling kScaling, typename T>
 Status Launch(const Exec& exec, const DequantizeArgs& args, const Source& source) {
+  const TensorView& y = args.y.dense;
   Shaped s;
-  s.rows = args.y.dim(0);
-  s.columns = args.y.dim(1);
-  s.y_stride = args.y.stride(0);
+  s.rows = y.dim(0);
+  s.columns = y.dim(1);
+  s.y_stride = y.stride(0);
   s.column_blocks =
       static_cast<unsigned int>((s.columns + kThreads * kPart - 1) / (kThreads * kPart));
   const Shape scales = BlockScaleShape(kScaling, s.rows, s.columns);
   s.scale_stride = scales.rank() == 0 ? 0 : scales[1];
   const bool wide = s.columns % kPart == 0 && cuda::Aligned<kPart>(source.codes, s.columns) &&
-                    cuda::Aligned<cuda::kLanes<T>>(args.y.as<T>(), s.rows > 1 ? s.y_stride : 0);
+                    cuda::Aligned<cuda::kLanes<T>>(y.as<T>(), s.rows > 1 ? s.y_stride : 0);
   const int64_t blocks = (s.rows + kUnroll - 1) / kUnroll * s.column_blocks;
   const auto launch = [&](auto kernel) {
     kernel<<<static_cast<unsigned int>(blocks), kThreads, 0, cuda::StreamOf(exec)>>>(
-        s, source.codes, source.scale_inv, args.y.as<T>());
+        s, source.codes, source.scale_inv, y.as<T>());
   };
   if (args.x.format == cuda::kE4M3) {
     launch(wide ? DequantizeKernel<kScaling, cuda::kE4M3, true, T>
@@ -141,18 +144,16 @@ Status Run(const Exec& exec, const DequantizeArgs& args) {
   const bool blocks = BlockOf(kScaling).rows != 0;
   const TensorView& data = rowwise ? x.rowwise_data : x.columnwise_data;
   const TensorView& scales = rowwise ? x.rowwise_scale_inv : x.columnwise_scale_inv;
-  Record(exec, "dequantize", "dequantize_cuda", args.y.dtype(),
-         static_cast<int64_t>(data.bytes() + args.y.bytes() + (blocks ? scales.bytes() : 0)));
-  if (args.y.elements() == 0) return OkStatus();
+  const TensorView& y = args.y.dense;
+  Record(exec, "dequantize", "dequantize_cuda", y.dtype(),
+         static_cast<int64_t>(data.bytes() + y.bytes() + (blocks ? scales.bytes() : 0)));
+  if (y.elements() == 0) return OkStatus();
   const Source source{data.as<uint8_t>(), blocks ? scales.as<float>() : x.scale_inv};
-  return args.y.dtype() == DType::kFloat32 ? Launch<kScaling, float>(exec, args, source)
-                                           : Launch<kScaling, bfloat16>(exec, args, source);
+  return y.dtype() == DType::kFloat32 ? Launch<kScaling, float>(exec, args, source)
+                                      : Launch<kScaling, bfloat16>(exec, args, source);
 }
 
-}  // namespace
-
-Status DequantizeCuda(const Exec& exec, const DequantizeArgs& args) {
-  TE_RETURN_IF_ERROR(ValidateDequantize(args));
+Status RunDense(const Exec& exec, const DequantizeArgs& args) {
   switch (args.x.scaling) {
     case QuantScaling::kTensor:
     case QuantScaling::kTensorCurrent:
@@ -171,6 +172,17 @@ Status DequantizeCuda(const Exec& exec, const DequantizeArgs& args) {
       "dequantize: x's scaling is {}, which needs compute capability 10.0; the CUDA backend reads "
       "tensor, tensor_current, block_1x128 and block_128x128",
       Name(args.x.scaling));
+}
+
+}  // namespace
+
+Status DequantizeCuda(const Exec& exec, const DequantizeArgs& args) {
+  TE_RETURN_IF_ERROR(ValidateDequantize(args));
+  if (args.y.quantized() && dequantize::FusesFloat8(args))
+    return dequantize::DequantizeFloat8Cuda(exec, args);
+  return dequantize::RunThenQuantize(
+      exec, args, [&exec](const DequantizeArgs& dense) { return RunDense(exec, dense); },
+      [&exec](const QuantizeArgs& quantize) { return QuantizeCuda(exec, quantize); });
 }
 
 }  // namespace te

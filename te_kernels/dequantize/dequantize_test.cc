@@ -9,6 +9,7 @@
 #include "te_kernels/quantize/quantize.h"
 #include "te_kernels/testing/host_tensor.h"
 #include "te_kernels/testing/near.h"
+#include "te_kernels/testing/quantized_sink.h"
 #include "te_kernels/testing/test_device.h"
 #include "te_kernels/testing/test_memory.h"
 
@@ -147,8 +148,8 @@ TEST_P(DequantizeTest, EqualsTheReference) {
           const int64_t rows = row ? m : k, columns = row ? k : m;
           const HostTensor y(dtype, {rows, columns}, row ? 3 : 0);
           TestExec exec(2);
-          ASSERT_TRUE(IsOk(
-              TE_OP(Dequantize)(exec, {.x = storage.spec, .orientation = orientation, .y = y})));
+          ASSERT_TRUE(IsOk(TE_OP(Dequantize)(
+              exec, {.x = storage.spec, .orientation = orientation, .y = Sink(y)})));
           const auto want = Rounded(storage.Want(orientation, rows, columns), dtype);
           EXPECT_TRUE(test::Near(y.ToDoubles(), want, 0.0));
           EXPECT_TRUE(y.GuardsIntact());
@@ -169,7 +170,7 @@ TEST_P(DequantizeTest, ADisturbedCodeOrScaleShows) {
   }
   const HostTensor y(DType::kFloat32, {40, 48});
   TestExec exec;
-  ASSERT_TRUE(IsOk(TE_OP(Dequantize)(exec, {.x = storage.spec, .y = y})));
+  ASSERT_TRUE(IsOk(TE_OP(Dequantize)(exec, {.x = storage.spec, .y = Sink(y)})));
   const auto want = [&] {
     return Rounded(storage.Want(Orientation::kRowwise, 40, 48), DType::kFloat32);
   };
@@ -219,8 +220,8 @@ TEST_P(DequantizeTest, BringsBackWhatQuantizeWrote) {
   for (const auto orientation : {Orientation::kRowwise, Orientation::kColumnwise}) {
     const bool row = orientation == Orientation::kRowwise;
     const HostTensor y(DType::kFloat32, row ? Shape{kRows, kColumns} : Shape{kColumns, kRows});
-    ASSERT_TRUE(
-        IsOk(TE_OP(Dequantize)(exec, {.x = storage.spec, .orientation = orientation, .y = y})));
+    ASSERT_TRUE(IsOk(
+        TE_OP(Dequantize)(exec, {.x = storage.spec, .orientation = orientation, .y = Sink(y)})));
     std::vector<double> want, tolerance;
     for (int64_t i = 0; i < kRows * kColumns; ++i) {
       want.push_back(row ? values[i] : values[i % kRows * kColumns + i / kRows]);
@@ -235,6 +236,72 @@ TEST_P(DequantizeTest, BringsBackWhatQuantizeWrote) {
   }
 }
 
+// All codes of x, NaN and infinities among them: the quantized copies are those of the dense
+// result, and its amax counts no NaN.
+TEST(DequantizeSinkTest, QuantizedSinksHoldTheQuantizedDenseResult) {
+  const Kind kinds[] = {{kE4M3, QuantScaling::kTensor},
+                        {kE5M2, QuantScaling::kTensor},
+                        {kE4M3, QuantScaling::kTensorCurrent},
+                        {kE4M3, QuantScaling::kBlock1x128}};
+  KernelLog log;
+  const TestExec plain_exec(2);
+  Exec exec = plain_exec;
+  exec.log = &log;
+  for (const auto& [m, k] :
+       {std::pair<int64_t, int64_t>{16, 16}, {272, 144}, {48, 400}, {33, 17}, {128, 24}, {0, 16}}) {
+    for (const Kind& kind : kinds) {
+      for (const auto orientation : {Orientation::kRowwise, Orientation::kColumnwise}) {
+        for (const DType dtype : {DType::kBFloat16, DType::kFloat32}) {
+          Storage storage(kind, m, k);
+          storage.FillAtRandom(1);
+          const bool row = orientation == Orientation::kRowwise;
+          const TensorView codes = row ? storage.rowwise : storage.columnwise;
+          for (int64_t i = 0; i < codes.elements(); ++i)
+            codes.as<uint8_t>()[i] = static_cast<uint8_t>(i * 37 + i / 256);
+          const int64_t rows = codes.dim(0), columns = codes.dim(1);
+          const HostTensor y(dtype, {rows, columns}), other(dtype, {rows, columns});
+          DequantizeArgs args = {
+              .x = storage.spec, .orientation = orientation, .y = Sink(y), .dtype = dtype};
+          ASSERT_TRUE(IsOk(TE_OP(Dequantize)(exec, args)));
+          if (codes.elements() != 0) codes.as<uint8_t>()[0] ^= 0x80;
+          args.y = Sink(other);
+          ASSERT_TRUE(IsOk(TE_OP(Dequantize)(exec, args)));
+          if (codes.elements() != 0) codes.as<uint8_t>()[0] ^= 0x80;
+          for (const test::SinkCase& c : test::SinkCases()) {
+            SCOPED_TRACE(testing::Message()
+                         << te::Name(kind.format) << " " << te::Name(kind.scaling) << " " << rows
+                         << " x " << columns << " " << te::Name(dtype) << " to " << c.ToString());
+            const test::QuantizedTensor want(c, rows, columns), twin(c, rows, columns),
+                got(c, rows, columns);
+            ASSERT_TRUE(IsOk(TE_OP(Quantize)(exec, {.x = y, .out = want.spec()})));
+            ASSERT_TRUE(IsOk(TE_OP(Quantize)(exec, {.x = other, .out = twin.spec()})));
+            const HostTensor again(dtype, {rows, columns}, 8);
+            args.y = c.dense ? Sink(again) : Sink();
+            args.y.quant = got.spec();
+            log.Clear();
+            ASSERT_TRUE(IsOk(TE_OP(Dequantize)(exec, args)));
+            EXPECT_TRUE(got.Bytes() == want.Bytes());
+            EXPECT_TRUE(got.GuardsIntact() && again.GuardsIntact());
+            if (c.dense) {
+              EXPECT_TRUE(again.Bytes() == y.Bytes());
+            }
+            // A code of the other sign; 0x80 is -0, whose code has the other sign, too.
+            if (codes.elements() != 0 && (c.rowwise || c.columnwise)) {
+              EXPECT_FALSE(got.Bytes() == twin.Bytes());
+            }
+            if (!test::kOnCuda || codes.elements() == 0) continue;
+            const bool fuses = c.CanFuse() && !c.dense && dtype == DType::kBFloat16 &&
+                               kind.scaling != QuantScaling::kBlock1x128 && rows % 16 == 0 &&
+                               columns % 16 == 0;
+            ASSERT_EQ(log.records().size(), fuses ? 1u : 2u);
+            EXPECT_EQ(log.records()[0].kernel, fuses ? "dequantize_fp8_cuda" : "dequantize_cuda");
+          }
+        }
+      }
+    }
+  }
+}
+
 TEST(DequantizeArgumentsTest, RefusesWhatTheContractDoesNotTake) {
   const Kind kind = {kE4M3, QuantScaling::kBlock1x128};
   Storage storage(kind, 6, 8);
@@ -244,21 +311,38 @@ TEST(DequantizeArgumentsTest, RefusesWhatTheContractDoesNotTake) {
   const auto refuses = [&](const DequantizeArgs& args, const char* part) {
     return FailsWith(TE_OP(Dequantize)(exec, args), StatusCode::kInvalidArgument, part);
   };
-  EXPECT_TRUE(refuses({.y = y}, "format is none"));
-  EXPECT_TRUE(refuses({.x = storage.spec, .y = bytes}, "y is uint8 [6, 8]"));
-  EXPECT_TRUE(refuses({.x = storage.spec, .y = other}, "rowwise data is uint8 [6, 8]"));
-  EXPECT_TRUE(
-      refuses({.x = storage.spec, .orientation = Orientation::kColumnwise, .y = y}, "columnwise"));
+  EXPECT_TRUE(refuses({.y = Sink(y)}, "format is none"));
+  EXPECT_TRUE(refuses({.x = storage.spec, .y = Sink(bytes)}, "y is uint8 [6, 8]"));
+  EXPECT_TRUE(refuses({.x = storage.spec, .y = Sink(other)}, "rowwise data is uint8 [6, 8]"));
+  EXPECT_TRUE(refuses({.x = storage.spec, .orientation = Orientation::kColumnwise, .y = Sink(y)},
+                      "columnwise"));
   QuantSpec one = storage.spec;
   one.columnwise_data = TensorView();
-  EXPECT_TRUE(IsOk(TE_OP(Dequantize)(exec, {.x = one, .y = y})));
-  EXPECT_TRUE(refuses({.x = one, .orientation = Orientation::kColumnwise, .y = other},
+  EXPECT_TRUE(IsOk(TE_OP(Dequantize)(exec, {.x = one, .y = Sink(y)})));
+  EXPECT_TRUE(refuses({.x = one, .orientation = Orientation::kColumnwise, .y = Sink(other)},
                       "x has no columnwise data"));
   one.rowwise_scale_inv = TensorView();
-  EXPECT_TRUE(refuses({.x = one, .y = y}, "rowwise block scales"));
+  EXPECT_TRUE(refuses({.x = one, .y = Sink(y)}, "rowwise block scales"));
   Storage tensor({kE4M3, QuantScaling::kTensor}, 6, 8);
   tensor.spec.scale_inv = nullptr;
-  EXPECT_TRUE(refuses({.x = tensor.spec, .y = y}, "no scale_inv"));
+  EXPECT_TRUE(refuses({.x = tensor.spec, .y = Sink(y)}, "no scale_inv"));
+  EXPECT_TRUE(refuses({.x = storage.spec}, "y is nothing"));
+  const test::QuantizedTensor into({}, 6, 8), turned({}, 8, 6);
+  DequantizeArgs args = {.x = storage.spec};
+  args.y.quant = into.spec();
+  EXPECT_TRUE(IsOk(TE_OP(Dequantize)(exec, args)));
+  args.dtype = DType::kUInt8;
+  EXPECT_TRUE(refuses(args, "dtype is uint8"));
+  args.dtype = DType::kBFloat16;
+  args.y.quant = turned.spec();
+  EXPECT_TRUE(refuses(args, "y's rowwise data"));
+  args.y.quant = into.spec();
+  args.x.rowwise_data = TensorView();
+  EXPECT_TRUE(refuses(args, "x's rowwise data is nothing"));
+  Storage fp4({kE2M1, QuantScaling::kNvfp4_1x16}, 6, 8);
+  args.x = fp4.spec;
+  EXPECT_TRUE(FailsWith(TE_OP(Dequantize)(exec, args), StatusCode::kUnsupported,
+                        "x is e2m1 and y quantized"));
 }
 
 INSTANTIATE_TEST_SUITE_P(All, DequantizeTest, testing::ValuesIn(kKinds), [](const auto& info) {

@@ -86,20 +86,19 @@ template <typename T, bool kInterleaved>
 void Rotate(const Exec& exec, const RopeArgs& args) {
   const ConstTensorView& x = args.x;
   const TensorView& y = args.y.dense;
-  const int64_t length = x.dim(1), heads = x.dim(2), head_dim = x.dim(3), pairs = args.cos.dim(1);
+  const std::array<int64_t, 2> position = rope::PositionStrides(args);
+  const int64_t inner = x.dim(1), heads = x.dim(2), head_dim = x.dim(3), pairs = args.cos.dim(1);
   const int64_t rotated = rope::RotatedHeads(args);
   const float sign = args.inverse ? -1.0f : 1.0f;
   const int64_t grain =
       std::max<int64_t>(1, kElementsPerThread / std::max<int64_t>(1, heads * head_dim));
-  ParallelFor(exec, x.dim(0) * length, grain, [&](int64_t begin, int64_t end) {
+  ParallelFor(exec, x.dim(0) * inner, grain, [&](int64_t begin, int64_t end) {
     Angles angles;
     for (int64_t i = begin; i < end; ++i) {
-      const int64_t b = i / length, s = i % length;
-      int64_t p = args.start_position + s;
-      if (args.positions.defined()) {
-        p = args.positions
-                .as<int32_t>()[b * args.positions.stride(0) + s * args.positions.stride(1)];
-      }
+      const int64_t b = i / inner, s = i % inner;  // with sequence_first the other way about
+      const int64_t at = b * position[0] + s * position[1];
+      const int64_t p =
+          args.positions.defined() ? args.positions.as<int32_t>()[at] : args.start_position + at;
       const float* cos = args.cos.as<float>() + p * args.cos.stride(0);
       const float* sin = args.sin.as<float>() + p * args.sin.stride(0);
       const T* x_heads = x.as<T>() + b * x.stride(0) + s * x.stride(1);
@@ -138,7 +137,12 @@ Status RopeCpu(const Exec& exec, const RopeArgs& args) {
     }
     return OkStatus();
   };
-  return rope::RunThenQuantize(exec, args, run, [&exec](const QuantizeArgs& quantize) {
+  const ArenaScope scope(exec.scratch);
+  TE_ASSIGN_OR_RETURN(const RopeArgs values,
+                      rope::OfValues(exec, args, [&exec](const DequantizeArgs& dequantize) {
+                        return DequantizeCpu(exec, dequantize);
+                      }));
+  return rope::RunThenQuantize(exec, values, run, [&exec](const QuantizeArgs& quantize) {
     return QuantizeCpu(exec, quantize);
   });
 }

@@ -20,7 +20,7 @@ struct Layout {
   int pairs, head_dim;
   int64_t x_stride[3], y_stride[3];  // of b, s and head
   int64_t cos_stride, sin_stride;
-  int64_t positions_stride[2];
+  int64_t position_stride[2];  // PositionStrides
   int64_t start_position, rows;
   bool table_vectors;  // each thread's part of the tables is whole vectors of 16 bytes
 };
@@ -61,10 +61,8 @@ __global__ void __launch_bounds__(kThreads)
   const unsigned int i = blockIdx.x * kThreads + threadIdx.x;
   if (i >= count) return;
   const Place at = PlaceOf<N>(layout, i);
-  const int64_t p =
-      positions == nullptr
-          ? layout.start_position + at.s
-          : positions[at.b * layout.positions_stride[0] + at.s * layout.positions_stride[1]];
+  const int64_t position = at.b * layout.position_stride[0] + at.s * layout.position_stride[1];
+  const int64_t p = positions == nullptr ? layout.start_position + position : positions[position];
   const T* from =
       x + at.b * layout.x_stride[0] + at.s * layout.x_stride[1] + at.n * layout.x_stride[2];
   T* to = y + at.b * layout.y_stride[0] + at.s * layout.y_stride[1] + at.n * layout.y_stride[2];
@@ -166,7 +164,7 @@ Status Launch(const Exec& exec, const RopeArgs& args) {
     layout.y_stride[axis] = y.stride(axis);
   }
   for (int axis = 0; axis < 2; ++axis)
-    layout.positions_stride[axis] = args.positions.defined() ? args.positions.stride(axis) : 0;
+    layout.position_stride[axis] = rope::PositionStrides(args)[static_cast<size_t>(axis)];
   const int64_t heads = x.dim(0) * x.dim(1) * x.dim(2);
   if (heads * x.dim(3) >= int64_t{1} << 32)
     return Unsupported("rope: x is {}; expected fewer than 2^32 elements", x.ToString());
@@ -207,13 +205,18 @@ Status Run(const Exec& exec, const RopeArgs& args) {
 Status RopeCuda(const Exec& exec, const RopeArgs& args) {
   TE_RETURN_IF_ERROR(ValidateRope(args));
   if (args.y.quantized() && rope::FusesFloat8(args)) return rope::RopeFloat8Cuda(exec, args);
+  const ArenaScope scope(exec.scratch);
+  TE_ASSIGN_OR_RETURN(const RopeArgs values,
+                      rope::OfValues(exec, args, [&exec](const DequantizeArgs& dequantize) {
+                        return DequantizeCuda(exec, dequantize);
+                      }));
   const auto run = [&exec](const RopeArgs& dense) {
     if (dense.x.elements() == 0) return OkStatus();
     Record(exec, "rope", "rope_cuda", dense.x.dtype(), static_cast<int64_t>(2 * dense.x.bytes()));
     return dense.x.dtype() == DType::kFloat32 ? Run<float>(exec, dense)
                                               : Run<bfloat16>(exec, dense);
   };
-  return rope::RunThenQuantize(exec, args, run, [&exec](const QuantizeArgs& quantize) {
+  return rope::RunThenQuantize(exec, values, run, [&exec](const QuantizeArgs& quantize) {
     return QuantizeCuda(exec, quantize);
   });
 }

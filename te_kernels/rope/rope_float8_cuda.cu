@@ -1,10 +1,12 @@
 // RoPE that writes the FP8 copies of its result, as the matrix [B S, n d]: the backward pass over a
-// packed QKV gradient. A block takes 64 tokens and goes through some tiles of 128 columns, so that
-// each token's cosines and sines are read once for many heads and stay in registers: a tile alone
-// would read twice its own bytes of them.
+// packed QKV gradient, and around FP8 attention the forward pass over the QKV product (codes alone,
+// not transposed) and the backward pass over the gradient's codes. A block takes 64 tokens and goes
+// through some tiles of 128 columns, so that each token's cosines and sines are read once for many
+// heads and stay in registers: a tile alone would read twice its own bytes of them.
 //
-// Bytes of an element: 2 + 2, a dense y 2 more; 2048 tokens of 96 heads of 128 (Llama 2 7B): 101
-// MB, 23.4 us at 4.3 TB/s, and 48 heads (Llama 3 8B) 11.7 us.
+// Bytes of an element: 2 or, of codes, 1, and 1 a copy, a dense y 2 more. Both copies from
+// bfloat16, 2048 tokens of 96 heads of 128 (Llama 2 7B): 101 MB, 23.4 us at 4.3 TB/s, and 48 heads
+// (Llama 3 8B) 11.7 us.
 #include <algorithm>
 
 #include "te_kernels/cuda/cuda_state.h"
@@ -29,18 +31,20 @@ constexpr int kPasses = Float8Tile::kRows / kPassRows;
 constexpr int kBlocks = 2;
 
 struct Tensors {
-  const bfloat16* x;
+  const void* x;  // bfloat16 or codes
   int64_t x_stride;
+  const float* x_scale_inv;  // of codes
+  bool x_e5m2;
   bfloat16* y;  // may be null
   int64_t y_stride;
   const float* cos;
   int64_t cos_stride;
   const float* sin;
   int64_t sin_stride;
-  const int32_t* positions;  // may be null
-  int64_t positions_stride[2];
+  const int32_t* positions;    // may be null
+  int64_t position_stride[2];  // PositionStrides
   int64_t start_position, table_rows;
-  unsigned int length;  // S
+  unsigned int inner;   // S; with sequence_first B
   int head_dim;         // divides 128
   int rotated_columns;  // heads behind are copied
   int tiles;            // of 128 columns that a block goes through
@@ -61,38 +65,60 @@ struct Place {
   int pair, first, second;              // columns of the tile
 };
 
-struct Pairs {
-  uint4 first, second;
+// Eight elements as they lie in memory, and as numbers.
+template <bool kCodes>
+class Source {
+ public:
+  using Element = std::conditional_t<kCodes, uint8_t, bfloat16>;
+  using Vector = std::conditional_t<kCodes, uint2, uint4>;
+
+  __device__ explicit Source(const Tensors& t) : e5m2_(t.x_e5m2) {
+    if constexpr (kCodes) scale_inv_ = __ldg(t.x_scale_inv);
+  }
+  __device__ void Values(const Vector& vector, float (&out)[kN]) const {
+    if constexpr (kCodes) {
+      e5m2_ ? cuda::Float8sToFloats<cuda::kE5M2>(vector, out)
+            : cuda::Float8sToFloats<cuda::kE4M3>(vector, out);
+#pragma unroll
+      for (float& value : out) value = __fmul_rn(value, scale_inv_);
+      cuda::Unpack<bfloat16>(cuda::RoundToBfloat16(out), out);
+    } else {
+      cuda::Unpack<bfloat16>(vector, out);
+    }
+  }
+
+ private:
+  float scale_inv_ = 1;
+  bool e5m2_;
 };
 
+// In place.
 template <bool kInterleaved>
-__device__ void Rotate(const Pairs& x, const float (&c)[kN], const float (&s)[kN],
-                       float (&first)[kN], float (&second)[kN]) {
-  float a[kN], b[kN];
-  cuda::Unpack<bfloat16>(x.first, a);
-  cuda::Unpack<bfloat16>(x.second, b);
+__device__ void Rotate(const float (&c)[kN], const float (&s)[kN], float (&first)[kN],
+                       float (&second)[kN]) {
+  const auto rotate = [](float& u, float& v, float cosine, float sine) {
+    const float rotated = RotatedFirst(u, v, cosine, sine);
+    v = RotatedSecond(u, v, cosine, sine);
+    u = rotated;
+  };
   if constexpr (kInterleaved) {
 #pragma unroll
     for (int e = 0; e < kN / 2; ++e) {
-      first[2 * e] = RotatedFirst(a[2 * e], a[2 * e + 1], c[e], s[e]);
-      first[2 * e + 1] = RotatedSecond(a[2 * e], a[2 * e + 1], c[e], s[e]);
-      const int f = kN / 2 + e;
-      second[2 * e] = RotatedFirst(b[2 * e], b[2 * e + 1], c[f], s[f]);
-      second[2 * e + 1] = RotatedSecond(b[2 * e], b[2 * e + 1], c[f], s[f]);
+      rotate(first[2 * e], first[2 * e + 1], c[e], s[e]);
+      rotate(second[2 * e], second[2 * e + 1], c[kN / 2 + e], s[kN / 2 + e]);
     }
   } else {
 #pragma unroll
-    for (int e = 0; e < kN; ++e) {
-      first[e] = RotatedFirst(a[e], b[e], c[e], s[e]);
-      second[e] = RotatedSecond(a[e], b[e], c[e], s[e]);
-    }
+    for (int e = 0; e < kN; ++e) rotate(first[e], second[e], c[e], s[e]);
   }
 }
 
 // y may be x: a thread reads what it writes before it writes, and no other reads it.
-template <bool kInterleaved>
+template <bool kInterleaved, bool kCodes>
 __global__ void __launch_bounds__(Float8Tile::kThreads, kBlocks)
     RopeFloat8Kernel(Tensors t, Float8Output out) {
+  using Element = typename Source<kCodes>::Element;
+  using Vector = typename Source<kCodes>::Vector;
   __shared__ Float8Tile tiles[2];
   __shared__ float shared[Float8Tile::kThreads / cuda::kWarp];
   const Place<kInterleaved> at(t.head_dim);
@@ -102,16 +128,18 @@ __global__ void __launch_bounds__(Float8Tile::kThreads, kBlocks)
   const int passes = static_cast<int>(
       min(int64_t{kPasses}, (out.rows - first_row - at.row + kPassRows - 1) / kPassRows));
 
-  Pairs x[kPasses] = {};
-  const bfloat16* from = t.x + (first_row + at.row) * t.x_stride;
+  struct {
+    Vector first, second;
+  } x[kPasses] = {};
+  const Element* from = static_cast<const Element*>(t.x) + (first_row + at.row) * t.x_stride;
   const auto read = [&](int column) {
 #pragma unroll
     for (int k = 0; k < kPasses; ++k) {
       // Both vectors are in one head, and the columns end with a head.
       if (k >= passes || column + at.first >= end) continue;
-      const bfloat16* vectors = from + k * kPassRows * t.x_stride + column;
-      x[k].first = __ldcs(reinterpret_cast<const uint4*>(vectors + at.first));
-      x[k].second = __ldcs(reinterpret_cast<const uint4*>(vectors + at.second));
+      const Element* vectors = from + k * kPassRows * t.x_stride + column;
+      x[k].first = __ldcs(reinterpret_cast<const Vector*>(vectors + at.first));
+      x[k].second = __ldcs(reinterpret_cast<const Vector*>(vectors + at.second));
     }
   };
   read(begin);
@@ -121,11 +149,9 @@ __global__ void __launch_bounds__(Float8Tile::kThreads, kBlocks)
   for (int k = 0; k < kPasses; ++k) {
     const int64_t row = first_row + at.row + k * kPassRows;
     const unsigned int token = static_cast<unsigned int>(min(row, out.rows - 1));
-    const unsigned int batch = token / t.length, step = token % t.length;
-    const int64_t p =
-        t.positions == nullptr
-            ? t.start_position + step
-            : t.positions[batch * t.positions_stride[0] + step * t.positions_stride[1]];
+    const int64_t position =
+        token / t.inner * t.position_stride[0] + token % t.inner * t.position_stride[1];
+    const int64_t p = t.positions == nullptr ? t.start_position + position : t.positions[position];
     const bool inside = p >= 0 && p < t.table_rows;
 #pragma unroll
     for (int e = 0; e < kN; e += 4) {
@@ -141,6 +167,7 @@ __global__ void __launch_bounds__(Float8Tile::kThreads, kBlocks)
     }
   }
 
+  const Source<kCodes> source(t);
   cuda::Float8Encoder encoder(out);
   int buffer = 0;
   for (int column = begin; column < end; column += Float8Tile::kColumns, buffer ^= 1) {
@@ -149,11 +176,10 @@ __global__ void __launch_bounds__(Float8Tile::kThreads, kBlocks)
       if (k >= passes || column + at.first >= end) continue;
       const int64_t row = first_row + at.row + k * kPassRows;
       float first[kN], second[kN];
+      source.Values(x[k].first, first);
+      source.Values(x[k].second, second);
       if (column + at.first < t.rotated_columns) {
-        Rotate<kInterleaved>(x[k], c[k], s[k], first, second);
-      } else {
-        cuda::Unpack<bfloat16>(x[k].first, first);
-        cuda::Unpack<bfloat16>(x[k].second, second);
+        Rotate<kInterleaved>(c[k], s[k], first, second);
       }
       uint4 dense[2];
       const uint2 codes[2] = {encoder.Encode(first, &dense[0]), encoder.Encode(second, &dense[1])};
@@ -167,13 +193,15 @@ __global__ void __launch_bounds__(Float8Tile::kThreads, kBlocks)
         *reinterpret_cast<uint2*>(to + at.first) = codes[0];
         *reinterpret_cast<uint2*>(to + at.second) = codes[1];
       }
+      if (out.columnwise == nullptr) continue;
       tiles[buffer].Put(at.row + k * kPassRows, at.first, codes[0]);
       tiles[buffer].Put(at.row + k * kPassRows, at.second, codes[1]);
     }
     read(column + Float8Tile::kColumns);
+    if (out.columnwise == nullptr) continue;
     // One barrier a tile: whoever writes this buffer again has passed the next tile's.
     __syncthreads();
-    if (out.columnwise != nullptr) tiles[buffer].StoreColumns(out, first_row, column);
+    tiles[buffer].StoreColumns(out, first_row, column);
   }
   encoder.Finish<Float8Tile::kThreads>(out, shared);
 }
@@ -181,31 +209,38 @@ __global__ void __launch_bounds__(Float8Tile::kThreads, kBlocks)
 constexpr int64_t kMostRows = int64_t{65535} * Float8Tile::kRows;
 constexpr int64_t kMostColumns = int64_t{1} << 30;
 
+template <typename T>
 bool Fits(const ConstTensorView& t) {
-  return !t.defined() ||
-         (IsMatrix(t) && cuda::Aligned<kN>(t.as<bfloat16>(), AsMatrix(t).stride(0)));
+  return !t.defined() || (IsMatrix(t) && cuda::Aligned<kN>(t.as<T>(), AsMatrix(t).stride(0)));
 }
 
-template <bool kInterleaved>
+template <bool kInterleaved, bool kCodes>
 Status Launch(const Exec& exec, const Tensors& tensors, const Float8Output& out) {
   const dim3 grid(
       static_cast<unsigned int>((out.columns + int64_t{tensors.tiles} * Float8Tile::kColumns - 1) /
                                 (int64_t{tensors.tiles} * Float8Tile::kColumns)),
       static_cast<unsigned int>((out.rows + Float8Tile::kRows - 1) / Float8Tile::kRows));
-  RopeFloat8Kernel<kInterleaved>
+  RopeFloat8Kernel<kInterleaved, kCodes>
       <<<grid, Float8Tile::kThreads, 0, cuda::StreamOf(exec)>>>(tensors, out);
   return cuda::LaunchStatus("rope_fp8");
+}
+template <bool kInterleaved>
+Status Launch(const Exec& exec, const Tensors& tensors, const Float8Output& out) {
+  return tensors.x_scale_inv != nullptr ? Launch<kInterleaved, true>(exec, tensors, out)
+                                        : Launch<kInterleaved, false>(exec, tensors, out);
 }
 
 }  // namespace
 
 bool FusesFloat8(const RopeArgs& args) {
   const int64_t rows = args.x.dim(0) * args.x.dim(1), head_dim = args.x.dim(3);
-  return args.x.dtype() == DType::kBFloat16 && rows <= kMostRows && head_dim >= 2 * kN &&
+  return args.dtype() == DType::kBFloat16 && rows <= kMostRows && head_dim >= 2 * kN &&
          args.x.dim(2) * head_dim <= kMostColumns && Float8Tile::kColumns % head_dim == 0 &&
          2 * args.cos.dim(1) == head_dim &&
-         cuda::FusesFloat8(args.y.quant, rows, args.x.dim(2) * head_dim) && Fits(args.x) &&
-         Fits(args.y.dense) && cuda::Aligned<4>(args.cos.as<float>(), args.cos.stride(0)) &&
+         cuda::FusesFloat8(args.y.quant, rows, args.x.dim(2) * head_dim) &&
+         (args.codes() ? Fits<uint8_t>(args.x) : Fits<bfloat16>(args.x)) &&
+         Fits<bfloat16>(args.y.dense) &&
+         cuda::Aligned<4>(args.cos.as<float>(), args.cos.stride(0)) &&
          cuda::Aligned<4>(args.sin.as<float>(), args.sin.stride(0));
 }
 
@@ -213,8 +248,10 @@ Status RopeFloat8Cuda(const Exec& exec, const RopeArgs& args) {
   TE_ASSIGN_OR_RETURN(const cuda::CudaState* state, cuda::GetCudaState(exec));
   const ConstTensorView x = AsMatrix(args.x);
   const int64_t rows = x.dim(0), columns = x.dim(1);
-  Tensors tensors = {.x = x.as<bfloat16>(),
+  Tensors tensors = {.x = x.data(),
                      .x_stride = x.stride(0),
+                     .x_scale_inv = args.codes() ? args.x_scale_inv : nullptr,
+                     .x_e5m2 = args.x_format == QuantFormat::kFloat8E5M2,
                      .y = args.y.dense.as<bfloat16>(),
                      .y_stride = args.y.dense.defined() ? AsMatrix(args.y.dense).stride(0) : 0,
                      .cos = args.cos.as<float>(),
@@ -224,12 +261,12 @@ Status RopeFloat8Cuda(const Exec& exec, const RopeArgs& args) {
                      .positions = args.positions.as<int32_t>(),
                      .start_position = args.start_position,
                      .table_rows = args.cos.dim(0),
-                     .length = static_cast<unsigned int>(args.x.dim(1)),
+                     .inner = static_cast<unsigned int>(args.x.dim(1)),
                      .head_dim = static_cast<int>(args.x.dim(3)),
                      .rotated_columns = static_cast<int>(RotatedHeads(args) * args.x.dim(3)),
                      .sign = args.inverse ? -1.0f : 1.0f};
   for (int axis = 0; axis < 2; ++axis)
-    tensors.positions_stride[axis] = args.positions.defined() ? args.positions.stride(axis) : 0;
+    tensors.position_stride[axis] = PositionStrides(args)[static_cast<size_t>(axis)];
   // All blocks at once, with as many tiles for one as for another.
   const auto divide = [](int64_t a, int64_t b) { return (a + b - 1) / b; };
   const int64_t row_tiles = divide(rows, Float8Tile::kRows);
@@ -239,7 +276,7 @@ Status RopeFloat8Cuda(const Exec& exec, const RopeArgs& args) {
   tensors.tiles = static_cast<int>(divide(column_tiles, parts));
   const Float8Output out = cuda::Float8OutputOf(args.y.quant, rows, columns);
   const size_t dense_bytes = args.y.dense.defined() ? args.y.dense.bytes() : 0;
-  Record(exec, "rope", "rope_fp8_cuda", args.x.dtype(),
+  Record(exec, "rope", "rope_fp8_cuda", args.dtype(),
          static_cast<int64_t>(args.x.bytes() + dense_bytes) + cuda::Float8Bytes(args.y.quant));
   return args.interleaved ? Launch<true>(exec, tensors, out) : Launch<false>(exec, tensors, out);
 }

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "gtest/gtest.h"
+#include "te_kernels/dequantize/dequantize.h"
 #include "te_kernels/rope/rope_ref.h"
 #include "te_kernels/testing/host_tensor.h"
 #include "te_kernels/testing/near.h"
@@ -290,6 +291,133 @@ TEST(RopeTest, QuantizedSinksMayBeInPlaceAndStrided) {
   }
 }
 
+// [S, B, n, d] memory: as the transposed views, and its quantized copies in the memory's order.
+TEST(RopeTest, SequenceFirstRotatesByTheOtherDimension) {
+  const test::TestExec exec;
+  struct {
+    int64_t b, s, n, d, pairs;
+    bool fuses;
+  } const shapes[] = {{4, 12, 3, 64, 32, true}, {12, 4, 5, 128, 64, true}, {2, 3, 5, 23, 7, false}};
+  for (const auto& shape : shapes) {
+    for (const DType dtype : {DType::kBFloat16, DType::kFloat32}) {
+      for (const bool given : {false, true}) {
+        const Problem p({shape.b, shape.s, shape.n, shape.d, shape.pairs, dtype, false, 0});
+        const HostTensor positions(DType::kInt32, {shape.b, shape.s},
+                                   test::UniformDoubles(shape.b * shape.s, 5, 0, kRows - 1), 1);
+        const Shape turned = {shape.s, shape.b, shape.n, shape.d};
+        const HostTensor x(dtype, turned), want(dtype, turned), got(dtype, turned),
+            other(dtype, turned);
+        test::FromDoubles(p.x.ToDoubles(), x.view().Transpose(0, 1));
+        RopeArgs args = p.Args(want.view().Transpose(0, 1));
+        if (given) args.positions = positions;
+        ASSERT_TRUE(test::IsOk(TE_OP(Rope)(exec, args)));
+        args.x = x;
+        args.sequence_first = true;
+        args.y = Sink(got);
+        ASSERT_TRUE(test::IsOk(TE_OP(Rope)(exec, args)));
+        EXPECT_TRUE(got.Bytes() == want.Bytes());
+        // The twin: the positions of the batch's dimension.
+        args.sequence_first = false;
+        args.positions = ConstTensorView();
+        args.y = Sink(other);
+        ASSERT_TRUE(test::IsOk(TE_OP(Rope)(exec, args)));
+        EXPECT_FALSE(other.Bytes() == want.Bytes());
+        test::ExpectSinksQuantizeTheDenseResult(
+            exec, dtype, turned, shape.b * shape.s, shape.n * shape.d,
+            shape.fuses && dtype == DType::kBFloat16 ? "rope_fp8_cuda" : nullptr,
+            [&](const Exec& e, const Sink& sink) {
+              RopeArgs sinks = p.Args(TensorView());
+              sinks.x = x;
+              if (given) sinks.positions = positions;
+              sinks.sequence_first = true;
+              sinks.y = sink;
+              return TE_OP(Rope)(e, sinks);
+            });
+      }
+    }
+  }
+}
+
+// All codes, NaN and infinities among them: as dequantize, then the rotation.
+TEST(RopeTest, CodesAreRotatedAsWhatTheyStandFor) {
+  KernelLog log;
+  const test::TestExec plain_exec;
+  Exec exec = plain_exec;
+  exec.log = &log;
+  struct {
+    int64_t b, s, n, d, pairs;
+    bool fuses;
+  } const shapes[] = {{4, 12, 5, 64, 32, true}, {8, 10, 3, 128, 64, true},
+                      {16, 1, 9, 16, 8, true},  {1, 3, 2, 128, 64, false},
+                      {2, 8, 2, 64, 24, false}, {2, 2, 3, 23, 7, false}};
+  for (const auto& shape : shapes) {
+    const Shape dims = {shape.b, shape.s, shape.n, shape.d};
+    const int64_t rows = shape.b * shape.s, columns = shape.n * shape.d;
+    const HostTensor codes(DType::kUInt8, dims), scale_inv(DType::kFloat32, {1}, Doubles{0.0371});
+    for (int64_t i = 0; i < codes.view().elements(); ++i)
+      codes.view().as<uint8_t>()[i] = static_cast<uint8_t>(i * 37 + i / 256);
+    for (const auto format : {QuantFormat::kFloat8E4M3, QuantFormat::kFloat8E5M2}) {
+      for (const DType dtype : {DType::kBFloat16, DType::kFloat32}) {
+        for (const int variant : {0, 1, 2, 3}) {  // interleaved, heads that are copied
+          const Problem p(
+              {shape.b, shape.s, shape.n, shape.d, shape.pairs, dtype, variant % 2 == 1, 0});
+          const HostTensor values(dtype, dims), dense(dtype, dims), got_dense(dtype, dims),
+              other(dtype, dims);
+          QuantSpec spec;
+          spec.format = format;
+          spec.scale_inv = scale_inv.view().as<float>();
+          spec.rowwise_data = codes.view().Reshape({rows, columns});
+          ASSERT_TRUE(test::IsOk(TE_OP(Dequantize)(
+              exec, {.x = spec, .y = Sink(values.view().Reshape({rows, columns}))})));
+          RopeArgs args = p.Args(dense);
+          args.inverse = variant >= 2;
+          if (variant >= 2) args.num_rotated_heads = shape.n - 1;
+          RopeArgs of_codes = args;
+          args.x = values;
+          of_codes.x = codes;
+          of_codes.x_format = format;
+          of_codes.x_scale_inv = scale_inv.view().as<float>();
+          of_codes.x_dtype = dtype;
+          ASSERT_TRUE(test::IsOk(TE_OP(Rope)(exec, args)));
+          of_codes.y = Sink(got_dense);
+          ASSERT_TRUE(test::IsOk(TE_OP(Rope)(exec, of_codes)));
+          EXPECT_TRUE(got_dense.Bytes() == dense.Bytes());
+          *scale_inv.view().as<float>() *= 1.01f;  // the twin
+          of_codes.y = Sink(other);
+          ASSERT_TRUE(test::IsOk(TE_OP(Rope)(exec, of_codes)));
+          EXPECT_FALSE(other.Bytes() == dense.Bytes());
+          *scale_inv.view().as<float>() = 0.0371f;
+          for (const test::SinkCase& c : test::SinkCases()) {
+            SCOPED_TRACE(c.ToString() + ", " + Name(dtype) + " of " + Name(format) + " " +
+                         dims.ToString() + " variant " + std::to_string(variant));
+            const test::QuantizedTensor want(c, rows, columns), got(c, rows, columns);
+            const HostTensor again(dtype, dims);
+            args.y = Sink();
+            args.y.quant = want.spec();
+            ASSERT_TRUE(test::IsOk(TE_OP(Rope)(exec, args)));
+            if (c.dense)
+              of_codes.y = Sink(again);
+            else
+              of_codes.y = Sink();
+            of_codes.y.quant = got.spec();
+            log.Clear();
+            ASSERT_TRUE(test::IsOk(TE_OP(Rope)(exec, of_codes)));
+            EXPECT_TRUE(got.Bytes() == want.Bytes());
+            EXPECT_TRUE(got.GuardsIntact() && again.GuardsIntact());
+            if (c.dense) {
+              EXPECT_TRUE(again.Bytes() == dense.Bytes());
+            }
+            if (!test::kOnCuda) continue;
+            const bool fuses = shape.fuses && c.CanFuse() && dtype == DType::kBFloat16;
+            ASSERT_EQ(log.records().size(), fuses ? 1u : 3u);
+            EXPECT_EQ(log.records()[0].kernel, fuses ? "rope_fp8_cuda" : "dequantize_cuda");
+          }
+        }
+      }
+    }
+  }
+}
+
 TEST(RopeTest, ThreadsAndRepetitionDoNotChangeABit) {
   for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
     const Problem p({9, 11, 8, 64, 32, dtype, false, 0});
@@ -364,6 +492,29 @@ TEST(RopeTest, RefusesWhatDoesNotFitByName) {
   args.y.quant.format = QuantFormat::kFloat8E4M3;
   args.y.quant.rowwise_data = y;
   EXPECT_TRUE(test::FailsWith(TE_OP(Rope)(exec, args), kBad, "y's rowwise data is float32"));
+  const HostTensor codes(DType::kUInt8, {1, 3, 1, 8}), strided(DType::kUInt8, {1, 3, 1, 8}, 8);
+  const auto of_codes = [&](const TensorView& x) {
+    RopeArgs out = p.Args(y);
+    out.x = x;
+    out.x_format = QuantFormat::kFloat8E5M2;
+    out.x_scale_inv = y.view().as<float>();
+    out.x_dtype = DType::kFloat32;
+    return out;
+  };
+  EXPECT_TRUE(test::FailsWith(TE_OP(Rope)(exec, of_codes(y)), kBad, "expected dense uint8 codes"));
+  EXPECT_TRUE(test::FailsWith(TE_OP(Rope)(exec, of_codes(strided)), kBad, "x is uint8"));
+  args = of_codes(codes);
+  args.x_format = QuantFormat::kFloat4E2M1;
+  EXPECT_TRUE(test::FailsWith(TE_OP(Rope)(exec, args), kBad, "x_format is e2m1"));
+  args = of_codes(codes);
+  args.x_scale_inv = nullptr;
+  EXPECT_TRUE(test::FailsWith(TE_OP(Rope)(exec, args), kBad, "x_scale_inv is null"));
+  args = of_codes(codes);
+  args.x_dtype = DType::kInt32;
+  EXPECT_TRUE(test::FailsWith(TE_OP(Rope)(exec, args), kBad, "x_dtype is int32"));
+  args = of_codes(codes);
+  args.x_dtype = DType::kBFloat16;
+  EXPECT_TRUE(test::FailsWith(TE_OP(Rope)(exec, args), kBad, "y is float32"));
 }
 
 }  // namespace
