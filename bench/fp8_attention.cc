@@ -1,5 +1,7 @@
 // Whether FP8 attention pays on this card: its forward and backward operations beside those of
-// BF16, with the casts that either needs around it in a layer, and what it costs in accuracy.
+// BF16, with the rotations and casts that either needs around it in a layer of FP8 products, and
+// what it costs in accuracy. FP8 stands there twice: with each cast as a pass of its own, as where
+// queries, keys and values do not lie side by side, and with the casts in the rotation's kernels.
 //
 //   with_cuda bin/fp8_attention [--filter TEXT] [--hot]
 //
@@ -55,22 +57,44 @@ class ShapeBench {
     TE_RETURN_IF_ERROR(Allocate());
     TE_RETURN_IF_ERROR(Calibrate());
     const double flops = ForwardFlops();
-    const double bf16 = Timed("bf16 forward", &ShapeBench::Bf16Forward, flops) +
-                        Timed("bf16 backward", &ShapeBench::Bf16Backward, 2.5 * flops);
-    const double cast_out = Timed("out to fp8 and its transpose", &ShapeBench::CastOut, 0);
-    const double cast_qkv = Timed("fp8: q, k, v to fp8", &ShapeBench::CastQkv, 0);
-    const double forward = Timed("fp8 forward", &ShapeBench::Fp8Forward, flops);
+    using B = ShapeBench;
+    const double rotate = Timed("bf16 q, k rotated", &B::Rotate, 0);
+    const double bf16_forward = Timed("bf16 forward", &B::Bf16Forward, flops);
+    const double bf16_backward = Timed("bf16 backward", &B::Bf16Backward, 2.5 * flops);
+    const double cast_out = Timed("bf16 out to fp8 and its transpose", &B::CastOut, 0);
+    const double rotate_back =
+        Timed("bf16 dq, dk, dv rotated, to fp8 and its transpose", &B::RotateBack, 0);
+    const double around = rotate + cast_out + rotate_back;
+
+    const double cast_qkv = Timed("fp8: q, k, v to fp8", &B::CastQkv, 0);
+    const double forward = Timed("fp8 forward", &B::Fp8Forward, flops);
     PrintPlan();
-    const double out = Timed("fp8: out to bf16", &ShapeBench::OutToBf16, 0);
-    const double cast_dout = Timed("fp8: dout to fp8", &ShapeBench::CastDout, 0);
-    const double backward = Timed("fp8 backward", &ShapeBench::Fp8Backward, 2.5 * flops);
+    const double out = Timed("fp8: out to bf16", &B::OutToBf16, 0);
+    const double cast_dout = Timed("fp8: dout to fp8", &B::CastDout, 0);
+    const double backward = Timed("fp8 backward", &B::Fp8Backward, 2.5 * flops);
     PrintPlan();
-    const double dqkv = Timed("fp8: dq, dk, dv to bf16", &ShapeBench::DqkvToBf16, 0);
-    const double fp8 = forward + backward, casts = cast_qkv + out + cast_dout + dqkv;
-    fmt::print(
-        "  sum, bf16: {:.1f} us; fp8: {:.1f} us, {:.2f}x as fast; without the casts {:.2f}x\n",
-        (bf16 + cast_out) * 1e6, (fp8 + casts + cast_out) * 1e6,
-        (bf16 + cast_out) / (fp8 + casts + cast_out), bf16 / fp8);
+    const double dqkv = Timed("fp8: dq, dk, dv to bf16", &B::DqkvToBf16, 0);
+
+    const double rotate_to_codes = Timed("fp8: q, k, v rotated to fp8", &B::RotateToCodes, 0);
+    const double packed_forward = Timed("fp8 forward, packed", &B::PackedForward, flops);
+    PrintPlan();
+    const double requantize = Timed("fp8: out to fp8 of proj and its transpose", &B::OutToProj, 0);
+    const double packed_backward = Timed("fp8 backward, packed", &B::PackedBackward, 2.5 * flops);
+    PrintPlan();
+    const double rotate_codes_back =
+        Timed("fp8: dq, dk, dv rotated, to fp8 and its transpose", &B::RotateCodesBack, 0);
+
+    const double bf16 = bf16_forward + bf16_backward, fp8 = forward + backward;
+    const auto sum = [&](const char* name, double seconds) {
+      fmt::print("  {:<52}{:>10.1f} us, {:.2f}x as fast as bf16\n", name, seconds * 1e6,
+                 (bf16 + around) / seconds);
+    };
+    sum("sum, bf16", bf16 + around);
+    sum("sum, fp8, casts apart", fp8 + around + cast_qkv + out + cast_dout + dqkv);
+    sum("sum, fp8, casts in the rotation", packed_forward + packed_backward + rotate_to_codes +
+                                               requantize + cast_dout + rotate_codes_back);
+    fmt::print("  attention alone: {:.2f}x as fast, packed {:.2f}x\n", bf16 / fp8,
+               bf16 / (packed_forward + packed_backward));
     return Accuracy();
   }
 
@@ -80,6 +104,7 @@ class ShapeBench {
     Tensor qkv, dqkv, out, dout;  // BF16, [tokens, columns]
     Tensor lse, lse8;             // of the BF16 and the FP8 forward pass
     Tensor q8, k8, v8, out8, out8_transposed, dout8, dq8, dk8, dv8;  // codes
+    Tensor qkv8, dqkv8, dqkv8_transposed;                            // codes, side by side
   };
   using Operation = Status (ShapeBench::*)(int rotation);
 
@@ -93,10 +118,10 @@ class ShapeBench {
     const StatusOr<double> seconds = timer_->Seconds(
         [this, operation](int i) { return (this->*operation)(i); }, static_cast<int>(sets_.size()));
     if (!seconds.ok()) {
-      fmt::print("  {:<46}error: {}\n", name, seconds.status().message());
+      fmt::print("  {:<52}error: {}\n", name, seconds.status().message());
       return std::nan("");
     }
-    fmt::print("  {:<46}{:>10.1f} us", name, *seconds * 1e6);
+    fmt::print("  {:<52}{:>10.1f} us", name, *seconds * 1e6);
     if (flops > 0) fmt::print("{:>8.1f} TF/s", flops / *seconds * 1e-12);
     fmt::print("\n");
     std::fflush(stdout);
@@ -140,10 +165,32 @@ class ShapeBench {
       TE_ASSIGN_OR_RETURN(b.dq8, codes(q));
       TE_ASSIGN_OR_RETURN(b.dk8, codes(kv));
       TE_ASSIGN_OR_RETURN(b.dv8, codes(kv));
+      TE_ASSIGN_OR_RETURN(b.qkv8, codes(q + 2 * kv));
+      TE_ASSIGN_OR_RETURN(b.dqkv8, codes(q + 2 * kv));
+      TE_ASSIGN_OR_RETURN(b.dqkv8_transposed,
+                          context_->NewTensor(DType::kUInt8, {q + 2 * kv, tokens}));
       sets_.push_back(std::move(b));
     }
+    TE_RETURN_IF_ERROR(MakeAngles());
     TE_ASSIGN_OR_RETURN(numbers_, context_->NewTensor(DType::kFloat32, {3 * kScaledTensors * 4}));
     return context_->Synchronize();
+  }
+
+  Status MakeAngles() {
+    const Shape shape = {shape_.sequence, kHeadDim / 2};
+    std::vector<float> cosines, sines;
+    for (int64_t p = 0; p < shape[0]; ++p) {
+      for (int64_t r = 0; r < shape[1]; ++r) {
+        const double angle =
+            static_cast<double>(p) * std::pow(1e4, -2.0 * static_cast<double>(r) / kHeadDim);
+        cosines.push_back(static_cast<float>(std::cos(angle)));
+        sines.push_back(static_cast<float>(std::sin(angle)));
+      }
+    }
+    TE_ASSIGN_OR_RETURN(cos_, context_->NewTensor(DType::kFloat32, shape));
+    TE_ASSIGN_OR_RETURN(sin_, context_->NewTensor(DType::kFloat32, shape));
+    TE_RETURN_IF_ERROR(context_->CopyFromHost(cosines.data(), cos_.view()));
+    return context_->CopyFromHost(sines.data(), sin_.view());
   }
 
   // ----- Scales: each number at a 16-byte boundary
@@ -193,6 +240,7 @@ class ShapeBench {
 
   // ----- Views
 
+  // bfloat16, or codes.
   Parts Rows(const Tensor& packed) const {
     const TensorView x = packed.view();
     const int64_t q = shape_.q_width(), kv = shape_.kv_width();
@@ -238,23 +286,21 @@ class ShapeBench {
                                                    .dk = OfKv(gradients.k),
                                                    .dv = OfKv(gradients.v)});
   }
-  Status Fp8Forward(int i) {
-    const Buffers& b = sets_[static_cast<size_t>(i)];
+  Status Fp8Forward(const Buffers& b, const Parts& in) {
     return context_->kernels().attention_fp8_forward(context_->exec(),
-                                                     {.q = Input(OfQ(b.q8.view()), kQkv),
-                                                      .k = Input(OfKv(b.k8.view()), kQkv),
-                                                      .v = Input(OfKv(b.v8.view()), kQkv),
+                                                     {.q = Input(OfQ(in.q), kQkv),
+                                                      .k = Input(OfKv(in.k), kQkv),
+                                                      .v = Input(OfKv(in.v), kQkv),
                                                       .softmax_scale = SoftmaxScale(),
                                                       .s = {.scale = Scale(kS), .amax = AmaxOf(kS)},
                                                       .out = Output(OfQ(b.out8.view()), kO),
                                                       .lse = b.lse8.view()});
   }
-  Status Fp8Backward(int i) {
-    const Buffers& b = sets_[static_cast<size_t>(i)];
+  Status Fp8Backward(const Buffers& b, const Parts& in, const Parts& gradients) {
     return context_->kernels().attention_fp8_backward(
-        context_->exec(), {.q = Input(OfQ(b.q8.view()), kQkv),
-                           .k = Input(OfKv(b.k8.view()), kQkv),
-                           .v = Input(OfKv(b.v8.view()), kQkv),
+        context_->exec(), {.q = Input(OfQ(in.q), kQkv),
+                           .k = Input(OfKv(in.k), kQkv),
+                           .v = Input(OfKv(in.v), kQkv),
                            .out = Input(OfQ(b.out8.view()), kO),
                            .dout = Input(OfQ(b.dout8.view()), kDo),
                            .lse = b.lse8.view(),
@@ -262,11 +308,77 @@ class ShapeBench {
                            .gradient_format = kGradientFormat,
                            .s = {.scale = Scale(kS)},
                            .dp = {.scale = Scale(kDp), .amax = AmaxOf(kDp)},
-                           .dq = Output(OfQ(b.dq8.view()), kDqkv),
-                           .dk = Output(OfKv(b.dk8.view()), kDqkv),
-                           .dv = Output(OfKv(b.dv8.view()), kDqkv)});
+                           .dq = Output(OfQ(gradients.q), kDqkv),
+                           .dk = Output(OfKv(gradients.k), kDqkv),
+                           .dv = Output(OfKv(gradients.v), kDqkv)});
   }
-  Status Cast(const TensorView& x, Scaled t, const Tensor& codes, const TensorView& transposed) {
+  static Parts Apart(const Tensor& q, const Tensor& k, const Tensor& v) {
+    return {q.view(), k.view(), v.view()};
+  }
+  Status Fp8Forward(int i) {
+    const Buffers& b = sets_[static_cast<size_t>(i)];
+    return Fp8Forward(b, Apart(b.q8, b.k8, b.v8));
+  }
+  Status Fp8Backward(int i) {
+    const Buffers& b = sets_[static_cast<size_t>(i)];
+    return Fp8Backward(b, Apart(b.q8, b.k8, b.v8), Apart(b.dq8, b.dk8, b.dv8));
+  }
+  Status PackedForward(int i) {
+    const Buffers& b = sets_[static_cast<size_t>(i)];
+    return Fp8Forward(b, Rows(b.qkv8));
+  }
+  Status PackedBackward(int i) {
+    const Buffers& b = sets_[static_cast<size_t>(i)];
+    return Fp8Backward(b, Rows(b.qkv8), Rows(b.dqkv8));
+  }
+
+  // All heads of a packed buffer, queries' and keys' rotated.
+  RopeArgs Rotation(const Tensor& packed, bool inverse) const {
+    const int64_t heads = shape_.heads + 2 * shape_.groups;
+    return {.x = Heads(packed.view(), heads),
+            .cos = cos_.view(),
+            .sin = sin_.view(),
+            .inverse = inverse,
+            .num_rotated_heads = shape_.heads + shape_.groups};
+  }
+  Status Rotate(int i) {
+    RopeArgs args = Rotation(sets_[static_cast<size_t>(i)].qkv, false);
+    const TensorView rotated =
+        Heads(sets_[static_cast<size_t>(i)].qkv.view(), shape_.heads + 2 * shape_.groups)
+            .Slice(2, 0, args.num_rotated_heads);
+    args.x = rotated;
+    args.y = Sink(rotated);
+    return context_->kernels().rope(context_->exec(), args);
+  }
+  Status RotateToCodes(int i) {
+    const Buffers& b = sets_[static_cast<size_t>(i)];
+    RopeArgs args = Rotation(b.qkv, false);
+    args.y.quant = Spec(kQkv, b.qkv8, TensorView());
+    return context_->kernels().rope(context_->exec(), args);
+  }
+  // For the QKV product: any scale will do, here and below. The rows go where qkv8 was.
+  Status RotateBack(int i) {
+    const Buffers& b = sets_[static_cast<size_t>(i)];
+    RopeArgs args = Rotation(b.dqkv, true);
+    args.y.quant = Spec(kDqkv, b.qkv8, b.dqkv8_transposed.view());
+    return context_->kernels().rope(context_->exec(), args);
+  }
+  Status RotateCodesBack(int i) {
+    const Buffers& b = sets_[static_cast<size_t>(i)];
+    RopeArgs args = Rotation(b.dqkv8, true);
+    args.x_format = FormatOf(kDqkv);
+    args.x_scale_inv = ScaleInv(kDqkv);
+    args.y.quant = Spec(kDo, b.qkv8, b.dqkv8_transposed.view());
+    return context_->kernels().rope(context_->exec(), args);
+  }
+  Status OutToProj(int i) {
+    const Buffers& b = sets_[static_cast<size_t>(i)];
+    DequantizeArgs args = {.x = Spec(kO, b.out8, TensorView())};
+    args.y.quant = Spec(kQkv, b.dq8, b.out8_transposed.view());
+    return context_->kernels().dequantize(context_->exec(), args);
+  }
+
+  QuantSpec Spec(Scaled t, const Tensor& codes, const TensorView& transposed) const {
     QuantSpec spec;
     spec.format = FormatOf(t);
     spec.scale = Scale(t);
@@ -274,15 +386,15 @@ class ShapeBench {
     spec.amax = AmaxOf(t);
     spec.rowwise_data = codes.view();
     spec.columnwise_data = transposed;
-    return context_->kernels().quantize(context_->exec(), {.x = x, .out = spec});
+    return spec;
+  }
+  Status Cast(const TensorView& x, Scaled t, const Tensor& codes, const TensorView& transposed) {
+    return context_->kernels().quantize(context_->exec(),
+                                        {.x = x, .out = Spec(t, codes, transposed)});
   }
   Status Back(const Tensor& codes, Scaled t, const TensorView& y) {
-    QuantSpec spec;
-    spec.format = FormatOf(t);
-    spec.scale_inv = ScaleInv(t);
-    spec.rowwise_data = codes.view();
-    return context_->kernels().dequantize(
-        context_->exec(), {.x = spec, .orientation = Orientation::kRowwise, .y = y});
+    return context_->kernels().dequantize(context_->exec(),
+                                          {.x = Spec(t, codes, TensorView()), .y = y});
   }
   // For the output projection; any scale will do.
   Status CastOut(int i) {
@@ -359,7 +471,7 @@ class ShapeBench {
   Context* context_;
   AttentionShape shape_;
   std::vector<Buffers> sets_;  // so many that the L2 cache keeps nothing
-  Tensor numbers_;
+  Tensor numbers_, cos_, sin_;
 };
 
 Status RunBench(const std::string& filter, bool hot) {

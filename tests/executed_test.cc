@@ -222,9 +222,10 @@ void ExpectFp8Step(bool fp8_only, bool recompute = false) {
   EXPECT_EQ(fused_updates, 2 * 4);
 }
 
-// fp8_dpa: q, k and v are cast by a kernel each, out comes back to BF16, and so do dq, dk and dv;
-// the rest of the step is what it is without.
-TEST(Executed, Fp8AttentionAddsItsCastsAndNothingElse) {
+// fp8_dpa: the rotation writes the codes of q, k and v, and reads those of dq, dk and dv; proj's
+// copies are made of out's codes in one pass, as they are of BF16 without; dO alone is cast by a
+// kernel of its own. The rest of the step is what it is without.
+TEST(Executed, Fp8AttentionAddsTheCastOfItsOutputsGradientAndNothingElse) {
   const auto executed = [](bool fp8_dpa) {
     const auto recipe =
         MakeModuleRecipes({{.pattern = "lm_head", .training = nullptr, .evaluation = nullptr}},
@@ -233,14 +234,15 @@ TEST(Executed, Fp8AttentionAddsItsCastsAndNothingElse) {
   };
   std::vector<std::string> want;
   for (const KernelRecord& record : executed(false)) {
-    if (record.operation == "attention_forward") {
-      for (const char* line : {"quantize", "quantize", "quantize",
-                               "attention_fp8_forward cudnn_sdpa_fp8", "dequantize"})
-        want.emplace_back(line);
+    if (record.operation == "rope") {
+      want.emplace_back("rope rope_fp8_cuda");
+    } else if (record.operation == "attention_forward") {
+      want.emplace_back("attention_fp8_forward cudnn_sdpa_fp8");
+    } else if (record.operation == "quantize") {  // out, the only one
+      want.emplace_back("dequantize dequantize_fp8_cuda");
     } else if (record.operation == "attention_backward") {
-      for (const char* line : {"quantize", "attention_fp8_backward cudnn_sdpa_fp8_backward",
-                               "dequantize", "dequantize", "dequantize"})
-        want.emplace_back(line);
+      want.emplace_back("quantize");
+      want.emplace_back("attention_fp8_backward cudnn_sdpa_fp8_backward");
     } else {
       want.push_back(Line(record));
     }
@@ -250,10 +252,13 @@ TEST(Executed, Fp8AttentionAddsItsCastsAndNothingElse) {
   for (const KernelRecord& record : executed(true)) {
     const bool attention = record.operation.starts_with("attention");
     attentions += attention ? 1 : 0;
-    got.push_back(attention ? record.operation + " " + record.kernel : Line(record));
+    const bool names_kernel =
+        attention || record.operation == "rope" || record.operation == "dequantize";
+    got.push_back(names_kernel ? record.operation + " " + record.kernel : Line(record));
   }
   EXPECT_EQ(got, want);
   EXPECT_EQ(attentions, 2 * 2);
+  EXPECT_EQ(std::count(got.begin(), got.end(), "quantize"), 2) << "one a layer";
 }
 
 // backward_override: the backward pass is that of BF16, after the forward pass in FP8; where the

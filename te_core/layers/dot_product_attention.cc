@@ -38,7 +38,7 @@ Status CheckHeads(const std::string& layer, const char* tensor, const ConstTenso
       layer, tensor, view.ToString(), Name(dtype), shape.ToString());
 }
 
-bool Quantizes(const GemmPass& pass) { return pass.quantizes() && pass.training; }
+bool QuantizedPass(const GemmPass& pass) { return pass.quantizes() && pass.training; }
 
 }  // namespace
 
@@ -66,6 +66,10 @@ struct DotProductAttention::State : SavedState {
   RandomState random;
   GemmPass pass;
   Float8AttentionState float8;  // of a pass that quantizes: instead of q, k, v and out
+  // Of a packed pass.
+  bool packed = false;
+  PackedHeads heads;
+  QuantSpec codes;  // of q, k and v
 };
 
 StatusOr<std::unique_ptr<DotProductAttention>> DotProductAttention::Create(
@@ -131,22 +135,7 @@ Status DotProductAttention::ForwardWithMaskType(const ForwardArgs& args, Attenti
   TE_RETURN_IF_ERROR(CheckHeads(name_, "key", k, dtype, k_shape));
   TE_RETURN_IF_ERROR(CheckHeads(name_, "value", v, dtype, k_shape));
   TE_RETURN_IF_ERROR(CheckHeads(name_, "output", out, dtype, q_shape));
-  AttentionMask mask = {.type = type,
-                        .padding = args.attention.padding_mask,
-                        .padding_on_the_right = args.attention.padding_on_the_right,
-                        .arbitrary = args.attention.arbitrary_mask,
-                        .window_left = options_.window_size.left,
-                        .window_right = options_.window_size.right};
-  if (mask.padding.defined() && !UsesPadding(type)) {
-    return InvalidArgument("{}: padding_mask is given, but attn_mask_type {} does not use it",
-                           name_, Name(type));
-  }
-  if (mask.arbitrary.defined() && type != AttentionMaskType::kArbitrary) {
-    return InvalidArgument("{}: arbitrary_mask is given, but attn_mask_type {} does not use it",
-                           name_, Name(type));
-  }
-  if (!mask.padding.defined() && keys != 0) mask.type = WithoutPadding(type);
-
+  TE_ASSIGN_OR_RETURN(const AttentionMask mask, MaskOf(args.attention, type, keys));
   const bool training = saved != nullptr;
   TensorView lse;
   if (training) {
@@ -174,10 +163,85 @@ Status DotProductAttention::ForwardWithMaskType(const ForwardArgs& args, Attenti
   state.lse = lse;
   state.mask = mask;
   state.random = random;
-  if (Quantizes(state.pass))
+  state.packed = false;
+  if (QuantizedPass(state.pass))
     return float8_.Forward(state.pass, forward, saved->arena(), &state.float8);
   TE_RETURN_IF_ERROR(context_->kernels().attention_forward(context_->exec(), forward));
   return float8_.CalibrateForward(state.pass, forward);
+}
+
+StatusOr<AttentionMask> DotProductAttention::MaskOf(const AttentionInputs& masks,
+                                                    AttentionMaskType type, int64_t keys) const {
+  AttentionMask mask = {.type = type,
+                        .padding = masks.padding_mask,
+                        .padding_on_the_right = masks.padding_on_the_right,
+                        .arbitrary = masks.arbitrary_mask,
+                        .window_left = options_.window_size.left,
+                        .window_right = options_.window_size.right};
+  if (mask.padding.defined() && !UsesPadding(type)) {
+    return InvalidArgument("{}: padding_mask is given, but attn_mask_type {} does not use it",
+                           name_, Name(type));
+  }
+  if (mask.arbitrary.defined() && type != AttentionMaskType::kArbitrary) {
+    return InvalidArgument("{}: arbitrary_mask is given, but attn_mask_type {} does not use it",
+                           name_, Name(type));
+  }
+  if (!mask.padding.defined() && keys != 0) mask.type = WithoutPadding(type);
+  return mask;
+}
+
+StatusOr<QuantSpec> DotProductAttention::NewPackedInput(const Tokens& tokens, Saved* saved) {
+  TE_RETURN_IF_ERROR(CheckSaved(name_, saved));
+  State& state = saved->state<State>();
+  state.pass = float8_.NewPass();
+  if (!QuantizedPass(state.pass)) {
+    return FailedPrecondition("{}: codes for attention in a scope that does not quantize it",
+                              name_);
+  }
+  TE_RETURN_IF_ERROR(CheckFloat8Pass(state.pass));
+  state.packed = true;
+  state.heads = {.batch = tokens.batch,
+                 .sequence = tokens.sequence,
+                 .heads = options_.num_attention_heads,
+                 .groups = options_.num_gqa_groups,
+                 .head_dim = options_.kv_channels,
+                 .sequence_first = tokens.sequence_first};
+  TE_ASSIGN_OR_RETURN(state.codes, float8_.NewPacked(state.pass, state.heads, saved->arena()));
+  return state.codes;
+}
+
+StatusOr<QuantSpec> DotProductAttention::ForwardPacked(const AttentionInputs& masks, Saved* saved) {
+  TE_RETURN_IF_ERROR(CheckSaved(name_, saved));
+  State& state = saved->state<State>();
+  if (!state.packed)
+    return FailedPrecondition("{}: ForwardPacked before NewPackedInput of the same pass", name_);
+  const PackedHeads& heads = state.heads;
+  AttentionForwardArgs forward = {.softmax_scale = options_.softmax_scale};
+  TE_ASSIGN_OR_RETURN(forward.mask, MaskOf(masks, options_.attn_mask_type, heads.sequence));
+  TE_ASSIGN_OR_RETURN(forward.lse,
+                      saved->Allocate(DType::kFloat32, {heads.batch, heads.heads, heads.sequence}));
+  state.mask = forward.mask;
+  return float8_.ForwardPacked(state.pass, state.codes, heads, forward, saved->arena(),
+                               &state.float8);
+}
+
+StatusOr<QuantSpec> DotProductAttention::BackwardPacked(ConstTensorView doutput, Saved* saved,
+                                                        Arena* arena) {
+  TE_RETURN_IF_ERROR(CheckSaved(name_, saved));
+  const State& state = saved->state<State>();
+  if (!state.packed)
+    return FailedPrecondition("{}: BackwardPacked after a forward pass of dense tensors", name_);
+  const PackedHeads& heads = state.heads;
+  if (doutput.dtype() != DType::kFloat32 && doutput.dtype() != DType::kBFloat16) {
+    return InvalidArgument("{}: doutput is {}; expected float32 or bfloat16", name_,
+                           doutput.ToString());
+  }
+  TE_RETURN_IF_ERROR(CheckHeads(name_, "doutput", doutput, doutput.dtype(),
+                                {heads.batch, heads.sequence, heads.heads, heads.head_dim}));
+  return float8_.BackwardPacked(
+      state.pass, heads,
+      {.dout = doutput, .mask = state.mask, .softmax_scale = options_.softmax_scale}, state.float8,
+      arena);
 }
 
 // Of a pass that quantizes, now or after calibration.
@@ -192,6 +256,9 @@ Status DotProductAttention::BackwardInput(const BackwardArgs& args, Saved* saved
   TE_RETURN_IF_ERROR(CheckTaken(name_, {.key_value = true}, args));
   TE_RETURN_IF_ERROR(CheckSaved(name_, saved));
   const State& s = saved->state<State>();
+  if (s.packed)
+    return FailedPrecondition("{}: BackwardInput after ForwardPacked; expected BackwardPacked",
+                              name_);
   if (!args.dinput.defined() && !args.dkey.defined() && !args.dvalue.defined()) return OkStatus();
   const ConstTensorView dout = BatchFirst(args.doutput, options_.qkv_format);
   const TensorView dq = BatchFirst(args.dinput, options_.qkv_format);
@@ -214,7 +281,7 @@ Status DotProductAttention::BackwardInput(const BackwardArgs& args, Saved* saved
                                           .dq = dq,
                                           .dk = dk,
                                           .dv = dv};
-  if (Quantizes(s.pass)) return float8_.Backward(s.pass, backward, s.float8);
+  if (QuantizedPass(s.pass)) return float8_.Backward(s.pass, backward, s.float8);
   TE_RETURN_IF_ERROR(context_->kernels().attention_backward(context_->exec(), backward));
   return float8_.CalibrateBackward(s.pass, backward);
 }

@@ -57,9 +57,26 @@ class DotProductAttention : public Layer {
   // causal_bottom_right.
   Status ForwardWithMaskType(const ForwardArgs& args, AttentionMaskType type, Saved* saved);
 
-  // Whether the backward pass of a forward pass that begins now reads query, key and value again:
-  // they must stay unchanged until then. Else it has its own, quantized copies.
-  bool KeepsInputs() const { return !context_->QuantizesAttention(name_); }
+  // Whether a forward pass that begins now, and that a backward pass follows, quantizes. Its
+  // backward pass then reads codes; else query, key and value must stay unchanged until then.
+  bool Quantizes() const { return context_->QuantizesAttention(name_); }
+
+  // ----- Such a pass between neighbours that write and read codes themselves (MultiheadAttention's
+  // rotation and proj): as Forward and BackwardInput, without casts around them but doutput's.
+  // `tokens`: rows of the codes, as in float8_attention.h.
+
+  struct Tokens {
+    int64_t batch = 0, sequence = 0;
+    bool sequence_first = false;
+  };
+  // Begins the pass. Where the caller writes query, key and value, side by side: codes [tokens,
+  // (n + 2 g) d] with the scale, in `saved`.
+  StatusOr<QuantSpec> NewPackedInput(const Tokens& tokens, Saved* saved);
+  // Masks as in Forward. Returns the output's codes [tokens, n d], in `saved`.
+  StatusOr<QuantSpec> ForwardPacked(const AttentionInputs& masks, Saved* saved);
+  // doutput: [batch, sequence, n, d], any strides with an inner one of 1. Returns the codes of
+  // [dquery | dkey | dvalue], in `arena`.
+  StatusOr<QuantSpec> BackwardPacked(ConstTensorView doutput, Saved* saved, Arena* arena);
 
   uint32_t dropout_stream() const { return dropout_stream_; }
   const DotProductAttentionOptions& options() const { return options_; }
@@ -69,6 +86,8 @@ class DotProductAttention : public Layer {
   using Layer::Layer;
 
   Status CheckFloat8Pass(const GemmPass& pass) const;
+  StatusOr<AttentionMask> MaskOf(const AttentionInputs& masks, AttentionMaskType type,
+                                 int64_t keys) const;
 
   DotProductAttentionOptions options_;
   Float8Attention float8_;

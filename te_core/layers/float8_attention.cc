@@ -50,6 +50,23 @@ StatusOr<TokenRows<ConstTensorView>> CopyOrRowsOf(Context* context, const ConstT
   return *RowsOf(ConstTensorView(dense));
 }
 
+// Of a matrix of codes, batch first.
+struct HeadViews {
+  TensorView q, k, v;
+};
+Float8Output OutputOf(const QuantSpec& spec, const TensorView& codes) {
+  return {.codes = codes, .scale = spec.scale, .scale_inv = spec.scale_inv, .amax = spec.amax};
+}
+HeadViews Split(const TensorView& packed, const PackedHeads& h) {
+  const TensorView tokens = h.sequence_first ? packed.Split(0, h.sequence, h.batch).Transpose(0, 1)
+                                             : packed.Split(0, h.batch, h.sequence);
+  const auto part = [&](int64_t begin, int64_t heads) {
+    return tokens.Slice(2, begin * h.head_dim, (begin + heads) * h.head_dim)
+        .Split(2, heads, h.head_dim);
+  };
+  return {part(0, h.heads), part(h.heads, h.groups), part(h.heads + h.groups, h.groups)};
+}
+
 }  // namespace
 
 Float8Attention::~Float8Attention() {
@@ -73,6 +90,24 @@ StatusOr<Float8Attention::Scaling> Float8Attention::ScalingOf(AttentionTensor te
           IsGradient(tensor) ? ScalingDirection::kBackward : ScalingDirection::kForward));
   TE_ASSIGN_OR_RETURN(const CastScaling scaling, CastScalingOf(*context_, *slot, true));
   return Scaling{.format = quantization.format, .scale = scaling.scale, .amax = scaling.amax};
+}
+
+StatusOr<Float8Attention::ForwardScaling> Float8Attention::ForwardScalingOf(const GemmPass& pass) {
+  ForwardScaling out;
+  TE_ASSIGN_OR_RETURN(out.qkv, ScalingOf(AttentionTensor::kQkv, pass));
+  TE_ASSIGN_OR_RETURN(out.s, ScalingOf(AttentionTensor::kS, pass));
+  TE_ASSIGN_OR_RETURN(out.o, ScalingOf(AttentionTensor::kO, pass));
+  return out;
+}
+
+StatusOr<Float8Attention::BackwardScaling> Float8Attention::BackwardScalingOf(
+    const GemmPass& pass) {
+  BackwardScaling out;
+  TE_ASSIGN_OR_RETURN(out.s, ScalingOf(AttentionTensor::kS, pass));
+  TE_ASSIGN_OR_RETURN(out.dout, ScalingOf(AttentionTensor::kDo, pass));
+  TE_ASSIGN_OR_RETURN(out.dp, ScalingOf(AttentionTensor::kDp, pass));
+  TE_ASSIGN_OR_RETURN(out.dqkv, ScalingOf(AttentionTensor::kDqkv, pass));
+  return out;
 }
 
 StatusOr<float*> Float8Attention::NewScalar(Arena* arena) const {
@@ -104,6 +139,12 @@ StatusOr<Float8Input> Float8Attention::Quantize(const ConstTensorView& x, QuantF
   TE_RETURN_IF_ERROR(
       context_->kernels().quantize(context_->exec(), {.x = rows.matrix, .out = spec}));
   return Float8Input{.codes = codes, .scale_inv = scale_inv};
+}
+
+StatusOr<Float8Input> Float8Attention::QuantizeDout(const ConstTensorView& dout,
+                                                    const Scaling& scaling) const {
+  TE_ASSIGN_OR_RETURN(float* const scale_inv, NewScalar(context_->scratch()));
+  return Quantize(dout, scaling.format, &scaling, scale_inv, context_->scratch());
 }
 
 Status Float8Attention::AddAmax(const ConstTensorView& x, const Scaling& scaling) const {
@@ -148,47 +189,25 @@ Status Float8Attention::Explained(const Status& status) const {
   return status.WithContext(name_ + ": fp8_dpa");
 }
 
-Status Float8Attention::Forward(const GemmPass& pass, const AttentionForwardArgs& args,
-                                Arena* arena, Float8AttentionState* state) {
-  TE_ASSIGN_OR_RETURN(const Scaling qkv, ScalingOf(AttentionTensor::kQkv, pass));
-  TE_ASSIGN_OR_RETURN(const Scaling s, ScalingOf(AttentionTensor::kS, pass));
-  TE_ASSIGN_OR_RETURN(const Scaling o, ScalingOf(AttentionTensor::kO, pass));
-  TE_ASSIGN_OR_RETURN(float* const scale_inv, NewScalar(arena));
-  TE_ASSIGN_OR_RETURN(state->q, Quantize(args.q, qkv.format, &qkv, scale_inv, arena));
-  TE_ASSIGN_OR_RETURN(state->k, Quantize(args.k, qkv.format, &qkv, scale_inv, arena));
-  TE_ASSIGN_OR_RETURN(state->v, Quantize(args.v, qkv.format, &qkv, scale_inv, arena));
-  TE_ASSIGN_OR_RETURN(float* const out_scale_inv, NewScalar(arena));
-  TE_ASSIGN_OR_RETURN(const Float8Output out, NewOutput(args.out, o, out_scale_inv, arena));
+Status Float8Attention::RunForward(const ForwardScaling& scaling, const AttentionForwardArgs& args,
+                                   const Float8Output& out, Float8AttentionState* state) {
   state->out = {.codes = out.codes, .scale_inv = out.scale_inv};
   state->lse = args.lse;
-  TE_RETURN_IF_ERROR(Explained(context_->kernels().attention_fp8_forward(
+  return Explained(context_->kernels().attention_fp8_forward(
       context_->exec(), {.q = state->q,
                          .k = state->k,
                          .v = state->v,
                          .mask = args.mask,
                          .softmax_scale = args.softmax_scale,
-                         .s = {.scale = s.scale, .amax = s.amax},
+                         .s = {.scale = scaling.s.scale, .amax = scaling.s.amax},
                          .out = out,
-                         .lse = args.lse})));
-  return Dequantize(out, o.format, args.out);
+                         .lse = args.lse}));
 }
 
-Status Float8Attention::Backward(const GemmPass& pass, const AttentionBackwardArgs& args,
-                                 const Float8AttentionState& state) {
-  TE_ASSIGN_OR_RETURN(const Scaling s, ScalingOf(AttentionTensor::kS, pass));
-  TE_ASSIGN_OR_RETURN(const Scaling dout_scaling, ScalingOf(AttentionTensor::kDo, pass));
-  TE_ASSIGN_OR_RETURN(const Scaling dp, ScalingOf(AttentionTensor::kDp, pass));
-  TE_ASSIGN_OR_RETURN(const Scaling dqkv, ScalingOf(AttentionTensor::kDqkv, pass));
-  Arena* const scratch = context_->scratch();
-  const ArenaScope scope(scratch);
-  TE_ASSIGN_OR_RETURN(float* const dout_scale_inv, NewScalar(scratch));
-  TE_ASSIGN_OR_RETURN(const Float8Input dout, Quantize(args.dout, dout_scaling.format,
-                                                       &dout_scaling, dout_scale_inv, scratch));
-  TE_ASSIGN_OR_RETURN(float* const scale_inv, NewScalar(scratch));
-  TE_ASSIGN_OR_RETURN(const Float8Output dq, NewOutput(args.dq, dqkv, scale_inv, scratch));
-  TE_ASSIGN_OR_RETURN(const Float8Output dk, NewOutput(args.dk, dqkv, scale_inv, scratch));
-  TE_ASSIGN_OR_RETURN(const Float8Output dv, NewOutput(args.dv, dqkv, scale_inv, scratch));
-  TE_RETURN_IF_ERROR(Explained(context_->kernels().attention_fp8_backward(
+Status Float8Attention::RunBackward(const BackwardScaling& scaling,
+                                    const AttentionBackwardArgs& args, const Float8Input& dout,
+                                    const Float8AttentionState& state, const Gradients& gradients) {
+  return Explained(context_->kernels().attention_fp8_backward(
       context_->exec(), {.q = state.q,
                          .k = state.k,
                          .v = state.v,
@@ -197,88 +216,150 @@ Status Float8Attention::Backward(const GemmPass& pass, const AttentionBackwardAr
                          .lse = state.lse,
                          .mask = args.mask,
                          .softmax_scale = args.softmax_scale,
-                         .gradient_format = dqkv.format,
-                         .s = {.scale = s.scale},
-                         .dp = {.scale = dp.scale, .amax = dp.amax},
-                         .dq = dq,
-                         .dk = dk,
-                         .dv = dv})));
-  TE_RETURN_IF_ERROR(Dequantize(dq, dqkv.format, args.dq));
-  TE_RETURN_IF_ERROR(Dequantize(dk, dqkv.format, args.dk));
-  return Dequantize(dv, dqkv.format, args.dv);
+                         .gradient_format = scaling.dqkv.format,
+                         .s = {.scale = scaling.s.scale},
+                         .dp = {.scale = scaling.dp.scale, .amax = scaling.dp.amax},
+                         .dq = gradients.dq,
+                         .dk = gradients.dk,
+                         .dv = gradients.dv}));
+}
+
+Status Float8Attention::Forward(const GemmPass& pass, const AttentionForwardArgs& args,
+                                Arena* arena, Float8AttentionState* state) {
+  TE_ASSIGN_OR_RETURN(const ForwardScaling scaling, ForwardScalingOf(pass));
+  const Scaling& qkv = scaling.qkv;
+  TE_ASSIGN_OR_RETURN(float* const scale_inv, NewScalar(arena));
+  TE_ASSIGN_OR_RETURN(state->q, Quantize(args.q, qkv.format, &qkv, scale_inv, arena));
+  TE_ASSIGN_OR_RETURN(state->k, Quantize(args.k, qkv.format, &qkv, scale_inv, arena));
+  TE_ASSIGN_OR_RETURN(state->v, Quantize(args.v, qkv.format, &qkv, scale_inv, arena));
+  TE_ASSIGN_OR_RETURN(float* const out_scale_inv, NewScalar(arena));
+  TE_ASSIGN_OR_RETURN(const Float8Output out, NewOutput(args.out, scaling.o, out_scale_inv, arena));
+  TE_RETURN_IF_ERROR(RunForward(scaling, args, out, state));
+  return Dequantize(out, scaling.o.format, args.out);
+}
+
+Status Float8Attention::Backward(const GemmPass& pass, const AttentionBackwardArgs& args,
+                                 const Float8AttentionState& state) {
+  TE_ASSIGN_OR_RETURN(const BackwardScaling scaling, BackwardScalingOf(pass));
+  const Scaling& dqkv = scaling.dqkv;
+  Arena* const scratch = context_->scratch();
+  const ArenaScope scope(scratch);
+  TE_ASSIGN_OR_RETURN(const Float8Input dout, QuantizeDout(args.dout, scaling.dout));
+  TE_ASSIGN_OR_RETURN(float* const scale_inv, NewScalar(scratch));
+  Gradients gradients;
+  TE_ASSIGN_OR_RETURN(gradients.dq, NewOutput(args.dq, dqkv, scale_inv, scratch));
+  TE_ASSIGN_OR_RETURN(gradients.dk, NewOutput(args.dk, dqkv, scale_inv, scratch));
+  TE_ASSIGN_OR_RETURN(gradients.dv, NewOutput(args.dv, dqkv, scale_inv, scratch));
+  TE_RETURN_IF_ERROR(RunBackward(scaling, args, dout, state, gradients));
+  TE_RETURN_IF_ERROR(Dequantize(gradients.dq, dqkv.format, args.dq));
+  TE_RETURN_IF_ERROR(Dequantize(gradients.dk, dqkv.format, args.dk));
+  return Dequantize(gradients.dv, dqkv.format, args.dv);
+}
+
+StatusOr<QuantSpec> Float8Attention::NewScaledCodes(const Scaling& scaling, int64_t rows,
+                                                    int64_t columns, Arena* arena) const {
+  QuantSpec spec;
+  spec.format = scaling.format;
+  spec.scale = scaling.scale;
+  spec.amax = scaling.amax;
+  TE_ASSIGN_OR_RETURN(spec.scale_inv, NewScalar(arena));
+  TE_ASSIGN_OR_RETURN(spec.rowwise_data, arena->Allocate(DType::kUInt8, {rows, columns}));
+  return spec;
+}
+
+StatusOr<QuantSpec> Float8Attention::NewPacked(const GemmPass& pass, const PackedHeads& heads,
+                                               Arena* arena) {
+  TE_ASSIGN_OR_RETURN(const Scaling qkv, ScalingOf(AttentionTensor::kQkv, pass));
+  return NewScaledCodes(qkv, heads.tokens(), heads.columns(), arena);
+}
+
+StatusOr<QuantSpec> Float8Attention::ForwardPacked(const GemmPass& pass, const QuantSpec& qkv,
+                                                   const PackedHeads& heads,
+                                                   const AttentionForwardArgs& args, Arena* arena,
+                                                   Float8AttentionState* state) {
+  TE_ASSIGN_OR_RETURN(const ForwardScaling scaling, ForwardScalingOf(pass));
+  const HeadViews in = Split(qkv.rowwise_data, heads);
+  state->q = {.codes = in.q, .scale_inv = qkv.scale_inv};
+  state->k = {.codes = in.k, .scale_inv = qkv.scale_inv};
+  state->v = {.codes = in.v, .scale_inv = qkv.scale_inv};
+  TE_ASSIGN_OR_RETURN(const QuantSpec out, NewScaledCodes(scaling.o, heads.tokens(),
+                                                          heads.heads * heads.head_dim, arena));
+  PackedHeads of_out = heads;
+  of_out.groups = 0;
+  TE_RETURN_IF_ERROR(
+      RunForward(scaling, args, OutputOf(out, Split(out.rowwise_data, of_out).q), state));
+  return out;
+}
+
+StatusOr<QuantSpec> Float8Attention::BackwardPacked(const GemmPass& pass, const PackedHeads& heads,
+                                                    const AttentionBackwardArgs& args,
+                                                    const Float8AttentionState& state,
+                                                    Arena* arena) {
+  TE_ASSIGN_OR_RETURN(const BackwardScaling scaling, BackwardScalingOf(pass));
+  TE_ASSIGN_OR_RETURN(const QuantSpec dqkv,
+                      NewScaledCodes(scaling.dqkv, heads.tokens(), heads.columns(), arena));
+  const HeadViews out = Split(dqkv.rowwise_data, heads);
+  const ArenaScope scope(context_->scratch());
+  TE_ASSIGN_OR_RETURN(const Float8Input dout, QuantizeDout(args.dout, scaling.dout));
+  TE_RETURN_IF_ERROR(RunBackward(
+      scaling, args, dout, state,
+      {.dq = OutputOf(dqkv, out.q), .dk = OutputOf(dqkv, out.k), .dv = OutputOf(dqkv, out.v)}));
+  return dqkv;
 }
 
 Status Float8Attention::CalibrateForward(const GemmPass& pass, const AttentionForwardArgs& args) {
   if (pass.recipe == nullptr || !pass.calibrating || !pass.training) return OkStatus();
   if (context_->repeated() != nullptr) return OkStatus();  // the first run has measured them
-  TE_ASSIGN_OR_RETURN(const Scaling qkv, ScalingOf(AttentionTensor::kQkv, pass));
-  TE_ASSIGN_OR_RETURN(const Scaling s, ScalingOf(AttentionTensor::kS, pass));
-  TE_ASSIGN_OR_RETURN(const Scaling o, ScalingOf(AttentionTensor::kO, pass));
+  TE_ASSIGN_OR_RETURN(const ForwardScaling scaling, ForwardScalingOf(pass));
   Arena* const scratch = context_->scratch();
   const ArenaScope scope(scratch);
-  Float8Input inputs[3];
-  const ConstTensorView* const tensors[3] = {&args.q, &args.k, &args.v};
-  for (int i = 0; i < 3; ++i) {
-    TE_RETURN_IF_ERROR(AddAmax(*tensors[i], qkv));
+  Float8AttentionState state;
+  const struct {
+    const ConstTensorView& x;
+    Float8Input& codes;
+  } inputs[] = {{args.q, state.q}, {args.k, state.k}, {args.v, state.v}};
+  for (const auto& input : inputs) {
+    TE_RETURN_IF_ERROR(AddAmax(input.x, scaling.qkv));
     TE_ASSIGN_OR_RETURN(float* const scale_inv, NewScalar(scratch));
-    TE_ASSIGN_OR_RETURN(inputs[i], Quantize(*tensors[i], qkv.format, nullptr, scale_inv, scratch));
+    TE_ASSIGN_OR_RETURN(input.codes,
+                        Quantize(input.x, scaling.qkv.format, nullptr, scale_inv, scratch));
   }
-  TE_RETURN_IF_ERROR(AddAmax(args.out, o));
+  TE_RETURN_IF_ERROR(AddAmax(args.out, scaling.o));
   TE_ASSIGN_OR_RETURN(float* const out_scale_inv, NewScalar(scratch));
-  const Scaling unmeasured = {.format = o.format, .scale = o.scale};
+  const Scaling unmeasured = {.format = scaling.o.format, .scale = scaling.o.scale};
   TE_ASSIGN_OR_RETURN(const Float8Output out,
                       NewOutput(args.out, unmeasured, out_scale_inv, scratch));
-  TE_ASSIGN_OR_RETURN(const TensorView lse, scratch->Allocate(DType::kFloat32, args.lse.shape()));
-  return Explained(context_->kernels().attention_fp8_forward(
-      context_->exec(), {.q = inputs[0],
-                         .k = inputs[1],
-                         .v = inputs[2],
-                         .mask = args.mask,
-                         .softmax_scale = args.softmax_scale,
-                         .s = {.scale = s.scale, .amax = s.amax},
-                         .out = out,
-                         .lse = lse}));
+  AttentionForwardArgs run = args;
+  TE_ASSIGN_OR_RETURN(run.lse, scratch->Allocate(DType::kFloat32, args.lse.shape()));
+  return RunForward(scaling, run, out, &state);
 }
 
 Status Float8Attention::CalibrateBackward(const GemmPass& pass, const AttentionBackwardArgs& args) {
   if (pass.recipe == nullptr || !pass.calibrating || !pass.training) return OkStatus();
-  TE_ASSIGN_OR_RETURN(const Scaling s, ScalingOf(AttentionTensor::kS, pass));
-  TE_ASSIGN_OR_RETURN(const Scaling dout, ScalingOf(AttentionTensor::kDo, pass));
-  TE_ASSIGN_OR_RETURN(const Scaling dp, ScalingOf(AttentionTensor::kDp, pass));
-  TE_ASSIGN_OR_RETURN(const Scaling dqkv, ScalingOf(AttentionTensor::kDqkv, pass));
+  TE_ASSIGN_OR_RETURN(const BackwardScaling scaling, BackwardScalingOf(pass));
   Arena* const scratch = context_->scratch();
   const ArenaScope scope(scratch);
-  TE_RETURN_IF_ERROR(AddAmax(args.dout, dout));
+  TE_RETURN_IF_ERROR(AddAmax(args.dout, scaling.dout));
   const TensorView* const gradients[3] = {&args.dq, &args.dk, &args.dv};
   const ConstTensorView* const tensors[5] = {&args.q, &args.k, &args.v, &args.out, &args.dout};
   Float8Input inputs[5];
   for (int i = 0; i < 5; ++i) {
     TE_ASSIGN_OR_RETURN(float* const scale_inv, NewScalar(scratch));
-    TE_ASSIGN_OR_RETURN(inputs[i], Quantize(*tensors[i], i < 4 ? kForwardFormat : dout.format,
-                                            nullptr, scale_inv, scratch));
+    TE_ASSIGN_OR_RETURN(inputs[i],
+                        Quantize(*tensors[i], i < 4 ? kForwardFormat : scaling.dout.format, nullptr,
+                                 scale_inv, scratch));
   }
-  const Scaling unmeasured = {.format = dqkv.format, .scale = dqkv.scale};
+  const Scaling unmeasured = {.format = scaling.dqkv.format, .scale = scaling.dqkv.scale};
   Float8Output outputs[3];
   for (int i = 0; i < 3; ++i) {
-    TE_RETURN_IF_ERROR(AddAmax(*gradients[i], dqkv));
+    TE_RETURN_IF_ERROR(AddAmax(*gradients[i], scaling.dqkv));
     TE_ASSIGN_OR_RETURN(float* const scale_inv, NewScalar(scratch));
     TE_ASSIGN_OR_RETURN(outputs[i], NewOutput(*gradients[i], unmeasured, scale_inv, scratch));
   }
-  return Explained(context_->kernels().attention_fp8_backward(
-      context_->exec(), {.q = inputs[0],
-                         .k = inputs[1],
-                         .v = inputs[2],
-                         .out = inputs[3],
-                         .dout = inputs[4],
-                         .lse = args.lse,
-                         .mask = args.mask,
-                         .softmax_scale = args.softmax_scale,
-                         .gradient_format = dqkv.format,
-                         .s = {.scale = s.scale},
-                         .dp = {.scale = dp.scale, .amax = dp.amax},
-                         .dq = outputs[0],
-                         .dk = outputs[1],
-                         .dv = outputs[2]}));
+  return RunBackward(
+      scaling, args, inputs[4],
+      {.q = inputs[0], .k = inputs[1], .v = inputs[2], .out = inputs[3], .lse = args.lse},
+      {.dq = outputs[0], .dk = outputs[1], .dv = outputs[2]});
 }
 
 Status Float8Attention::EndBackward(const GemmPass& pass) {

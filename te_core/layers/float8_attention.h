@@ -11,10 +11,19 @@
 
 namespace te {
 
+// Of [q | k | v] in one matrix, a row a token: [batch sequence, (heads + 2 groups) head_dim].
+struct PackedHeads {
+  int64_t batch = 0, sequence = 0, heads = 0, groups = 0, head_dim = 0;
+  bool sequence_first = false;  // the rows' order
+
+  int64_t tokens() const { return batch * sequence; }
+  int64_t columns() const { return (heads + 2 * groups) * head_dim; }
+};
+
 // What a backward pass reads, instead of q, k, v and out.
 struct Float8AttentionState {
   Float8Input q, k, v, out;
-  TensorView lse;
+  ConstTensorView lse;
 };
 
 // Thread-compatible; the context must outlive it. Tensors are those of AttentionForwardArgs and
@@ -39,6 +48,21 @@ class Float8Attention {
   Status Backward(const GemmPass& pass, const AttentionBackwardArgs& args,
                   const Float8AttentionState& state);
 
+  // ----- The same where the neighbours of attention read and write codes themselves: those of q, k
+  // and v come in one matrix, and so do those of their gradients; bits are those of the above.
+
+  // Where the codes of q, k and v go, in `arena`.
+  StatusOr<QuantSpec> NewPacked(const GemmPass& pass, const PackedHeads& heads, Arena* arena);
+  // `qkv`: of NewPacked, written. args.q, k, v and out are not read. Returns the codes of the
+  // output: [tokens, heads * head_dim], in `arena`.
+  StatusOr<QuantSpec> ForwardPacked(const GemmPass& pass, const QuantSpec& qkv,
+                                    const PackedHeads& heads, const AttentionForwardArgs& args,
+                                    Arena* arena, Float8AttentionState* state);
+  // args.dout and what is no tensor are read. Returns the codes of [dq | dk | dv], in `arena`.
+  StatusOr<QuantSpec> BackwardPacked(const GemmPass& pass, const PackedHeads& heads,
+                                     const AttentionBackwardArgs& args,
+                                     const Float8AttentionState& state, Arena* arena);
+
   // Of a calibrating pass, after the operation of the same arguments in its own dtype: the amaxes
   // of its tensors enter the histories. Those of what only exists inside (the softmax, and the
   // gradient of the scores) are measured by the FP8 operation on copies with scales of their own.
@@ -56,12 +80,35 @@ class Float8Attention {
     float* amax = nullptr;
   };
 
+  struct ForwardScaling {
+    Scaling qkv, s, o;
+  };
+  struct BackwardScaling {
+    Scaling s, dout, dp, dqkv;
+  };
+  struct Gradients {
+    Float8Output dq, dk, dv;
+  };
+
   StatusOr<Scaling> ScalingOf(AttentionTensor tensor, const GemmPass& pass);
+  StatusOr<ForwardScaling> ForwardScalingOf(const GemmPass& pass);
+  StatusOr<BackwardScaling> BackwardScalingOf(const GemmPass& pass);
+  // The operations on what state and outputs hold; args.mask, softmax_scale and lse besides.
+  Status RunForward(const ForwardScaling& scaling, const AttentionForwardArgs& args,
+                    const Float8Output& out, Float8AttentionState* state);
+  Status RunBackward(const BackwardScaling& scaling, const AttentionBackwardArgs& args,
+                     const Float8Input& dout, const Float8AttentionState& state,
+                     const Gradients& gradients);
+  // Memory for codes with the scale's numbers.
+  StatusOr<QuantSpec> NewScaledCodes(const Scaling& scaling, int64_t rows, int64_t columns,
+                                     Arena* arena) const;
   // A float32 at a 16-byte boundary.
   StatusOr<float*> NewScalar(Arena* arena) const;
   // Codes of x in `arena`; with its own amax's scale if `scaling` is null.
   StatusOr<Float8Input> Quantize(const ConstTensorView& x, QuantFormat format,
                                  const Scaling* scaling, float* scale_inv, Arena* arena) const;
+  // In scratch of the caller's ArenaScope.
+  StatusOr<Float8Input> QuantizeDout(const ConstTensorView& dout, const Scaling& scaling) const;
   Status AddAmax(const ConstTensorView& x, const Scaling& scaling) const;
   StatusOr<Float8Output> NewOutput(const TensorView& y, const Scaling& scaling, float* scale_inv,
                                    Arena* arena) const;

@@ -271,6 +271,255 @@ TEST_F(Float8AttentionTest, InsideItsLayersItIsNearTheDenseOneAndSavesMemory) {
   }
 }
 
+// MultiheadAttention of the steps that it fuses: rotation in place, attention of dense tensors with
+// the casts around it, a cast of its output.
+class SeparateSteps : public Layer {
+ public:
+  SeparateSteps(Context* context, const MultiheadAttentionOptions& options, std::string name)
+      : Layer(context, std::move(name)), o_(options) {
+    qkv_ = Must(Linear::Create(
+        context,
+        {.in_features = o_.hidden_size,
+         .out_features = (o_.num_attention_heads + 2 * o_.num_gqa_groups) * o_.kv_channels,
+         .bias = o_.bias,
+         .params_dtype = o_.params_dtype},
+        name_ + ".qkv"));
+    core_ = Must(DotProductAttention::Create(context,
+                                             {.num_attention_heads = o_.num_attention_heads,
+                                              .kv_channels = o_.kv_channels,
+                                              .num_gqa_groups = o_.num_gqa_groups,
+                                              .qkv_format = AttentionFormat::kBshd,
+                                              .attn_mask_type = o_.attn_mask_type},
+                                             name_ + ".core_attention"));
+    proj_ = Must(Linear::Create(context,
+                                {.in_features = o_.num_attention_heads * o_.kv_channels,
+                                 .out_features = o_.hidden_size,
+                                 .bias = o_.bias,
+                                 .params_dtype = o_.params_dtype},
+                                name_ + ".proj"));
+  }
+
+  Status Forward(const ForwardArgs& args, Saved* saved) override {
+    attention_ = args.attention;
+    qkv_shape_ = Shape{args.input.dim(0), args.input.dim(1), Features()};
+    TE_ASSIGN_OR_RETURN(const TensorView qkv, saved->Allocate(o_.params_dtype, qkv_shape_));
+    ForwardArgs step = {.input = args.input, .output = qkv};
+    TE_RETURN_IF_ERROR(qkv_->Forward(step, saved->child(0)));
+    TE_RETURN_IF_ERROR(Rotate(qkv, false));
+    context_shape_ = Shape{qkv_shape_[0], qkv_shape_[1], o_.num_attention_heads * o_.kv_channels};
+    TE_ASSIGN_OR_RETURN(const TensorView out, saved->Allocate(o_.params_dtype, context_shape_));
+    step = {.input = Part(qkv, 0),
+            .output = Heads(out, o_.num_attention_heads),
+            .key = Part(qkv, 1),
+            .value = Part(qkv, 2)};
+    TE_RETURN_IF_ERROR(core_->Forward(step, saved->child(1)));
+    step = {.input = out, .output = args.output};
+    return proj_->Forward(step, saved->child(2));
+  }
+  Status BackwardInput(const BackwardArgs& args, Saved* saved) override {
+    TE_ASSIGN_OR_RETURN(const TensorView dout, saved->Allocate(o_.params_dtype, context_shape_));
+    TE_RETURN_IF_ERROR(
+        proj_->BackwardInput({.doutput = args.doutput, .dinput = dout}, saved->child(2)));
+    TE_ASSIGN_OR_RETURN(dqkv_, saved->Allocate(o_.params_dtype, qkv_shape_));
+    TE_RETURN_IF_ERROR(core_->BackwardInput({.doutput = Heads(dout, o_.num_attention_heads),
+                                             .dinput = Part(dqkv_, 0),
+                                             .dkey = Part(dqkv_, 1),
+                                             .dvalue = Part(dqkv_, 2)},
+                                            saved->child(1)));
+    TE_RETURN_IF_ERROR(Rotate(dqkv_, true));
+    return qkv_->BackwardInput({.doutput = dqkv_, .dinput = args.dinput}, saved->child(0));
+  }
+  Status BackwardWeight(const BackwardArgs& args, Saved* saved) override {
+    TE_RETURN_IF_ERROR(proj_->BackwardWeight({.doutput = args.doutput}, saved->child(2)));
+    TE_RETURN_IF_ERROR(core_->BackwardWeight({}, saved->child(1)));
+    return qkv_->BackwardWeight({.doutput = dqkv_}, saved->child(0));
+  }
+  void VisitParameters(const std::string& prefix, const ParameterVisitor& visit) override {
+    qkv_->VisitParameters(JoinName(prefix, "qkv"), visit);
+    proj_->VisitParameters(JoinName(prefix, "proj"), visit);
+  }
+  std::string Describe(int) const override { return name_; }
+
+ private:
+  int64_t Features() const {
+    return (o_.num_attention_heads + 2 * o_.num_gqa_groups) * o_.kv_channels;
+  }
+  // Batch first.
+  TensorView Heads(const TensorView& x, int64_t heads) const {
+    return (o_.qkv_format == AttentionFormat::kSbhd ? x.Transpose(0, 1) : x)
+        .Split(2, heads, o_.kv_channels);
+  }
+  TensorView Part(const TensorView& qkv, int part) const {
+    const int64_t n = o_.num_attention_heads, g = o_.num_gqa_groups;
+    const int64_t begin = part == 0 ? 0 : n + (part - 1) * g;
+    return Heads(qkv, n + 2 * g).Slice(2, begin, begin + (part == 0 ? n : g));
+  }
+  Status Rotate(const TensorView& qkv, bool inverse) const {
+    if (!attention_.rotary.cos.defined()) return OkStatus();
+    const TensorView heads = Heads(qkv, o_.num_attention_heads + 2 * o_.num_gqa_groups)
+                                 .Slice(2, 0, o_.num_attention_heads + o_.num_gqa_groups);
+    return context_->kernels().rope(context_->exec(), {.x = heads,
+                                                       .cos = attention_.rotary.cos,
+                                                       .sin = attention_.rotary.sin,
+                                                       .positions = attention_.positions,
+                                                       .start_position = attention_.start_position,
+                                                       .interleaved = attention_.rotary.interleaved,
+                                                       .inverse = inverse,
+                                                       .y = heads});
+  }
+
+  MultiheadAttentionOptions o_;
+  std::unique_ptr<Linear> qkv_, proj_;
+  std::unique_ptr<DotProductAttention> core_;
+  AttentionInputs attention_;
+  Shape qkv_shape_, context_shape_;
+  TensorView dqkv_;
+};
+
+// Results and amax histories of three steps are those of the separate steps, bit for bit, whatever
+// the projections' recipe and the sizes.
+TEST_F(Float8AttentionTest, InsideItsLayerTheBitsAreThoseOfTheSeparateSteps) {
+  struct {
+    int64_t batch, sequence, heads, groups, head_dim, pairs;  // 0: no rotation
+    AttentionFormat format;
+    DType dtype;
+    bool interleaved, bias, positions, projections;
+  } const cases[] = {
+      {2, 24, 4, 2, 16, 8, AttentionFormat::kBshd, DType::kBFloat16, false, false, false, true},
+      {2, 24, 4, 2, 16, 8, AttentionFormat::kSbhd, DType::kBFloat16, true, true, true, true},
+      {3, 7, 3, 1, 10, 5, AttentionFormat::kSbhd, DType::kFloat32, false, false, false, true},
+      {1, 33, 2, 2, 20, 3, AttentionFormat::kBshd, DType::kFloat32, true, true, true, false},
+      {2, 9, 4, 4, 16, 0, AttentionFormat::kBshd, DType::kBFloat16, false, true, false, true},
+      {2, 9, 4, 1, 16, 0, AttentionFormat::kSbhd, DType::kFloat32, false, false, false, false},
+  };
+  for (const auto& c : cases) {
+    SCOPED_TRACE(::testing::Message()
+                 << c.batch << " x " << c.sequence << " heads " << c.heads << "/" << c.groups
+                 << " of " << c.head_dim << " " << Name(c.format) << " " << Name(c.dtype));
+    const MultiheadAttentionOptions options = {.hidden_size = 48,
+                                               .num_attention_heads = c.heads,
+                                               .kv_channels = c.head_dim,
+                                               .num_gqa_groups = c.groups,
+                                               .attention_dropout = 0,
+                                               .bias = c.bias,
+                                               .fuse_qkv_params = true,
+                                               .qkv_weight_interleaved = false,
+                                               .qkv_format = c.format,
+                                               .params_dtype = c.dtype};
+    const auto own_recipe = MakeModuleRecipes(
+        {{.pattern = "*core_attention", .training = Must(MakeRecipe(kOptions))}}, nullptr);
+    const Recipe* recipe = c.projections ? recipe_.get() : own_recipe.get();
+    const Shape shape = c.format == AttentionFormat::kSbhd ? Shape{c.sequence, c.batch, 48}
+                                                           : Shape{c.batch, c.sequence, 48};
+    struct Trained {
+      std::vector<test::Results> steps;
+      std::vector<DelayedScalingState::Saved> state;
+    };
+    const auto train = [&](bool separate, double rotation) {
+      auto context = test::NewContext();
+      std::unique_ptr<Layer> layer;
+      if (separate) {
+        layer = std::make_unique<SeparateSteps>(context.get(), options, "attention");
+      } else {
+        layer = Must(MultiheadAttention::Create(context.get(), options, "attention"));
+      }
+      test::Randomize(layer.get(), 1, 0.3);
+      const Tensor x =
+          test::NewTensor(context.get(), c.dtype, shape, test::UniformDoubles(shape.elements(), 5));
+      constexpr int64_t kRows = 40;
+      std::vector<double> cosines, sines;
+      for (const double a : test::UniformDoubles(kRows * c.pairs, 6, -3, 3)) {
+        cosines.push_back(std::cos(rotation * a));
+        sines.push_back(std::sin(rotation * a));
+      }
+      const Tensor cos = test::NewTensor(context.get(), DType::kFloat32, {kRows, c.pairs}, cosines);
+      const Tensor sin = test::NewTensor(context.get(), DType::kFloat32, {kRows, c.pairs}, sines);
+      std::vector<int32_t> places;
+      for (int64_t i = 0; i < c.batch * c.sequence; ++i)
+        places.push_back(static_cast<int32_t>(i * 7 % kRows));
+      const Tensor positions = test::NewInt32(context.get(), {c.batch, c.sequence}, places);
+      test::LayerRun run;
+      run.layer = layer.get();
+      run.forward.input = x;
+      if (c.pairs != 0) run.forward.attention.rotary = {cos, sin, c.interleaved};
+      if (c.positions) run.forward.attention.positions = positions;
+      run.forward.attention.start_position = c.pairs == 0 || c.positions ? 0 : 5;
+      run.output_shape = shape;
+      run.output_dtype = c.dtype;
+      const auto weights = test::OutputWeights(run, 7);
+      Trained out;
+      for (int step = 0; step < 3; ++step) {
+        context->BeginQuantization(recipe, {.calibrating = step == 0});
+        out.steps.push_back(test::Run(run, weights));
+        MustOk(context->EndQuantization());
+      }
+      out.state = Must(context->delayed_scaling().Export(context->exec()));
+      return out;
+    };
+    const Trained want = train(true, 1), got = train(false, 1);
+    ASSERT_EQ(got.steps.size(), 3u);
+    for (size_t step = 0; step < 3; ++step)
+      EXPECT_TRUE(test::ResultsEqual(got.steps[step], want.steps[step])) << step;
+    ASSERT_EQ(got.state.size(), want.state.size());
+    EXPECT_EQ(got.state.size(), c.projections ? kAttentionTensors + 6u : kAttentionTensors + 0u);
+    for (size_t i = 0; i < got.state.size(); ++i) {
+      EXPECT_EQ(got.state[i].name, want.state[i].name);
+      EXPECT_EQ(got.state[i].scale, want.state[i].scale) << got.state[i].name;
+      EXPECT_EQ(got.state[i].amax_history, want.state[i].amax_history) << got.state[i].name;
+    }
+    if (c.pairs == 0) continue;
+    // The twin: other angles.
+    EXPECT_FALSE(test::ResultsEqual(train(false, 1.25).steps[2], want.steps[2]));
+  }
+}
+
+TEST_F(Float8AttentionTest, CodesInTheWrongOrderOfCallsAreRefused) {
+  Core core = MakeCore();
+  Arena arena(core.context->memory());
+  Saved saved(&arena), dense(&arena);
+  const DotProductAttention::Tokens tokens = {.batch = kBatch, .sequence = kSequence};
+  constexpr StatusCode kPrecondition = StatusCode::kFailedPrecondition;
+  EXPECT_TRUE(test::FailsWith(core.layer->NewPackedInput(tokens, &saved).status(), kPrecondition,
+                              "in a scope that does not quantize it"));
+  EXPECT_TRUE(test::FailsWith(core.layer->ForwardPacked({}, &saved).status(), kPrecondition,
+                              "ForwardPacked before NewPackedInput"));
+  EXPECT_TRUE(test::FailsWith(core.layer->ForwardPacked({}, nullptr).status(), kPrecondition,
+                              "without saved state"));
+  const Tensor y = Must(core.context->NewTensor(DType::kFloat32, core.q.shape()));
+  core.run.forward.output = y.view();
+  core.context->BeginQuantization(recipe_.get(), {});
+  MustOk(core.layer->Forward(core.run.forward, &dense));
+  const QuantSpec codes = Must(core.layer->NewPackedInput(tokens, &saved));
+  EXPECT_EQ(codes.rowwise_data.shape(),
+            (Shape{kBatch * kSequence, (kHeads + 2 * kGroups) * kHeadDim}));
+  MustOk(core.context->Zero(codes.rowwise_data));
+  MustOk(core.context->Zero(TensorView(codes.scale_inv, DType::kFloat32, {1})));
+  const QuantSpec out = Must(core.layer->ForwardPacked({}, &saved));
+  EXPECT_EQ(out.rowwise_data.shape(), (Shape{kBatch * kSequence, kHeads * kHeadDim}));
+  MustOk(core.context->EndQuantization());
+  const TensorView heads = y.view().Transpose(0, 1);
+  EXPECT_TRUE(test::FailsWith(core.layer->BackwardPacked(heads, &dense, &arena).status(),
+                              kPrecondition, "BackwardPacked after a forward pass of dense"));
+  EXPECT_TRUE(test::FailsWith(core.layer->BackwardInput({.doutput = y}, &saved), kPrecondition,
+                              "BackwardInput after ForwardPacked"));
+  EXPECT_TRUE(test::FailsWith(core.layer->BackwardPacked(y, &saved, &arena).status(),
+                              StatusCode::kInvalidArgument, "core: doutput is float32"));
+  MustOk(core.layer->BackwardPacked(heads, &saved, &arena).status());
+
+  auto linear =
+      Must(Linear::Create(core.context.get(), {.in_features = 64, .out_features = 8}, "linear"));
+  const Tensor into = Must(core.context->NewTensor(DType::kFloat32, {kBatch * kSequence, 8}));
+  MustOk(linear->ForwardOfCodes(out, {.output = into.view()}, nullptr));
+  const Tensor half = Must(core.context->NewTensor(DType::kFloat32, {kBatch, 8}));
+  EXPECT_TRUE(test::FailsWith(linear->ForwardOfCodes(out, {.output = half.view()}, nullptr),
+                              StatusCode::kInvalidArgument, "expected FP8 [2, 64]"));
+  EXPECT_TRUE(
+      test::FailsWith(linear->ForwardOfCodes(out, {.input = y, .output = into.view()}, nullptr),
+                      StatusCode::kInvalidArgument, "input is given beside its codes"));
+  EXPECT_TRUE(test::FailsWith(linear->ForwardOfCodes({}, {.output = into.view()}, nullptr),
+                              StatusCode::kInvalidArgument, "of format none"));
+}
+
 TEST_F(Float8AttentionTest, AWholeLayerInFp8IsNearTheFloatOneAndRepeatsItsBits) {
   TransformerLayerOptions options;
   options.hidden_size = 64;

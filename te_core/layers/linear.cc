@@ -40,9 +40,35 @@ Status Linear::Forward(const ForwardArgs& args, Saved* saved) {
   TE_ASSIGN_OR_RETURN(
       const ProjectionInput x,
       projection_.InputOf(ArenaFor(context_, saved), Rows(args.input), saved != nullptr));
+  return Multiply(x, args.input.shape(), args, saved);
+}
+
+Status Linear::ForwardOfCodes(const QuantSpec& codes, const ForwardArgs& args, Saved* saved) {
+  const DType dtype = options_.params_dtype;
+  TE_RETURN_IF_ERROR(CheckTaken(name_, {.residual = true}, args));
+  if (args.input.defined()) {
+    return InvalidArgument("{}: input is given beside its codes; expected one of them", name_);
+  }
+  TE_RETURN_IF_ERROR(CheckFeatures(name_, "output", args.output, dtype, options_.out_features));
+  TE_RETURN_IF_ERROR(CheckOptional(name_, "residual", args.residual, dtype, args.output.shape()));
+  const TensorView y = Rows(args.output);
+  if (codes.format == QuantFormat::kNone ||
+      !(codes.rowwise_data.shape() == Shape{y.dim(0), options_.in_features})) {
+    return InvalidArgument("{}: the input's codes are {} of format {}; expected FP8 [{}, {}]",
+                           name_, codes.rowwise_data.ToString(), te::Name(codes.format), y.dim(0),
+                           options_.in_features);
+  }
+  ArenaScope scope(context_->scratch());
+  TE_ASSIGN_OR_RETURN(const ProjectionInput x,
+                      projection_.InputOfCodes(ArenaFor(context_, saved), codes, saved != nullptr));
+  return Multiply(x, WithLast(args.output.shape(), options_.in_features), args, saved);
+}
+
+Status Linear::Multiply(const ProjectionInput& x, const Shape& shape, const ForwardArgs& args,
+                        Saved* saved) {
   if (saved != nullptr) {
     State& state = saved->state<State>();
-    state.input_shape = args.input.shape();
+    state.input_shape = shape;
     state.x = x;
     state.has_dy = false;
   }

@@ -30,6 +30,10 @@ class Linear : public Layer {
                                                   std::string name);
 
   Status Forward(const ForwardArgs& args, Saved* saved) override;
+  // As Forward, of an input that exists as FP8 codes [T, in_features] with one scale (what FP8
+  // attention leaves): their values, rounded to the layer's dtype. One pass over them makes what
+  // the products read; the codes need not outlive the call. args.input is absent.
+  Status ForwardOfCodes(const QuantSpec& codes, const ForwardArgs& args, Saved* saved);
   StatusOr<QuantSpec> GradOutputQuant(Saved* saved, Arena* arena) override;
   Status BackwardInput(const BackwardArgs& args, Saved* saved) override;
   Status BackwardWeight(const BackwardArgs& args, Saved* saved) override;
@@ -42,6 +46,10 @@ class Linear : public Layer {
  private:
   struct State;
   using Layer::Layer;
+
+  // `shape`: of the input.
+  Status Multiply(const ProjectionInput& x, const Shape& shape, const ForwardArgs& args,
+                  Saved* saved);
 
   LinearOptions options_;
   Projection projection_;

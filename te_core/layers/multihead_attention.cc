@@ -17,9 +17,9 @@ struct MultiheadAttention::State : SavedState {
   RotaryTable rotary;
   ConstTensorView positions;
   int64_t start_position = 0;
-  TensorView context;  // core attention's output: proj's input
+  bool packed = false;  // core attention reads and leaves codes
   // Written by BackwardInput, read by BackwardWeight. Its values are those of the rotated heads'
-  // gradients where only the quantized copies are read.
+  // gradients, or undefined, where only the quantized copies are read.
   TensorView dqkv;
 };
 
@@ -124,7 +124,7 @@ MultiheadAttention::Heads MultiheadAttention::SplitHeads(TensorView packed) cons
                 d = options_.kv_channels;
   if (options_.qkv_format == AttentionFormat::kSbhd) packed = packed.Transpose(0, 1);
   Heads heads;
-  if (!interleaved() || g == 1) {
+  if (one_block()) {
     heads.query = packed.Slice(2, 0, n * d).Split(2, n, d);
     heads.key = packed.Slice(2, n * d, (n + g) * d).Split(2, g, d);
     heads.value = packed.Slice(2, (n + g) * d, (n + 2 * g) * d).Split(2, g, d);
@@ -171,39 +171,92 @@ Status MultiheadAttention::Rotate(TensorView packed, const RotaryTable& rotary,
   return OkStatus();
 }
 
-// The inverse rotation of dqkv: in place, or, where the QKV product reads quantized copies alone,
-// into these in one pass over queries, keys and values.
+RopeArgs MultiheadAttention::PackedRotation(const State& state, bool inverse) const {
+  return {.cos = state.rotary.cos,
+          .sin = state.rotary.sin,
+          .positions = state.positions,
+          .start_position = state.start_position,
+          .interleaved = state.rotary.interleaved,
+          .inverse = inverse,
+          .num_rotated_heads = options_.num_attention_heads + options_.num_gqa_groups,
+          .sequence_first = options_.qkv_format == AttentionFormat::kSbhd};
+}
+
+TensorView MultiheadAttention::AllHeads(const TensorView& packed) const {
+  return packed.Split(2, options_.num_attention_heads + 2 * options_.num_gqa_groups,
+                      options_.kv_channels);
+}
+
+// In place, or, where the QKV product reads quantized copies alone, into these in one pass over
+// queries, keys and values.
 StatusOr<QuantSpec> MultiheadAttention::RotateGradient(State* state, Saved* saved) const {
-  const bool one_block = !interleaved() && options_.qkv_format == AttentionFormat::kBshd;
-  if (!state->rotary.cos.defined() || !one_block) {
-    TE_RETURN_IF_ERROR(
-        Rotate(state->dqkv, state->rotary, state->positions, state->start_position, true));
-    return QuantSpec();
+  QuantSpec quant;
+  if (state->rotary.cos.defined() && one_block()) {
+    TE_ASSIGN_OR_RETURN(quant, qkv_->GradOutputQuant(saved->child(kQkv), saved->arena()));
   }
-  TE_ASSIGN_OR_RETURN(const QuantSpec quant,
-                      qkv_->GradOutputQuant(saved->child(kQkv), saved->arena()));
   if (quant.format == QuantFormat::kNone) {
     TE_RETURN_IF_ERROR(
         Rotate(state->dqkv, state->rotary, state->positions, state->start_position, true));
     return quant;
   }
-  const int64_t n = options_.num_attention_heads, g = options_.num_gqa_groups,
-                d = options_.kv_channels;
-  const TensorView heads = state->dqkv.Split(2, n + 2 * g, d);
-  Sink sink;
-  if (options_.qkv_bias.value_or(options_.bias)) sink.dense = heads;
-  sink.quant = quant;
-  TE_RETURN_IF_ERROR(
-      context_->kernels().rope(context_->exec(), {.x = heads,
-                                                  .cos = state->rotary.cos,
-                                                  .sin = state->rotary.sin,
-                                                  .positions = state->positions,
-                                                  .start_position = state->start_position,
-                                                  .interleaved = state->rotary.interleaved,
-                                                  .inverse = true,
-                                                  .num_rotated_heads = n + g,
-                                                  .y = sink}));
+  RopeArgs rope = PackedRotation(*state, true);
+  rope.x = AllHeads(state->dqkv);
+  if (options_.qkv_bias.value_or(options_.bias)) rope.y.dense = AllHeads(state->dqkv);
+  rope.y.quant = quant;
+  TE_RETURN_IF_ERROR(context_->kernels().rope(context_->exec(), rope));
   return quant;
+}
+
+Status MultiheadAttention::ForwardPacked(const TensorView& qkv, const ForwardArgs& args,
+                                         Saved* saved) {
+  State& state = saved->state<State>();
+  const bool sbhd = options_.qkv_format == AttentionFormat::kSbhd;
+  TE_ASSIGN_OR_RETURN(const QuantSpec codes,
+                      core_attention_->NewPackedInput({.batch = qkv.dim(sbhd ? 1 : 0),
+                                                       .sequence = qkv.dim(sbhd ? 0 : 1),
+                                                       .sequence_first = sbhd},
+                                                      saved->child(kCore)));
+  if (state.rotary.cos.defined()) {
+    RopeArgs rope = PackedRotation(state, false);
+    rope.x = AllHeads(qkv);
+    rope.y.quant = codes;
+    TE_RETURN_IF_ERROR(context_->kernels().rope(context_->exec(), rope));
+  } else {
+    TE_RETURN_IF_ERROR(
+        context_->kernels().quantize(context_->exec(), {.x = Rows(qkv), .out = codes}));
+  }
+  TE_ASSIGN_OR_RETURN(const QuantSpec context,
+                      core_attention_->ForwardPacked(args.attention, saved->child(kCore)));
+  ForwardArgs proj;
+  proj.output = args.output;
+  proj.residual = args.residual;
+  proj.output_wanted = args.output_wanted;
+  return proj_->ForwardOfCodes(context, proj, saved->child(kProj));
+}
+
+StatusOr<QuantSpec> MultiheadAttention::BackwardPacked(const ConstTensorView& dcontext,
+                                                       State* state, Saved* saved) {
+  TE_ASSIGN_OR_RETURN(
+      const QuantSpec codes,
+      core_attention_->BackwardPacked(dcontext, saved->child(kCore), context_->scratch()));
+  Sink sink;
+  TE_ASSIGN_OR_RETURN(sink.quant, qkv_->GradOutputQuant(saved->child(kQkv), saved->arena()));
+  const bool dense = !sink.quantized() || options_.qkv_bias.value_or(options_.bias);
+  if (!state->rotary.cos.defined()) {
+    if (dense) sink.dense = Rows(state->dqkv);
+    TE_RETURN_IF_ERROR(context_->kernels().dequantize(
+        context_->exec(), {.x = codes, .y = sink, .dtype = options_.params_dtype}));
+    return sink.quant;
+  }
+  if (dense) sink.dense = AllHeads(state->dqkv);
+  RopeArgs rope = PackedRotation(*state, true);
+  rope.x = AllHeads(codes.rowwise_data.Reshape(state->qkv_shape));
+  rope.x_format = codes.format;
+  rope.x_scale_inv = codes.scale_inv;
+  rope.x_dtype = options_.params_dtype;
+  rope.y = sink;
+  TE_RETURN_IF_ERROR(context_->kernels().rope(context_->exec(), rope));
+  return sink.quant;
 }
 
 StatusOr<QuantSpec> MultiheadAttention::GradOutputQuant(Saved* saved, Arena* arena) {
@@ -270,8 +323,9 @@ Status MultiheadAttention::Forward(const ForwardArgs& args, Saved* saved) {
   ArenaScope scope(context_->scratch());
   Arena* arena = ArenaFor(context_, saved);
 
+  const bool quantizes = saved != nullptr && core_attention_->Quantizes();
   // What core attention alone reads again.
-  Arena* const qkv_arena = core_attention_->KeepsInputs() ? arena : context_->scratch();
+  Arena* const qkv_arena = quantizes ? context_->scratch() : arena;
   TE_ASSIGN_OR_RETURN(const TensorView qkv,
                       qkv_arena->Allocate(dtype, WithLast(shape, qkv_features())));
   ForwardArgs qkv_args;
@@ -279,6 +333,17 @@ Status MultiheadAttention::Forward(const ForwardArgs& args, Saved* saved) {
   qkv_args.output = qkv;
   qkv_args.norm_output = args.norm_output;
   TE_RETURN_IF_ERROR(qkv_->Forward(qkv_args, saved != nullptr ? saved->child(kQkv) : nullptr));
+  if (saved != nullptr) {
+    State& state = saved->state<State>();
+    state.input_shape = shape;
+    state.qkv_shape = qkv.shape();
+    state.rotary = attention.rotary;
+    state.positions = attention.positions;
+    state.start_position = start_position;
+    state.packed = quantizes && one_block();
+    state.dqkv = TensorView();
+    if (state.packed) return ForwardPacked(qkv, args, saved);
+  }
   TE_RETURN_IF_ERROR(Rotate(qkv, attention.rotary, attention.positions, start_position, false));
   Heads heads = SplitHeads(qkv);
   const int64_t n = options_.num_attention_heads, d = options_.kv_channels;
@@ -313,16 +378,6 @@ Status MultiheadAttention::Forward(const ForwardArgs& args, Saved* saved) {
   }
   TE_RETURN_IF_ERROR(core_attention_->ForwardWithMaskType(
       core, mask_type, saved != nullptr ? saved->child(kCore) : nullptr));
-  if (saved != nullptr) {
-    State& state = saved->state<State>();
-    state.input_shape = shape;
-    state.qkv_shape = qkv.shape();
-    state.rotary = attention.rotary;
-    state.positions = attention.positions;
-    state.start_position = start_position;
-    state.context = context;
-    state.dqkv = TensorView();
-  }
   ForwardArgs proj;
   proj.input = context;
   proj.output = args.output;
@@ -344,36 +399,45 @@ Status MultiheadAttention::BackwardInput(const BackwardArgs& args, Saved* saved)
   TE_RETURN_IF_ERROR(CheckShape(name_, "doutput", args.doutput, dtype, state.input_shape));
 
   TE_ASSIGN_OR_RETURN(state.dqkv, saved->Allocate(dtype, state.qkv_shape));
+  BackwardArgs qkv = args;
+  qkv.doutput = state.dqkv;
   {
     ArenaScope scope(context_->scratch());
     TE_ASSIGN_OR_RETURN(const TensorView dcontext,
-                        context_->scratch()->Allocate(dtype, state.context.shape()));
+                        context_->scratch()->Allocate(dtype, WithLast(state.input_shape, n * d)));
     BackwardArgs proj;
     proj.doutput = args.doutput;
     proj.doutput_quant = args.doutput_quant;
     proj.dinput = dcontext;
     TE_RETURN_IF_ERROR(proj_->BackwardInput(proj, saved->child(kProj)));
 
-    const Heads heads = SplitHeads(state.dqkv);
-    BackwardArgs core;
-    core.doutput = (sbhd ? dcontext.Transpose(0, 1) : dcontext).Split(2, n, d);
-    core.dinput = heads.query;
-    core.dkey = heads.key;
-    core.dvalue = heads.value;
-    if (!heads.query.defined()) {
-      TE_ASSIGN_OR_RETURN(core.dinput, context_->scratch()->Allocate(dtype, core.doutput.shape()));
-    }
-    TE_RETURN_IF_ERROR(core_attention_->BackwardInput(core, saved->child(kCore)));
-    if (!heads.query.defined()) {
-      const TensorView grouped = GroupedQueries(state.dqkv);
-      TE_RETURN_IF_ERROR(context_->kernels().cast(
-          context_->exec(), {.x = core.dinput.Reshape(grouped.shape()), .y = grouped}));
+    const TensorView dheads = (sbhd ? dcontext.Transpose(0, 1) : dcontext).Split(2, n, d);
+    if (state.packed) {
+      TE_ASSIGN_OR_RETURN(qkv.doutput_quant, BackwardPacked(dheads, &state, saved));
+    } else {
+      TE_RETURN_IF_ERROR(BackwardCore(dheads, state.dqkv, saved->child(kCore)));
     }
   }
-  BackwardArgs qkv = args;
-  qkv.doutput = state.dqkv;
-  TE_ASSIGN_OR_RETURN(qkv.doutput_quant, RotateGradient(&state, saved));
+  if (!state.packed) {
+    TE_ASSIGN_OR_RETURN(qkv.doutput_quant, RotateGradient(&state, saved));
+  }
   return qkv_->BackwardInput(qkv, saved->child(kQkv));
+}
+
+Status MultiheadAttention::BackwardCore(const ConstTensorView& dcontext, const TensorView& dqkv,
+                                        Saved* core) {
+  const Heads heads = SplitHeads(dqkv);
+  BackwardArgs args;
+  args.doutput = dcontext;
+  args.dinput = heads.query;
+  args.dkey = heads.key;
+  args.dvalue = heads.value;
+  if (heads.query.defined()) return core_attention_->BackwardInput(args, core);
+  TE_ASSIGN_OR_RETURN(args.dinput, context_->scratch()->Allocate(dqkv.dtype(), dcontext.shape()));
+  TE_RETURN_IF_ERROR(core_attention_->BackwardInput(args, core));
+  const TensorView grouped = GroupedQueries(dqkv);
+  return context_->kernels().cast(context_->exec(),
+                                  {.x = args.dinput.Reshape(grouped.shape()), .y = grouped});
 }
 
 Status MultiheadAttention::BackwardWeight(const BackwardArgs& args, Saved* saved) {

@@ -85,6 +85,21 @@ class MultiheadAttention : public Layer {
   TensorView GroupedQueries(TensorView packed) const;
   Status Rotate(TensorView packed, const RotaryTable& rotary, ConstTensorView positions,
                 int64_t start_position, bool inverse) const;
+  // Whether queries, keys and values each lie side by side in the packed buffer.
+  bool one_block() const { return !interleaved() || options_.num_gqa_groups == 1; }
+  // A packed buffer's heads, in hidden states' order.
+  TensorView AllHeads(const TensorView& packed) const;
+  // The rotation of queries and keys of a packed buffer of one block, values copied, but for x, y.
+  RopeArgs PackedRotation(const State& state, bool inverse) const;
+  // Of the QKV product, by way of codes: rotation, core attention in FP8, proj.
+  Status ForwardPacked(const TensorView& qkv, const ForwardArgs& args, Saved* saved);
+  // From the gradient of core attention's output [B, S, n, d] to that of the QKV product: to dqkv
+  // before the inverse rotation, ...
+  Status BackwardCore(const ConstTensorView& dcontext, const TensorView& dqkv, Saved* core);
+  // ... by way of codes, to what the product reads: what is returned, and state->dqkv where that
+  // is read densely. Codes lie in scratch of the caller's ArenaScope.
+  StatusOr<QuantSpec> BackwardPacked(const ConstTensorView& dcontext, State* state, Saved* saved);
+  // The inverse rotation of dqkv, to the same.
   StatusOr<QuantSpec> RotateGradient(State* state, Saved* saved) const;
   Status CheckCache(const AttentionInputs& attention, int64_t batch, int64_t sequence,
                     const Saved* saved) const;

@@ -76,6 +76,15 @@ StatusOr<ProjectionInput> Projection::InputOf(Arena* arena, ConstTensorView dens
   return x;
 }
 
+StatusOr<ProjectionInput> Projection::InputOfCodes(Arena* arena, const QuantSpec& codes,
+                                                   bool saved) {
+  TE_ASSIGN_OR_RETURN(ProjectionInput x,
+                      NewInput(arena, codes.rowwise_data.dim(0), TensorView(), saved));
+  TE_RETURN_IF_ERROR(context_->kernels().dequantize(
+      context_->exec(), {.x = codes, .y = x.sink, .dtype = options_.params_dtype}));
+  return x;
+}
+
 StatusOr<Sink> Projection::NewGradOutput(Arena* arena, const ProjectionInput& x) {
   return quantizers_.GradOutputSink(x.pass, arena, bias_wanted(), options_.params_dtype, x.tokens,
                                     options_.out_features, weight_.requires_grad);

@@ -52,6 +52,8 @@ class Projection {
   StatusOr<ProjectionInput> NewInput(Arena* arena, int64_t tokens, TensorView dense, bool saved);
   // An input that exists densely.
   StatusOr<ProjectionInput> InputOf(Arena* arena, ConstTensorView dense, bool saved);
+  // One that exists as codes with one scale [tokens, in]: in one pass into what the product reads.
+  StatusOr<ProjectionInput> InputOfCodes(Arena* arena, const QuantSpec& codes, bool saved);
 
   // The same for the gradient of the output: memory for its producer, ...
   StatusOr<Sink> NewGradOutput(Arena* arena, const ProjectionInput& x);
