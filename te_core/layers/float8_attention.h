@@ -1,6 +1,6 @@
 // Attention with its products in FP8 (Transformer Engine's fp8_dpa): the casts around
-// te_kernels/attention/attention_fp8.h, and the one place where attention meets the recipe. Delayed
-// scaling: q, k and v share a scale, dq, dk and dv do.
+// te_kernels/attention/attention_fp8.h where its neighbours do not make them, and the one place
+// where attention meets the recipe. Delayed scaling: q, k and v share a scale, dq, dk and dv do.
 #pragma once
 
 #include <string>

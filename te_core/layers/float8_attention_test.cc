@@ -521,21 +521,10 @@ TEST_F(Float8AttentionTest, CodesInTheWrongOrderOfCallsAreRefused) {
 }
 
 TEST_F(Float8AttentionTest, AWholeLayerInFp8IsNearTheFloatOneAndRepeatsItsBits) {
-  TransformerLayerOptions options;
-  options.hidden_size = 64;
-  options.ffn_hidden_size = 96;
-  options.num_attention_heads = 4;
-  options.num_gqa_groups = 2;
-  options.normalization = NormalizationKind::kRmsNorm;
-  options.activation = ActivationKind::kSwiglu;
-  options.hidden_dropout = 0;
-  options.attention_dropout = 0;
-  options.fuse_qkv_params = false;
-  options.bias = false;
   test::Results plain;
   const auto quantized = [&](const Recipe* recipe) {
     auto context = test::NewContext();
-    auto layer = Must(TransformerLayer::Create(context.get(), options, "block"));
+    auto layer = Must(TransformerLayer::Create(context.get(), test::SmallLlamaLayer(), "block"));
     test::Randomize(layer.get(), 1, 0.2);
     const Shape shape = {2, 16, 64};
     const Tensor x = test::NewTensor(context.get(), DType::kFloat32, shape,

@@ -388,16 +388,7 @@ TEST_F(QuantizationTest, BlocksConfineWhatOutlyingChannelsCost) {
 }
 
 TEST_F(QuantizationTest, ABlockOfLayersInFp8IsNearTheFloatOne) {
-  TransformerLayerOptions options;
-  options.hidden_size = 64;
-  options.ffn_hidden_size = 96;
-  options.num_attention_heads = 4;
-  options.num_gqa_groups = 2;
-  options.normalization = NormalizationKind::kRmsNorm;
-  options.activation = ActivationKind::kSwiglu;
-  options.hidden_dropout = 0;
-  options.attention_dropout = 0;
-  options.fuse_qkv_params = false;
+  TransformerLayerOptions options = test::SmallLlamaLayer();
   for (const bool bias : {false, true}) {
     options.bias = bias;
     auto layer = Must(TransformerLayer::Create(context_.get(), options, "block"));

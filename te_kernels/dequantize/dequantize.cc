@@ -2,13 +2,12 @@
 
 #include "te_kernels/base/check.h"
 #include "te_kernels/base/sink.h"
+#include "te_kernels/dequantize/dequantize_sink.h"
 
 namespace te {
 namespace {
 
-const TensorView& Codes(const DequantizeArgs& args) {
-  return args.orientation == Orientation::kRowwise ? args.x.rowwise_data : args.x.columnwise_data;
-}
+using dequantize::Codes;
 
 // A dense y without elements needs no address, but has a shape.
 bool HasDense(const DequantizeArgs& args) { return args.y.dense.rank() != 0; }

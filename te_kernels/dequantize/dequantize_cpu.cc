@@ -56,7 +56,7 @@ struct Source {
 Source SourceOf(const DequantizeArgs& args) {
   const QuantSpec& x = args.x;
   const bool rowwise = args.orientation == Orientation::kRowwise;
-  const TensorView& data = rowwise ? x.rowwise_data : x.columnwise_data;
+  const TensorView& data = dequantize::Codes(args);
   const TensorView& scales = rowwise ? x.rowwise_scale_inv : x.columnwise_scale_inv;
   Source source;
   source.scaling = x.scaling;

@@ -142,7 +142,7 @@ Status Run(const Exec& exec, const DequantizeArgs& args) {
   const QuantSpec& x = args.x;
   const bool rowwise = args.orientation == Orientation::kRowwise;
   const bool blocks = BlockOf(kScaling).rows != 0;
-  const TensorView& data = rowwise ? x.rowwise_data : x.columnwise_data;
+  const TensorView& data = dequantize::Codes(args);
   const TensorView& scales = rowwise ? x.rowwise_scale_inv : x.columnwise_scale_inv;
   const TensorView& y = args.y.dense;
   Record(exec, "dequantize", "dequantize_cuda", y.dtype(),

@@ -7,6 +7,7 @@
 #include "te_kernels/cuda/cuda_status.h"
 #include "te_kernels/cuda/fused_float8.cuh"
 #include "te_kernels/dequantize/dequantize_float8.h"
+#include "te_kernels/dequantize/dequantize_sink.h"
 
 namespace te::dequantize {
 namespace {
@@ -44,10 +45,6 @@ __global__ void __launch_bounds__(kTileThreads, kBlocks)
   cuda::Tile<bfloat16> tile;
   cuda::Produce(at, to, CodesProducer<kFrom>{codes, to.columns, __ldg(scale_inv)}, tile);
   cuda::WriteTile<QuantScaling::kTensor, kTo>(to, at, tile, shared);
-}
-
-const TensorView& Codes(const DequantizeArgs& args) {
-  return args.orientation == Orientation::kRowwise ? args.x.rowwise_data : args.x.columnwise_data;
 }
 
 }  // namespace

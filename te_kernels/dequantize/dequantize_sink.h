@@ -1,4 +1,4 @@
-// Dequantize into a quantized sink without a fused kernel: what both backends share.
+// What both backends share: the codes that are read, and a quantized sink without a fused kernel.
 #pragma once
 
 #include "te_kernels/base/sink.h"
@@ -6,6 +6,11 @@
 #include "te_kernels/quantize/quantize.h"
 
 namespace te::dequantize {
+
+// Of the orientation that is read.
+inline const TensorView& Codes(const DequantizeArgs& args) {
+  return args.orientation == Orientation::kRowwise ? args.x.rowwise_data : args.x.columnwise_data;
+}
 
 // run(args with a dense y alone), then quantize(QuantizeArgs) of it if the sink wants that.
 template <typename Run, typename Quantize>

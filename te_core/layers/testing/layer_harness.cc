@@ -16,6 +16,21 @@ std::unique_ptr<Context> NewContext(int num_threads, uint64_t seed) {
 
 void MustOk(const Status& status) { ASSERT_TRUE(status.ok()) << status.message(); }
 
+TransformerLayerOptions SmallLlamaLayer() {
+  TransformerLayerOptions options;
+  options.hidden_size = 64;
+  options.ffn_hidden_size = 96;
+  options.num_attention_heads = 4;
+  options.num_gqa_groups = 2;
+  options.normalization = NormalizationKind::kRmsNorm;
+  options.activation = ActivationKind::kSwiglu;
+  options.hidden_dropout = 0;
+  options.attention_dropout = 0;
+  options.fuse_qkv_params = false;
+  options.bias = false;
+  return options;
+}
+
 Tensor NewTensor(Context* context, DType dtype, const Shape& shape,
                  const std::vector<double>& values) {
   Tensor tensor = Must(context->NewTensor(dtype, shape));

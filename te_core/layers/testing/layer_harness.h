@@ -9,6 +9,7 @@
 
 #include "gtest/gtest.h"
 #include "te_core/layers/testing/reference.h"
+#include "te_core/layers/transformer_layer.h"
 
 namespace te::test {
 
@@ -21,6 +22,9 @@ T Must(StatusOr<T> value) {
   return std::move(value).value();
 }
 void MustOk(const Status& status);
+
+// A decoder layer as Llama's, small: 64 hidden, grouped queries, no dropout, no biases.
+TransformerLayerOptions SmallLlamaLayer();
 
 // A tensor of the context with these values (rounded to its dtype).
 Tensor NewTensor(Context* context, DType dtype, const Shape& shape,
