@@ -34,8 +34,7 @@ struct Tensors {
   const void* x;  // bfloat16 or codes
   int64_t x_stride;
   const float* x_scale_inv;  // of codes
-  bool x_e5m2;
-  bfloat16* y;  // may be null
+  bfloat16* y;               // may be null
   int64_t y_stride;
   const float* cos;
   int64_t cos_stride;
@@ -65,20 +64,20 @@ struct Place {
   int pair, first, second;              // columns of the tile
 };
 
-// Eight elements as they lie in memory, and as numbers.
-template <bool kCodes>
+// Eight elements as they lie in memory, bfloat16 (kNone) or codes, and as numbers.
+template <QuantFormat kFormat>
 class Source {
  public:
+  static constexpr bool kCodes = kFormat != QuantFormat::kNone;
   using Element = std::conditional_t<kCodes, uint8_t, bfloat16>;
   using Vector = std::conditional_t<kCodes, uint2, uint4>;
 
-  __device__ explicit Source(const Tensors& t) : e5m2_(t.x_e5m2) {
+  __device__ explicit Source(const Tensors& t) {
     if constexpr (kCodes) scale_inv_ = __ldg(t.x_scale_inv);
   }
   __device__ void Values(const Vector& vector, float (&out)[kN]) const {
     if constexpr (kCodes) {
-      e5m2_ ? cuda::Float8sToFloats<cuda::kE5M2>(vector, out)
-            : cuda::Float8sToFloats<cuda::kE4M3>(vector, out);
+      cuda::Float8sToFloats<kFormat>(vector, out);
 #pragma unroll
       for (float& value : out) value = __fmul_rn(value, scale_inv_);
       cuda::Unpack<bfloat16>(cuda::RoundToBfloat16(out), out);
@@ -89,7 +88,6 @@ class Source {
 
  private:
   float scale_inv_ = 1;
-  bool e5m2_;
 };
 
 // In place.
@@ -114,11 +112,11 @@ __device__ void Rotate(const float (&c)[kN], const float (&s)[kN], float (&first
 }
 
 // y may be x: a thread reads what it writes before it writes, and no other reads it.
-template <bool kInterleaved, bool kCodes>
+template <bool kInterleaved, QuantFormat kFrom>
 __global__ void __launch_bounds__(Float8Tile::kThreads, kBlocks)
     RopeFloat8Kernel(Tensors t, Float8Output out) {
-  using Element = typename Source<kCodes>::Element;
-  using Vector = typename Source<kCodes>::Vector;
+  using Element = typename Source<kFrom>::Element;
+  using Vector = typename Source<kFrom>::Vector;
   __shared__ Float8Tile tiles[2];
   __shared__ float shared[Float8Tile::kThreads / cuda::kWarp];
   const Place<kInterleaved> at(t.head_dim);
@@ -128,18 +126,31 @@ __global__ void __launch_bounds__(Float8Tile::kThreads, kBlocks)
   const int passes = static_cast<int>(
       min(int64_t{kPasses}, (out.rows - first_row - at.row + kPassRows - 1) / kPassRows));
 
+  // Of each pass: a row's two vectors, and where they stand, from tile to tile.
   struct {
     Vector first, second;
-  } x[kPasses] = {};
-  const Element* from = static_cast<const Element*>(t.x) + (first_row + at.row) * t.x_stride;
+    const Element* from;
+    bfloat16* dense;
+    uint8_t* codes;
+  } rows[kPasses] = {};
+  const int apart = at.second - at.first;
+#pragma unroll
+  for (int k = 0; k < kPasses; ++k) {
+    const int64_t row = first_row + at.row + k * kPassRows;
+    const int column = begin + at.first;
+    rows[k].from = static_cast<const Element*>(t.x) + row * t.x_stride + column;
+    rows[k].dense = t.y == nullptr ? nullptr : t.y + row * t.y_stride + column;
+    rows[k].codes = out.rowwise == nullptr ? nullptr : out.rowwise + row * out.columns + column;
+  }
   const auto read = [&](int column) {
 #pragma unroll
     for (int k = 0; k < kPasses; ++k) {
       // Both vectors are in one head, and the columns end with a head.
-      if (k >= passes || column + at.first >= end) continue;
-      const Element* vectors = from + k * kPassRows * t.x_stride + column;
-      x[k].first = __ldcs(reinterpret_cast<const Vector*>(vectors + at.first));
-      x[k].second = __ldcs(reinterpret_cast<const Vector*>(vectors + at.second));
+      if (k < passes && column + at.first < end) {
+        rows[k].first = __ldcs(reinterpret_cast<const Vector*>(rows[k].from));
+        rows[k].second = __ldcs(reinterpret_cast<const Vector*>(rows[k].from + apart));
+      }
+      rows[k].from += Float8Tile::kColumns;
     }
   };
   read(begin);
@@ -167,31 +178,28 @@ __global__ void __launch_bounds__(Float8Tile::kThreads, kBlocks)
     }
   }
 
-  const Source<kCodes> source(t);
+  const Source<kFrom> source(t);
   cuda::Float8Encoder encoder(out);
   int buffer = 0;
   for (int column = begin; column < end; column += Float8Tile::kColumns, buffer ^= 1) {
 #pragma unroll
     for (int k = 0; k < kPasses; ++k) {
       if (k >= passes || column + at.first >= end) continue;
-      const int64_t row = first_row + at.row + k * kPassRows;
       float first[kN], second[kN];
-      source.Values(x[k].first, first);
-      source.Values(x[k].second, second);
-      if (column + at.first < t.rotated_columns) {
-        Rotate<kInterleaved>(c[k], s[k], first, second);
-      }
+      source.Values(rows[k].first, first);
+      source.Values(rows[k].second, second);
+      if (column + at.first < t.rotated_columns) Rotate<kInterleaved>(c[k], s[k], first, second);
       uint4 dense[2];
       const uint2 codes[2] = {encoder.Encode(first, &dense[0]), encoder.Encode(second, &dense[1])};
       if (t.y != nullptr) {
-        bfloat16* to = t.y + row * t.y_stride + column;
-        cuda::StoreVector(to + at.first, dense[0]);
-        cuda::StoreVector(to + at.second, dense[1]);
+        cuda::StoreVector(rows[k].dense, dense[0]);
+        cuda::StoreVector(rows[k].dense + apart, dense[1]);
+        rows[k].dense += Float8Tile::kColumns;
       }
       if (out.rowwise != nullptr) {
-        uint8_t* to = out.rowwise + row * out.columns + column;
-        *reinterpret_cast<uint2*>(to + at.first) = codes[0];
-        *reinterpret_cast<uint2*>(to + at.second) = codes[1];
+        *reinterpret_cast<uint2*>(rows[k].codes) = codes[0];
+        *reinterpret_cast<uint2*>(rows[k].codes + apart) = codes[1];
+        rows[k].codes += Float8Tile::kColumns;
       }
       if (out.columnwise == nullptr) continue;
       tiles[buffer].Put(at.row + k * kPassRows, at.first, codes[0]);
@@ -214,20 +222,21 @@ bool Fits(const ConstTensorView& t) {
   return !t.defined() || (IsMatrix(t) && cuda::Aligned<kN>(t.as<T>(), AsMatrix(t).stride(0)));
 }
 
-template <bool kInterleaved, bool kCodes>
+template <bool kInterleaved, QuantFormat kFrom>
 Status Launch(const Exec& exec, const Tensors& tensors, const Float8Output& out) {
   const dim3 grid(
       static_cast<unsigned int>((out.columns + int64_t{tensors.tiles} * Float8Tile::kColumns - 1) /
                                 (int64_t{tensors.tiles} * Float8Tile::kColumns)),
       static_cast<unsigned int>((out.rows + Float8Tile::kRows - 1) / Float8Tile::kRows));
-  RopeFloat8Kernel<kInterleaved, kCodes>
+  RopeFloat8Kernel<kInterleaved, kFrom>
       <<<grid, Float8Tile::kThreads, 0, cuda::StreamOf(exec)>>>(tensors, out);
   return cuda::LaunchStatus("rope_fp8");
 }
 template <bool kInterleaved>
-Status Launch(const Exec& exec, const Tensors& tensors, const Float8Output& out) {
-  return tensors.x_scale_inv != nullptr ? Launch<kInterleaved, true>(exec, tensors, out)
-                                        : Launch<kInterleaved, false>(exec, tensors, out);
+Status Launch(const Exec& exec, QuantFormat from, const Tensors& tensors, const Float8Output& out) {
+  if (from == cuda::kE4M3) return Launch<kInterleaved, cuda::kE4M3>(exec, tensors, out);
+  if (from == cuda::kE5M2) return Launch<kInterleaved, cuda::kE5M2>(exec, tensors, out);
+  return Launch<kInterleaved, QuantFormat::kNone>(exec, tensors, out);
 }
 
 }  // namespace
@@ -250,8 +259,7 @@ Status RopeFloat8Cuda(const Exec& exec, const RopeArgs& args) {
   const int64_t rows = x.dim(0), columns = x.dim(1);
   Tensors tensors = {.x = x.data(),
                      .x_stride = x.stride(0),
-                     .x_scale_inv = args.codes() ? args.x_scale_inv : nullptr,
-                     .x_e5m2 = args.x_format == QuantFormat::kFloat8E5M2,
+                     .x_scale_inv = args.x_scale_inv,
                      .y = args.y.dense.as<bfloat16>(),
                      .y_stride = args.y.dense.defined() ? AsMatrix(args.y.dense).stride(0) : 0,
                      .cos = args.cos.as<float>(),
@@ -278,7 +286,8 @@ Status RopeFloat8Cuda(const Exec& exec, const RopeArgs& args) {
   const size_t dense_bytes = args.y.dense.defined() ? args.y.dense.bytes() : 0;
   Record(exec, "rope", "rope_fp8_cuda", args.dtype(),
          static_cast<int64_t>(args.x.bytes() + dense_bytes) + cuda::Float8Bytes(args.y.quant));
-  return args.interleaved ? Launch<true>(exec, tensors, out) : Launch<false>(exec, tensors, out);
+  return args.interleaved ? Launch<true>(exec, args.x_format, tensors, out)
+                          : Launch<false>(exec, args.x_format, tensors, out);
 }
 
 }  // namespace te::rope
