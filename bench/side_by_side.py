@@ -8,7 +8,8 @@ transformers (--python names another one).
 For each row, one process after the other: Hugging Face eager, Hugging Face with torch.compile, ours on the path of Hugging
 Face's operations, ours on the fused path, ours with global-norm clipping, ours with the update inside the backward pass, and
 ours in FP8 with delayed, current and block scaling. All train random BF16 weights with BF16 moments on random tokens, five
-steps to warm up and ten timed by CUDA events.
+steps to warm up and ten timed by CUDA events. Ours load the algorithms that earlier runs of the same model and shape have
+found (--choices); how many is in each line and in the JSON.
 Writes side_by_side.json and side_by_side.md. Exit code 1 when a run fails or a step of ours does not teach.
 """
 import argparse
@@ -63,6 +64,13 @@ def shown(line):
     return " ".join(os.path.basename(word) if word.startswith("/") else word for word in text.split(" "))
 
 
+def choices_of(row, options):
+    """A model's shape is searched for its fastest algorithms once: the runs that follow load what those before found."""
+    if options.device == "cpu":
+        return []
+    return ["--choices", os.path.join(options.choices, f"{row.model}-{row.batch}x{row.sequence}.txt")]
+
+
 def command(kind, row, options, output):
     """The command of one run, and the file that its JSON is in (None: its last line)."""
     steps = ["--steps", str(options.steps), "--warmup", str(options.warmup)]
@@ -76,7 +84,7 @@ def command(kind, row, options, output):
     return [*options.step, "--device", options.device, "--precision", *precision, "--model", row.model,
             "--batch-size", str(row.batch), "--sequence-length", str(row.sequence),
             "--micro-batches", str(row.micro_batches), "--path", "hf" if kind == OURS_HF else "te",
-            *(["--max-grad-norm", "1"] if kind == CLIPPED else []),
+            *choices_of(row, options), *(["--max-grad-norm", "1"] if kind == CLIPPED else []),
             *(["--update-in-backward"] if kind == IN_BACKWARD else []), *steps, "--json", output], output
 
 
@@ -97,7 +105,9 @@ def run(kind, row, options):
             result["error"] = (done.stderr.strip().splitlines() or ["no output"])[-1][:300]
             sys.stderr.write(done.stderr[-2000:])
     taken = f"{result['milliseconds']:.1f} ms" if "milliseconds" in result else ""
-    print(f"{row.title():<42}{kind:<26}{taken:>10}  {result.get('error', '')} ({seconds:.0f} s)", flush=True)
+    choices = result.get("settings", {}).get("choices")
+    notes = f"{seconds:.0f} s" + (f"; algorithms: {choices}" if choices else "")
+    print(f"{row.title():<42}{kind:<26}{taken:>10}  {result.get('error', '')} ({notes})", flush=True)
     return result
 
 
@@ -180,6 +190,8 @@ def main():
     parser.add_argument("--device", default="cuda", help="cpu: to try the script")
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--warmup", type=int, default=5)
+    parser.add_argument("--choices", default="", help="a folder that keeps the algorithms that our runs find, for the next "
+                        "table on such a card; default: one that goes at the end")
     options = parser.parse_args()
     rows = [Row(text) for text in options.rows.split(",")]
     left_out = [kind for kind in options.without.split(",") if kind]
@@ -189,16 +201,19 @@ def main():
     runs = []
     output = pathlib.Path(options.output)
     output.mkdir(parents=True, exist_ok=True)
-    for row in rows:
-        for short, kind in KINDS.items():
-            if short in left_out or skipped(kind, row):
-                continue
-            runs.append(run(kind, row, options))
-            # After each run: what has been measured stays when a later one is stopped.
-            facts = versions(runs) | smi()
-            results = {"versions": facts, "runs": with_ratios(runs)}
-            (output / "side_by_side.json").write_text(json.dumps(results, indent=1) + "\n")
-            (output / "side_by_side.md").write_text(markdown(rows, runs, facts))
+    with tempfile.TemporaryDirectory() as folder:
+        options.choices = options.choices or folder
+        os.makedirs(options.choices, exist_ok=True)
+        for row in rows:
+            for short, kind in KINDS.items():
+                if short in left_out or skipped(kind, row):
+                    continue
+                runs.append(run(kind, row, options))
+                # After each run: what has been measured stays when a later one is stopped.
+                facts = versions(runs) | smi()
+                results = {"versions": facts, "runs": with_ratios(runs)}
+                (output / "side_by_side.json").write_text(json.dumps(results, indent=1) + "\n")
+                (output / "side_by_side.md").write_text(markdown(rows, runs, facts))
     print((output / "side_by_side.md").read_text())
     sys.exit(any("error" in r for r in runs))
 

@@ -21,6 +21,7 @@
 #include "bench/timed_device.h"
 #include "fmt/format.h"
 #include "models/llama/training_step.h"
+#include "models/llama/tuned_choices.h"
 #include "te_core/quantization/module_recipes.h"
 
 namespace te::bench {
@@ -56,6 +57,7 @@ struct Options {
   int check_steps = 5;
   bool profile = false;
   bool kernels = false;
+  std::string choices;
   std::string json;
 };
 
@@ -64,6 +66,8 @@ struct Training {
   LlamaConfig config;
   std::unique_ptr<Recipe> recipe;  // null: none
   std::unique_ptr<Context> context;
+  ChoicesFile choices_file = ChoicesFile::kAbsent;
+  int64_t choices_loaded = 0;
   std::unique_ptr<LlamaModel> model;
   std::unique_ptr<AdamWOptimizer> optimizer;
   std::unique_ptr<LlamaTrainingStep> step;
@@ -122,6 +126,13 @@ StatusOr<std::unique_ptr<Recipe>> MakeFp8Recipe(const Options& options) {
                            std::move(recipe));
 }
 
+StatusOr<int64_t> CountChoices(Context* context) {
+  TE_ASSIGN_OR_RETURN(const std::string text, context->device().TunedChoices(context->exec()));
+  int64_t count = 0;
+  for (size_t at = 0; (at = text.find(" : ", at)) != std::string::npos; ++at) ++count;
+  return count;
+}
+
 StatusOr<Training> MakeTraining(const Options& options) {
   Training t;
   TE_ASSIGN_OR_RETURN(t.config, BenchModel(options.model));
@@ -154,6 +165,17 @@ StatusOr<Training> MakeTraining(const Options& options) {
   context_options.device = options.device;
   context_options.num_threads = options.threads;
   TE_ASSIGN_OR_RETURN(t.context, Context::Create(context_options, std::move(device)));
+  if (!options.choices.empty()) {
+    if (t.context->device().host_accessible()) {
+      return InvalidArgument(
+          "--choices with --device {}: nothing is chosen by timing there; expected --device cuda",
+          options.device);
+    }
+    TE_ASSIGN_OR_RETURN(t.choices_file, PinChoicesOf(options.choices, t.context.get()));
+    if (t.choices_file == ChoicesFile::kPinned) {
+      TE_ASSIGN_OR_RETURN(t.choices_loaded, CountChoices(t.context.get()));
+    }
+  }
   {
     const QuantizedInit init(t.context.get(), options.fp8_weights_only ? t.recipe.get() : nullptr);
     TE_ASSIGN_OR_RETURN(t.model,
@@ -323,6 +345,17 @@ Status RunBench(const Options& options) {
     TE_ASSIGN_OR_RETURN(gemm, MakeGemmYardstick(context, dtype, gemm_size));
   }
   TE_RETURN_IF_ERROR(time_gemm());
+  if (!on_host) {
+    TE_ASSIGN_OR_RETURN(const int64_t known, CountChoices(context));
+    const int64_t found = known - training.choices_loaded;
+    report.settings.emplace_back(
+        "choices", fmt::format("{} loaded, {} found", training.choices_loaded, found));
+    fmt::print("choices: {}{}\n", report.settings.back().second,
+               training.choices_file == ChoicesFile::kOfAnother
+                   ? fmt::format(" ({} was of another card, driver or library)", options.choices)
+                   : "");
+    if (!options.choices.empty()) TE_RETURN_IF_ERROR(WriteChoices(options.choices, context));
+  }
 
   PrintStepReport(report);
   if (options.profile) PrintProfile(profile, report.mean_seconds, options.steps);
@@ -391,6 +424,10 @@ int main(int argc, char** argv) {
       ->check(CLI::NonNegativeNumber);
   app.add_flag("--profile", options.profile, "Time each operation, too (and wait for each)");
   app.add_flag("--kernels", options.kernels, "List what one step executes");
+  app.add_option(
+      "--choices", options.choices,
+      "cuda: take the algorithms that an earlier run has found from this file, if it fits "
+      "the card and libraries, and write what is known after this run");
   app.add_option("--json", options.json, "Write the result to this file, too");
   CLI11_PARSE(app, argc, argv);
 

@@ -59,6 +59,11 @@ for flags in "--recompute-num-layers 1" "--recompute full --recompute-num-layers
     exit 1
   fi
 done
+if "$1" --choices "$TEST_TMPDIR/choices.txt" --layers 1 --steps 1 2>"$TEST_TMPDIR/error" || [ -e "$TEST_TMPDIR/choices.txt" ]; then
+  echo "choices of algorithms were taken by a device that makes none" >&2
+  exit 1
+fi
+grep -q 'choices.*expected --device cuda' "$TEST_TMPDIR/error"
 if "$1" --precision fp64 2>/dev/null; then
   echo "an unknown precision was taken" >&2
   exit 1

@@ -134,6 +134,12 @@ class TimedDevice : public Device {
     return device_->Zero(exec, device, bytes);
   }
   Status Synchronize(const Exec& exec) override { return device_->Synchronize(exec); }
+  StatusOr<std::string> TunedChoices(const Exec& exec) override {
+    return device_->TunedChoices(exec);
+  }
+  StatusOr<bool> PinChoices(const Exec& exec, const std::string& text) override {
+    return device_->PinChoices(exec, text);
+  }
   // Recorded work has no operations to time: can_record() stays false.
   StatusOr<std::unique_ptr<HostMirror>> NewHostMirror(size_t bytes) override {
     return device_->NewHostMirror(bytes);

@@ -97,9 +97,15 @@ TEST(CudaDevice, PinnedChoicesAreTakenOverAndOthersRefused) {
   EXPECT_TRUE(Value(other->device().PinChoices(other->exec(), text)));
   EXPECT_EQ(gemm(other.get()), kernel);
   // Of another card: nothing happens. Broken: an error that names the line.
-  EXPECT_FALSE(Value(other->device().PinChoices(other->exec(), "another card\n" + text)));
-  const auto broken = other->device().PinChoices(other->exec(), text + "no shape\n");
-  EXPECT_EQ(broken.status().code(), StatusCode::kCorruptData);
+  std::string another = text;
+  another.replace(another.find('|'), another.find('\n') - another.find('|'), "| another card");
+  EXPECT_FALSE(Value(other->device().PinChoices(other->exec(), another)));
+  for (const std::string& wrong : {text + "no shape\n", "another file\n" + text, std::string()}) {
+    const auto broken = other->device().PinChoices(other->exec(), wrong);
+    EXPECT_EQ(broken.status().code(), StatusCode::kCorruptData) << wrong;
+    EXPECT_TRUE(broken.status().message().find("line ") != std::string::npos)
+        << broken.status().message();
+  }
   // Numbers that name no algorithm: the library is asked, and a choice made anew.
   std::string nonsense = text;
   const size_t colon = nonsense.rfind(" : ");

@@ -51,10 +51,13 @@ void PrintPlan(const FinetuneFlags& flags, const FinetuneSetup& setup, const Ope
   fmt::print("learning rate   {}, warm-up {} steps, peak {:.4g}\n", Name(schedule.kind),
              schedule.warmup_steps, schedule.Peak());
   if (flags.steps > 0 && !opened.context->device().host_accessible()) {
-    fmt::print(
-        "algorithms      the first steps look for the fastest (2 s a large product), unless {} "
-        "has them\n",
-        kTunedChoicesFile);
+    const ChoicesFile choices = opened.llama.choices;
+    fmt::print("algorithms      {}the first steps look for the fastest (2 s a large product)\n",
+               choices == ChoicesFile::kPinned
+                   ? fmt::format("of {}; for what it lacks ", kTunedChoicesFile)
+               : choices == ChoicesFile::kOfAnother
+                   ? fmt::format("{} is of another card, driver or library: ", kTunedChoicesFile)
+                   : "");
   }
   std::fflush(stdout);
   if (flags.steps > 0 && schedule.warmup_steps >= flags.steps) {

@@ -10,17 +10,6 @@ namespace {
 // config.json of a hub checkpoint has a few kilobytes.
 constexpr int64_t kMaxConfigBytes = int64_t{16} << 20;
 
-constexpr size_t kMaxChoicesBytes = size_t{16} << 20;
-
-Status PinChoices(Context* context, const std::string& directory) {
-  const std::string path = directory + "/" + kTunedChoicesFile;
-  const StatusOr<std::string> text = ReadTextFile(path, kMaxChoicesBytes);
-  if (text.status().code() == StatusCode::kNotFound) return OkStatus();
-  TE_RETURN_IF_ERROR(text.status());
-  // Choices of another card or version are no error: this one makes its own.
-  return context->device().PinChoices(context->exec(), *text).status().WithContext(path);
-}
-
 // What new tensors are stored as: config.json's dtype, else the model's own.
 StatusOr<StoredType> DefaultType(const PretrainedLlama& llama) {
   const DType dtype = llama.model->config().dtype.value_or(llama.model->options().params_dtype);
@@ -57,7 +46,8 @@ StatusOr<PretrainedLlama> LoadPretrainedLlama(Context* context, const std::strin
                       ReadJsonFile(llama.directory + "/config.json", kMaxConfigBytes));
   auto config = LlamaConfig::FromJson(llama.config_json);
   if (!config.ok()) return config.status().WithContext(llama.directory + "/config.json");
-  TE_RETURN_IF_ERROR(PinChoices(context, llama.directory));
+  TE_ASSIGN_OR_RETURN(llama.choices,
+                      PinChoicesOf(llama.directory + "/" + kTunedChoicesFile, context));
   if (!options.random_init) {
     TE_ASSIGN_OR_RETURN(llama.reader, CheckpointReader::Open(directory, options.checkpoint));
   }

@@ -12,12 +12,9 @@
 #include "models/checkpoint/save.h"
 #include "models/json/json.h"
 #include "models/llama/load_weights.h"
+#include "models/llama/tuned_choices.h"
 
 namespace te {
-
-// Device::TunedChoices of the run that wrote the checkpoint: the same algorithms, hence the same
-// bits, and nothing to time when it is loaded on such a card again.
-inline constexpr const char* kTunedChoicesFile = "te_tuned_choices.txt";
 
 struct PretrainedOptions {
   CheckpointOptions checkpoint;  // variant, subfolder
@@ -35,7 +32,8 @@ struct PretrainedOptions {
 struct PretrainedLlama {
   std::string directory;  // with the subfolder: config.json and the tokenizer stand here
   JsonValue config_json;  // as it was read: keys that te does not know go back unchanged
-  std::unique_ptr<CheckpointReader> reader;  // null after random_init
+  ChoicesFile choices = ChoicesFile::kAbsent;  // of the run that wrote the directory
+  std::unique_ptr<CheckpointReader> reader;    // null after random_init
   std::unique_ptr<LlamaModel> model;
   LoadReport report;
   std::vector<uint64_t>

@@ -48,8 +48,9 @@ class Device : public MemoryResource {
   virtual Status CopyToHost(const Exec& exec, const void* device, void* host, size_t bytes) = 0;
   virtual Status CopyFromHost(const Exec& exec, const void* host, void* device, size_t bytes) = 0;
   // What this backend's libraries have chosen by timing, as text that names the card and versions
-  // it holds for; empty: nothing. And back: what is pinned is not timed again. False: the text is
-  // of another card or version, and nothing changed; kCorruptData: no such text.
+  // it holds for, one a line with " : " before what was chosen; empty: nothing. And back: what is
+  // pinned is not timed again. False: the text is of another card or version, and nothing changed;
+  // kCorruptData: no such text.
   virtual StatusOr<std::string> TunedChoices(const Exec&) { return std::string(); }
   virtual StatusOr<bool> PinChoices(const Exec&, const std::string&) { return false; }
   virtual Status Zero(const Exec& exec, void* device, size_t bytes) = 0;

@@ -17,6 +17,7 @@ namespace te {
 namespace {
 
 constexpr int kMaxCandidates = 64;
+constexpr const char* kTitle = "te cublasLt choices";
 // Below this a wrong choice costs microseconds.
 constexpr double kMinTunedFlops = 2e9;
 
@@ -85,7 +86,7 @@ StatusOr<const LtPlan*> PlanOf(const Exec& exec, cuda::CudaState* state, const L
 // What a file of choices is valid for.
 StatusOr<std::string> HeaderOf() {
   TE_ASSIGN_OR_RETURN(const std::string card, cuda::CardAndDriver());
-  return fmt::format("te cublasLt choices 2 | {} | cublasLt {}", card, cublasLtGetVersion());
+  return fmt::format("{} 2 | {} | cublasLt {}", kTitle, card, cublasLtGetVersion());
 }
 
 }  // namespace
@@ -127,7 +128,10 @@ StatusOr<bool> LoadLtChoices(cuda::CudaState* state, const std::string& text) {
   std::istringstream lines(text);
   std::string line;
   TE_ASSIGN_OR_RETURN(const std::string header, HeaderOf());
-  if (!std::getline(lines, line) || line != header) return false;
+  std::getline(lines, line);
+  if (!line.starts_with(kTitle))
+    return CorruptData("line 1: '{:.100}'; expected '{} ...'", line, kTitle);
+  if (line != header) return false;
   std::unordered_map<std::string, LtAlgorithm> pinned;
   for (int number = 2; std::getline(lines, line); ++number) {
     const size_t colon = line.rfind(" : ");

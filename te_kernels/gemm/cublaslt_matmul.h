@@ -47,7 +47,7 @@ Status RunLtMatmul(const Exec& exec, const LtMatmulArgs& args, const char* opera
 
 // The choices made so far, as text: one line a shape, under a header that names the card, driver
 // and library; and back. A pinned shape is never timed again. Text of another card or library is
-// ignored as a whole (returns false).
+// ignored as a whole (returns false); kCorruptData: no such text.
 StatusOr<std::string> SaveLtChoices(cuda::CudaState* state);
 StatusOr<bool> LoadLtChoices(cuda::CudaState* state, const std::string& text);
 
