@@ -10,8 +10,8 @@
 #include <sstream>
 #include <utility>
 
-#include "te_kernels/cuda/candidate_search.h"
 #include "te_kernels/cuda/cuda_status.h"
+#include "te_kernels/cuda/time_candidates.h"
 
 namespace te {
 namespace {

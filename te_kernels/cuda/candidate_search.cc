@@ -4,10 +4,6 @@
 #include <cmath>
 #include <limits>
 
-#include "te_kernels/cuda/cuda_event.h"
-#include "te_kernels/cuda/cuda_state.h"
-#include "te_kernels/cuda/cuda_status.h"
-
 namespace te::cuda {
 namespace {
 
@@ -29,12 +25,12 @@ constexpr int kTurns = 5;
 
 class Search {
  public:
-  Search(const Exec& exec, const CandidateRun& run) : exec_(exec), run_(run) {}
+  explicit Search(CandidateTimer* timer) : timer_(timer) {}
 
   // Milliseconds of one of `runs` runs, after `settle` ones that are not timed.
   StatusOr<float> Time(int index, int settle, int runs) {
-    TE_RETURN_IF_ERROR(Enqueue(index, settle));
-    return TimeNow(index, runs);
+    TE_RETURN_IF_ERROR(timer_->Enqueue(index, settle));
+    return timer_->Time(index, runs);
   }
 
   // From the cold, or whatever state the card is in.
@@ -56,11 +52,11 @@ class Search {
   // `finalists` in the order of their short look, which `ms` holds.
   Status Sustained(std::vector<int> finalists, std::vector<float>* ms) {
     const float reference = (*ms)[static_cast<size_t>(finalists.front())];
-    TE_RETURN_IF_ERROR(Enqueue(finalists.front(), RunsIn(kHeatMs, reference)));
+    TE_RETURN_IF_ERROR(timer_->Enqueue(finalists.front(), RunsIn(kHeatMs, reference)));
     const auto look = [&](int index, std::vector<float>* windows) -> Status {
-      TE_RETURN_IF_ERROR(Enqueue(index, RunsIn(kSettleMs, reference)));
+      TE_RETURN_IF_ERROR(timer_->Enqueue(index, RunsIn(kSettleMs, reference)));
       for (int window = 0; window < 2; ++window) {
-        TE_ASSIGN_OR_RETURN(const float one, TimeNow(index, RunsIn(kWindowMs, reference)));
+        TE_ASSIGN_OR_RETURN(const float one, timer_->Time(index, RunsIn(kWindowMs, reference)));
         windows->push_back(one);
       }
       return OkStatus();
@@ -87,7 +83,7 @@ class Search {
   // A clock that drifts favours none; the best turn of each counts.
   Status InTurns(const std::vector<int>& finalists, double flops, std::vector<float>* ms) {
     std::fill(ms->begin(), ms->end(), kNever);
-    const int runs = std::clamp(static_cast<int>(2e12 / flops), 3, 20);
+    const int runs = static_cast<int>(std::clamp(2e12 / flops, 3.0, 20.0));
     for (int turn = 0; turn < kTurns; ++turn) {
       for (const int index : finalists) {
         TE_ASSIGN_OR_RETURN(const float one, Time(index, 1, runs));
@@ -108,30 +104,14 @@ class Search {
   static int RunsIn(float milliseconds, float one) {
     return std::max(3, static_cast<int>(std::ceil(milliseconds / std::max(one, 1e-3f))));
   }
-  Status Enqueue(int index, int runs) {
-    for (int i = 0; i < runs; ++i) TE_RETURN_IF_ERROR(run_(index));
-    return OkStatus();
-  }
-  StatusOr<float> TimeNow(int index, int runs) {
-    const Event begin, end;
-    cudaEventRecord(begin.get(), StreamOf(exec_));
-    TE_RETURN_IF_ERROR(Enqueue(index, runs));
-    cudaEventRecord(end.get(), StreamOf(exec_));
-    TE_RETURN_IF_ERROR(ToStatus(cudaEventSynchronize(end.get()), "timing a candidate"));
-    float ms = 0;
-    cudaEventElapsedTime(&ms, begin.get(), end.get());
-    return ms / static_cast<float>(runs);
-  }
 
-  const Exec& exec_;
-  const CandidateRun& run_;
+  CandidateTimer* timer_;
 };
 
 }  // namespace
 
-StatusOr<std::vector<float>> TimeCandidates(const Exec& exec, int count, double flops,
-                                            const CandidateRun& run) {
-  Search search(exec, run);
+StatusOr<std::vector<float>> SearchCandidates(CandidateTimer* timer, int count, double flops) {
+  Search search(timer);
   TE_ASSIGN_OR_RETURN(std::vector<float> ms, search.ShortLook(count));
   std::vector<int> order;
   for (int i = 0; i < count; ++i)

@@ -1,30 +1,35 @@
-// The fastest of several ways to compute one thing: cuBLASLt's algorithms of a product, cuDNN's
-// plans of an attention.
+// The fastest of several ways to compute one thing, by a clock that is given: what
+// time_candidates.h does on a card.
 #pragma once
 
-#include <functional>
 #include <vector>
 
-#include "te_kernels/base/exec.h"
+#include "te_kernels/base/status.h"
 
 namespace te::cuda {
 
-// Enqueues one run of candidate `index`. Any number of runs must leave the same result.
-using CandidateRun = std::function<Status(int index)>;
+// What runs the candidates, one after the other, and the clock beside it.
+class CandidateTimer {
+ public:
+  virtual ~CandidateTimer() = default;
+  // `runs` runs of candidate `index`, behind all that has been enqueued before.
+  virtual Status Enqueue(int index, int runs) = 0;
+  // Enqueues them and waits for their end: milliseconds of one.
+  virtual StatusOr<float> Time(int index, int runs) = 0;
+};
 
-// Milliseconds of one run of each of `count` candidates, as far as they matter: infinity for those
-// that failed (some fail only when they run) or that a first, short look left behind. Only entries
-// of one call compare. `flops`: of one run. All of them failed: the last one's error.
+// Milliseconds of one run of each of `count` candidates (at least one), as far as they matter:
+// infinity for those that failed in a first, short look (some fail only when they run) or that it
+// left behind. Only entries of one call compare. `flops`: of one run. All of them failed: the last
+// one's error; one that fails later: its error.
 //
 // A step of a large model runs at the card's power limit, where the clock gives way until the
 // limit is met, and what costs least energy is fastest, which is often not what is fastest from
 // cold. So a candidate that is worth it (30 GFLOP) runs for as long as the card needs to find the
-// clock for it, some 0.1 s, and is timed then. Blocks; must not be called while the stream is
-// captured.
-StatusOr<std::vector<float>> TimeCandidates(const Exec& exec, int count, double flops,
-                                            const CandidateRun& run);
+// clock for it, some 0.1 s, and is timed then.
+StatusOr<std::vector<float>> SearchCandidates(CandidateTimer* timer, int count, double flops);
 
-// The index of the smallest.
+// The index of the smallest; of equal ones the first, which the library prefers.
 int FastestOf(const std::vector<float>& milliseconds);
 
 }  // namespace te::cuda

@@ -8,9 +8,9 @@
 #include <unordered_map>
 #include <utility>
 
-#include "te_kernels/cuda/candidate_search.h"
 #include "te_kernels/cuda/cuda_state.h"
 #include "te_kernels/cuda/cuda_status.h"
+#include "te_kernels/cuda/time_candidates.h"
 #include "te_kernels/gemm/cublaslt_plan.h"
 
 namespace te {
