@@ -15,6 +15,13 @@ constexpr int kVectors = 4;  // of a thread of the forward pass, in flight
 // Of the sums: vectors of a thread, and tokens in flight.
 constexpr int kSumVectors = 2;
 constexpr int kSumTokens = 4;
+// A row with more tokens than this is a long one: of the longest, four tokens at a time would take
+// as long as everything else together.
+constexpr uint32_t kLongRun = 128;
+// Of the sums of long rows: threads, columns of a block, and vectors of a thread in flight.
+constexpr int kLongThreads = 256;
+constexpr int kLongColumns = 64;
+constexpr int kLongVectors = 8;
 
 // N elements as they lie in memory.
 template <int N, typename T>
@@ -85,23 +92,76 @@ __global__ void BeginsKernel(const uint32_t* ids, int64_t n, int64_t rows, uint3
 }
 
 // Sums the tokens of a row of dtable in their order, in float32, from what is there when it
-// accumulates. Otherwise a block is one row and kSumVectors * kThreads vectors of it, and a row
-// without tokens becomes 0: each byte of dout is read, and each of dtable written, once. When it
-// accumulates, a block is one sorted token, and works if that is the first of its row.
+// accumulates. A block is a part of the long rows: it works if
+// the row that stands at its place is long and this is the first such place of it. All threads load
+// while the first kLongColumns add what has been loaded before, one column each: an addition waits
+// for the one before it, a load for nothing.
 template <int N, typename T, bool kAccumulate>
-__global__ void __launch_bounds__(kThreads)
-    SumRowsKernel(const uint32_t* ids, const uint32_t* begins, const uint32_t* tokens,
-                  const T* dout, int64_t rows, int64_t hidden, T* dtable) {
+__global__ void __launch_bounds__(kLongThreads)
+    SumLongRowsKernel(const uint32_t* ids, const uint32_t* begins, const uint32_t* tokens,
+                      const T* dout, int64_t rows, int64_t hidden, T* dtable) {
   cuda::StartAfterEarlierKernels();
-  int64_t row = blockIdx.x;
-  if constexpr (kAccumulate) {
-    row = ids[blockIdx.x];
-    if (row >= rows || begins[row] != blockIdx.x) return;
-  }
+  using Vector = RawOf<N, T>;
+  constexpr int kRowVectors = kLongColumns / N;
+  constexpr int kPassRows = kLongThreads / kRowVectors;
+  constexpr int kTileRows = kPassRows * kLongVectors;
+  __shared__ alignas(16) T tile[kTileRows * kLongColumns];
+
+  const uint32_t at = blockIdx.x * kLongRun;
+  const int64_t row = ids[at];
+  if (row >= rows) return;
   const uint32_t begin = begins[row], end = begins[row + 1];
+  if (end - begin <= kLongRun || at - begin >= kLongRun) return;
+
+  const int64_t first_column = int64_t{blockIdx.y} * kLongColumns;
+  const int64_t column = first_column + threadIdx.x % kRowVectors * N;
+  const uint32_t place = threadIdx.x / kRowVectors;  // of the thread's first token in a tile
+  uint32_t token[kLongVectors] = {};
+  Vector values[kLongVectors] = {};
+  const auto look_up = [&](uint32_t from) {
+#pragma unroll
+    for (int v = 0; v < kLongVectors; ++v) {
+      const uint32_t i = from + place + v * kPassRows;
+      if (i < end) token[v] = tokens[i];
+    }
+  };
+  const auto load = [&](uint32_t from) {
+#pragma unroll
+    for (int v = 0; v < kLongVectors; ++v) {
+      if (column >= hidden || from + place + v * kPassRows >= end) continue;
+      values[v] =
+          __ldcs(reinterpret_cast<const Vector*>(dout + int64_t{token[v]} * hidden + column));
+    }
+  };
+  const int64_t own = first_column + threadIdx.x;
+  const bool adds = threadIdx.x < kLongColumns && own < hidden;
+  T* const to = dtable + row * hidden + own;
+  float sum = kAccumulate && adds ? cuda::ToFloat(*to) : 0.0f;
+  look_up(begin);
+  load(begin);
+  look_up(begin + kTileRows);
+  for (uint32_t from = begin; from < end; from += kTileRows) {
+    __syncthreads();  // the tile before has been added
+#pragma unroll
+    for (int v = 0; v < kLongVectors; ++v)
+      reinterpret_cast<Vector*>(tile)[threadIdx.x + v * kLongThreads] = values[v];
+    __syncthreads();
+    load(from + kTileRows);
+    look_up(from + 2 * kTileRows);
+    if (!adds) continue;
+    const uint32_t count = min(end - from, static_cast<uint32_t>(kTileRows));
+#pragma unroll 8
+    for (uint32_t i = 0; i < count; ++i) sum += cuda::ToFloat(tile[i * kLongColumns + threadIdx.x]);
+  }
+  if (adds) *to = cuda::FromFloat<T>(sum);
+}
+
+// The same for the other rows, kSumVectors * kThreads vectors of one, begin to end.
+template <int N, typename T, bool kAccumulate>
+__device__ void SumRow(uint32_t begin, uint32_t end, const uint32_t* tokens, const T* dout,
+                       int64_t hidden, T* to) {
   const int64_t vectors = hidden / N;
   const int64_t first = int64_t{blockIdx.y} * kThreads * kSumVectors + threadIdx.x;
-  T* to = dtable + row * hidden;
   float sum[kSumVectors][N] = {};
   if constexpr (kAccumulate) {
 #pragma unroll
@@ -138,6 +198,23 @@ __global__ void __launch_bounds__(kThreads)
     const int64_t at = first + v * kThreads;
     if (at < vectors) cuda::StoreGlobal<N>(to + at * N, sum[v]);
   }
+}
+
+// A block is one row, and a row without tokens becomes 0: each byte of dout is read, and each of
+// dtable written, once. When it accumulates, a block is one sorted token, and works if that is the
+// first of its row. It runs beside SumLongRowsKernel, whose rows it leaves alone.
+template <int N, typename T, bool kAccumulate>
+__global__ void __launch_bounds__(kThreads)
+    SumRowsKernel(const uint32_t* ids, const uint32_t* begins, const uint32_t* tokens,
+                  const T* dout, int64_t rows, int64_t hidden, T* dtable) {
+  cuda::StartBesideEarlierKernels();
+  const int64_t row = kAccumulate ? ids[blockIdx.x] : blockIdx.x;
+  if (row < rows && (!kAccumulate || begins[row] == blockIdx.x)) {
+    const uint32_t begin = begins[row], end = begins[row + 1];
+    if (end - begin <= kLongRun)
+      SumRow<N, T, kAccumulate>(begin, end, tokens, dout, hidden, dtable + row * hidden);
+  }
+  cuda::EndAfterEarlierKernels();
 }
 
 unsigned int BlocksOf(int64_t n) { return static_cast<unsigned int>((n + 255) / 256); }
@@ -202,9 +279,17 @@ StatusOr<Sorted> SortByIds(const Exec& exec, const ConstTensorView& ids, int64_t
 template <int N, typename T>
 Status Backward(const Exec& exec, const EmbeddingBackwardArgs& args, const Sorted& sorted) {
   const int64_t rows = args.dtable.dim(0), hidden = args.dtable.dim(1);
-  constexpr int64_t kColumns = int64_t{N} * kThreads * kSumVectors;
+  const auto blocks = [](int64_t n, int64_t each) {
+    return static_cast<unsigned int>((n + each - 1) / each);
+  };
+  const dim3 long_grid(blocks(args.ids.elements(), kLongRun), blocks(hidden, kLongColumns));
+  cuda::LaunchOverlapping(
+      exec, args.accumulate ? SumLongRowsKernel<N, T, true> : SumLongRowsKernel<N, T, false>,
+      long_grid, dim3(kLongThreads), {}, sorted.ids, sorted.begins, sorted.tokens,
+      args.dout.as<T>(), rows, hidden, args.dtable.as<T>());
+  TE_RETURN_IF_ERROR(cuda::LaunchStatus("embedding_backward: long rows"));
   const dim3 grid(static_cast<unsigned int>(args.accumulate ? args.ids.elements() : rows),
-                  static_cast<unsigned int>((hidden + kColumns - 1) / kColumns));
+                  blocks(hidden, int64_t{N} * kThreads * kSumVectors));
   cuda::LaunchOverlapping(exec,
                           args.accumulate ? SumRowsKernel<N, T, true> : SumRowsKernel<N, T, false>,
                           grid, dim3(kThreads), {}, sorted.ids, sorted.begins, sorted.tokens,

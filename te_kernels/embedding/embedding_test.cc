@@ -1,7 +1,9 @@
 #include "te_kernels/embedding/embedding.h"
 
+#include <algorithm>
 #include <cmath>
 #include <random>
+#include <string>
 #include <vector>
 
 #include "gtest/gtest.h"
@@ -110,6 +112,74 @@ TEST(EmbeddingBackwardTest, SumsInFloat32AndRoundsOnce) {
   ASSERT_TRUE(IsOk(TE_OP(EmbeddingBackward)(
       exec, {.ids = IdTensor(std::vector<int32_t>(257, 0)), .dout = dout, .dtable = dtable})));
   EXPECT_EQ(dtable.ToDoubles()[0], 512);
+}
+
+// Bit by bit what one float32 sum in the order of t gives, whatever kernel adds a row: one id for
+// all tokens, runs around the length from which another one does (128 on CUDA), many tokens
+// between ids that are rare, rows that no id names.
+TEST(EmbeddingBackwardTest, LongRunsAreSummedInTheOrderOfTokens) {
+  for (const DType dtype : kDtypes) {
+    for (const int64_t hidden : {1, 33, 64, 200, 523}) {
+      for (const std::vector<int64_t>& runs :
+           {std::vector<int64_t>{1000}, {2000, 0, 3}, {127, 128, 129, 1, 256, 0, 257, 600}}) {
+        for (const bool accumulate : {false, true}) {
+          SCOPED_TRACE(std::to_string(hidden) + " " + std::to_string(runs.size()));
+          std::vector<int32_t> ids;
+          for (size_t row = 0; row < runs.size(); ++row)
+            ids.insert(ids.end(), static_cast<size_t>(runs[row]), static_cast<int32_t>(row));
+          std::shuffle(ids.begin(), ids.end(), std::mt19937_64(7));
+          const auto rows = static_cast<int64_t>(runs.size());
+          const HostTensor dout =
+              HostTensor::Normal(dtype, {static_cast<int64_t>(ids.size()), hidden}, 2);
+          const HostTensor dtable = HostTensor::Normal(dtype, {rows, hidden}, 3);
+          const std::vector<double> terms = dout.ToDoubles(), before = dtable.ToDoubles();
+          std::vector<float> sums(static_cast<size_t>(rows * hidden), 0.0f);
+          if (accumulate) sums.assign(before.begin(), before.end());
+          const auto add = [&](size_t t) {
+            for (int64_t h = 0; h < hidden; ++h) {
+              sums[static_cast<size_t>(ids[t] * hidden + h)] += static_cast<float>(
+                  terms[t * static_cast<size_t>(hidden) + static_cast<size_t>(h)]);
+            }
+          };
+          for (size_t t = 0; t < ids.size(); ++t) add(t);
+          TestExec exec(2);
+          ASSERT_TRUE(IsOk(TE_OP(EmbeddingBackward)(
+              exec,
+              {.ids = IdTensor(ids), .dout = dout, .dtable = dtable, .accumulate = accumulate})));
+          const HostTensor want(dtype, {rows, hidden},
+                                std::vector<double>(sums.begin(), sums.end()));
+          EXPECT_EQ(dtable.Bytes(), want.Bytes());
+          EXPECT_TRUE(dtable.GuardsIntact());
+          // The twin: another order has other bits.
+          if (dtype != DType::kFloat32 || hidden < 200) continue;
+          sums.assign(sums.size(), 0.0f);
+          if (accumulate) sums.assign(before.begin(), before.end());
+          for (size_t t = ids.size(); t-- > 0;) add(t);
+          const HostTensor reversed(dtype, {rows, hidden},
+                                    std::vector<double>(sums.begin(), sums.end()));
+          EXPECT_NE(dtable.Bytes(), reversed.Bytes());
+        }
+      }
+    }
+  }
+}
+
+// Ids outside the table are the longest run of all, behind its last row's.
+TEST(EmbeddingBackwardTest, ManyIdsOutsideTheTableAreLeftOutOnCuda) {
+  if (!test::kOnCuda) GTEST_SKIP() << "an error on the CPU";
+  std::vector<int32_t> ids(900, 5);
+  std::fill(ids.begin() + 200, ids.begin() + 350, 2);
+  for (const bool accumulate : {false, true}) {
+    const HostTensor dout(DType::kFloat32, {900, 8}, std::vector<double>(7200, 1.0));
+    const HostTensor dtable(DType::kFloat32, {3, 8}, std::vector<double>(24, 4.0));
+    TestExec exec;
+    ASSERT_TRUE(IsOk(TE_OP(EmbeddingBackward)(
+        exec, {.ids = IdTensor(ids), .dout = dout, .dtable = dtable, .accumulate = accumulate})));
+    std::vector<double> want(24, accumulate ? 4.0 : 0.0);
+    std::fill(want.begin() + 16, want.end(), accumulate ? 154.0 : 150.0);
+    EXPECT_EQ(dtable.ToDoubles(), want);
+    EXPECT_TRUE(dtable.GuardsIntact());
+  }
 }
 
 TEST(EmbeddingBackwardTest, RepeatsBitwiseForAnyNumberOfThreads) {
