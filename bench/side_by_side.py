@@ -6,7 +6,7 @@ In a pack (tools/pack_gpu.sh) it finds bin/step by itself; elsewhere: --step 'PR
 transformers (--python names another one).
 
 For each row, one process after the other: Hugging Face eager, Hugging Face with torch.compile, ours on the path of Hugging
-Face's operations, ours on the fused path, ours with global-norm clipping, ours with the update inside the backward pass, and
+Face's operations, ours on the fused path, the same with nondeterministic attention, ours with global-norm clipping, ours with the update inside the backward pass, and
 ours in FP8 with delayed, current and block scaling. All train random BF16 weights with BF16 moments on random tokens, five
 steps to warm up and ten timed by CUDA events. Ours load the algorithms that earlier runs of the same model and shape have
 found (--choices); how many is in each line and in the JSON.
@@ -29,7 +29,9 @@ HF_EAGER, HF_COMPILE, OURS_HF, OURS = "Hugging Face eager", "Hugging Face compil
 CLIPPED, IN_BACKWARD = "te, clipped", "te, update in backward"
 FP8, FP8_CURRENT, FP8_BLOCK = "te, FP8 delayed", "te, FP8 current", "te, FP8 block"
 FP8_DPA = "te, FP8 delayed and attention"
-KINDS = {"eager": HF_EAGER, "compile": HF_COMPILE, "hf": OURS_HF, "te": OURS, "clip": CLIPPED, "inplace": IN_BACKWARD,
+NONDETERMINISTIC = "te, nondeterministic"
+KINDS = {"eager": HF_EAGER, "compile": HF_COMPILE, "hf": OURS_HF, "te": OURS, "nondet": NONDETERMINISTIC,
+         "clip": CLIPPED, "inplace": IN_BACKWARD,
          "fp8": FP8, "dpa": FP8_DPA, "current": FP8_CURRENT, "block": FP8_BLOCK}
 RECIPES = {FP8: "delayed", FP8_DPA: "delayed", FP8_CURRENT: "current", FP8_BLOCK: "block"}
 NAMES = {"llama2-7b": "Llama 2 7B", "llama3-8b": "Llama 3 8B", "110m": "Llama 110M"}
@@ -85,6 +87,7 @@ def command(kind, row, options, output):
             "--batch-size", str(row.batch), "--sequence-length", str(row.sequence),
             "--micro-batches", str(row.micro_batches), "--path", "hf" if kind == OURS_HF else "te",
             *choices_of(row, options), *(["--max-grad-norm", "1"] if kind == CLIPPED else []),
+            *(["--allow-nondeterministic"] if kind == NONDETERMINISTIC else []),
             *(["--update-in-backward"] if kind == IN_BACKWARD else []), *steps, "--json", output], output
 
 

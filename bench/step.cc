@@ -51,6 +51,7 @@ struct Options {
   std::string recompute = "none";
   int64_t recompute_num_layers = 0;  // 0: all
   bool record = true;
+  bool allow_nondeterministic = false;
   int threads = 0;
   int steps = 10;
   int warmup = 5;
@@ -164,6 +165,7 @@ StatusOr<Training> MakeTraining(const Options& options) {
   ContextOptions context_options;
   context_options.device = options.device;
   context_options.num_threads = options.threads;
+  context_options.allow_nondeterministic = options.allow_nondeterministic;
   TE_ASSIGN_OR_RETURN(t.context, Context::Create(context_options, std::move(device)));
   if (!options.choices.empty()) {
     if (t.context->device().host_accessible()) {
@@ -289,6 +291,7 @@ Status RunBench(const Options& options) {
                      {"recompute", options.recompute},
                      {"recomputed_layers", std::to_string(recomputed)},
                      {"recorded", options.record && context->device().can_record() ? "yes" : "no"},
+                     {"nondeterminism", options.allow_nondeterministic ? "allowed" : "none"},
                      {"threads", std::to_string(context->options().num_threads)}};
   TE_ASSIGN_OR_RETURN(const auto machine, DescribeMachine(context->device()));
   report.settings.insert(report.settings.end(), machine.begin(), machine.end());
@@ -414,6 +417,9 @@ int main(int argc, char** argv) {
       ->check(CLI::NonNegativeNumber);
   app.add_flag("--record,!--no-record", options.record,
                "Record the step's work and launch it as one, where the device can [yes]");
+  app.add_flag("--allow-nondeterministic", options.allow_nondeterministic,
+               "Faster kernels whose bits differ from run to run: cuDNN's attention backward; "
+               "changes nothing on the cpu");
   app.add_option("--threads", options.threads, "0: as many as this process may run on")
       ->check(CLI::NonNegativeNumber);
   app.add_option("--steps", options.steps, "Timed steps")->check(CLI::PositiveNumber);

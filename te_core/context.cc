@@ -71,6 +71,7 @@ StatusOr<std::unique_ptr<Context>> Context::Create(const ContextOptions& options
     context->exec_.stream = context->own_stream_;
   }
   context->exec_.num_threads = context->options_.num_threads;
+  context->exec_.allow_nondeterministic = options.allow_nondeterministic;
   context->exec_.scratch = context->scratch_.get();
   context->exec_.libraries = context->libraries_.get();
   TE_ASSIGN_OR_RETURN(void* scalars, context->memory_->Allocate(sizeof(StepScalars)));

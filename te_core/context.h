@@ -21,7 +21,10 @@ struct ContextOptions {
   int num_threads = 0;         // of the CPU backend; 0: as many as this process may run on
   uint64_t seed = 0;
   void* stream = nullptr;  // the caller's cudaStream_t; null: the context's own (CPU: none)
-  ProcessGroups groups;    // null members: groups of one
+  // Exec::allow_nondeterministic (Transformer Engine's NVTE_ALLOW_NONDETERMINISTIC_ALGO): the same
+  // program need not compute the same bits twice.
+  bool allow_nondeterministic = false;
+  ProcessGroups groups;  // null members: groups of one
 };
 
 class ForwardConditions;

@@ -42,6 +42,11 @@ TEST(ContextTest, RefusesWhatIsNotBuiltByName) {
       test::FailsWith(Context::Create(options).status(), StatusCode::kUnsupported, "groups.data"));
 }
 
+TEST(ContextTest, OperationsHearWhetherTheyMayBeNondeterministic) {
+  EXPECT_FALSE(NewContext()->exec().allow_nondeterministic);
+  EXPECT_TRUE(NewContext({.allow_nondeterministic = true})->exec().allow_nondeterministic);
+}
+
 TEST(ContextTest, TwoContextsShareNothing) {
   auto a = NewContext({.num_threads = 1, .seed = 1}), b = NewContext({.num_threads = 2, .seed = 2});
   EXPECT_EQ(a->exec().num_threads, 1);

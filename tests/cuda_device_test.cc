@@ -169,6 +169,17 @@ TEST(CudaDevice, PinnedAttentionPlansGiveTheSameBits) {
   EXPECT_TRUE(Value(other->device().PinChoices(other->exec(), text)));
   EXPECT_EQ(attend(other.get()), expected);
   EXPECT_EQ(Value(other->device().TunedChoices(other->exec())), text);
+  // One of the other kind has problems of its own in the same text, and takes no choice of these.
+  const auto allowing = Value(Context::Create({.device = "cuda", .allow_nondeterministic = true}));
+  EXPECT_TRUE(Value(allowing->device().PinChoices(allowing->exec(), text)));
+  attend(allowing.get());
+  const std::string both = Value(allowing->device().TunedChoices(allowing->exec()));
+  EXPECT_NE(both.find("\nbackward nondeterministic "), std::string::npos) << both;
+  EXPECT_EQ(text.find("nondeterministic"), std::string::npos) << text;
+  const auto again = NewContext();
+  EXPECT_TRUE(Value(again->device().PinChoices(again->exec(), both)));
+  EXPECT_EQ(attend(again.get()), expected);
+  EXPECT_EQ(Value(again->device().TunedChoices(again->exec())), both);
   const auto broken = other->device().PinChoices(other->exec(), text + "no plan\n");
   EXPECT_EQ(broken.status().code(), StatusCode::kCorruptData);
   // Engines that do not exist: the library is asked, and a choice made anew.

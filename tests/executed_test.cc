@@ -38,8 +38,10 @@ LlamaConfig Config() {
 
 // One step; with a recipe, the first after the calibrating one and the one that casts the weights.
 std::vector<KernelRecord> ExecutedBy(LlamaPath path, bool padded, const Recipe* recipe = nullptr,
-                                     bool fp8_only = false, bool recompute = false) {
-  const auto context = Value(Context::Create({.device = "cuda"}));
+                                     bool fp8_only = false, bool recompute = false,
+                                     bool allow_nondeterministic = false) {
+  const auto context =
+      Value(Context::Create({.device = "cuda", .allow_nondeterministic = allow_nondeterministic}));
   const QuantizedInit init(context.get(), fp8_only ? recipe : nullptr);
   LlamaModelOptions options = {.params_dtype = DType::kBFloat16, .path = path};
   if (recompute) options.recompute_granularity = RecomputeGranularity::kFull;
@@ -308,6 +310,20 @@ TEST(Executed, WithRecomputationAnFp8StepCastsInsideItsProducersTwice) {
 
 // The same, but for one transposition a dgrad and the scale that each update reads.
 TEST(Executed, AStepOfWeightsInFp8AloneTransposesThemForDgradAlone) { ExpectFp8Step(true); }
+
+// One kernel differs, and only where it is allowed.
+TEST(Executed, AllowingNondeterminismChangesAttentionsBackwardPassAlone) {
+  std::vector<std::string> want;
+  for (const KernelRecord& record : ExecutedBy(LlamaPath::kTe, false)) {
+    want.push_back(Line(record) + " " + record.kernel);
+    EXPECT_EQ(record.kernel.find("nondeterministic"), std::string::npos) << want.back();
+    if (record.operation == "attention_backward") want.back() += "_nondeterministic";
+  }
+  std::vector<std::string> got;
+  for (const KernelRecord& record : ExecutedBy(LlamaPath::kTe, false, nullptr, false, false, true))
+    got.push_back(Line(record) + " " + record.kernel);
+  EXPECT_EQ(got, want);
+}
 
 TEST(Executed, RightPaddingStaysOnTheFusedAttention) {
   int attentions = 0;

@@ -265,6 +265,12 @@ void AddFinetune(CLI::App* app, FinetuneFlags* flags) {
   AddLoadFlags(command, &flags->model);
   command
       ->add_flag(
+          "--allow-nondeterministic", flags->model.allow_nondeterministic,
+          "Faster kernels whose bits differ from run to run: attention's backward pass on a\n"
+          "GPU. Changes nothing on the cpu [no]")
+      ->group("Machine");
+  command
+      ->add_flag(
           "--init-from-config", flags->model.random_weights,
           "Begin with random weights: of --model only config.json and the tokenizer are read")
       ->group(kModelGroup);

@@ -50,6 +50,12 @@ void PrintPlan(const FinetuneFlags& flags, const FinetuneSetup& setup, const Ope
              flags.gradient_accumulation_steps, flags.batch_size, flags.max_seq_length);
   fmt::print("learning rate   {}, warm-up {} steps, peak {:.4g}\n", Name(schedule.kind),
              schedule.warmup_steps, schedule.Peak());
+  if (flags.model.allow_nondeterministic) {
+    fmt::print("nondeterminism  {}\n",
+               opened.context->device().host_accessible()
+                   ? "allowed, which changes nothing on the cpu"
+                   : "allowed: attention's backward pass need not repeat its bits");
+  }
   if (flags.steps > 0 && !opened.context->device().host_accessible()) {
     const ChoicesFile choices = opened.llama.choices;
     fmt::print("algorithms      {}the first steps look for the fastest (2 s a large product)\n",

@@ -54,9 +54,11 @@ StatusOr<OpenedModel> OpenModel(const ModelFlags& flags, const LlamaModelOptions
   TE_RETURN_IF_ERROR(
       FindModelDirectory(flags).status());  // says more than a file that is not there
   OpenedModel opened;
-  TE_ASSIGN_OR_RETURN(
-      opened.context,
-      Context::Create({.device = flags.device, .num_threads = flags.threads, .seed = flags.seed}));
+  TE_ASSIGN_OR_RETURN(opened.context,
+                      Context::Create({.device = flags.device,
+                                       .num_threads = flags.threads,
+                                       .seed = flags.seed,
+                                       .allow_nondeterministic = flags.allow_nondeterministic}));
   PretrainedOptions pretrained = {
       .checkpoint = {.variant = flags.variant, .subfolder = flags.subfolder},
       .model = options,

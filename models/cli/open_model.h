@@ -20,6 +20,7 @@ struct ModelFlags {
       false;  // --init-from-config: the directory's weights, if any, are not looked at
   std::string device = "cpu";
   int threads = 0;  // of the cpu; 0: as many as this process may run on
+  bool allow_nondeterministic = false;
   uint64_t seed = 0;
 };
 

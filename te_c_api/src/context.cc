@@ -22,6 +22,8 @@ Status ReadContextOptions(const te_context_options* in, ContextOptions* out) {
   TE_RETURN_IF_ERROR(ReadOptions(in, "options", kContextOptionsV1, &options));
   TE_RETURN_IF_ERROR(CheckNotNull(options.device, "options->device"));
   TE_RETURN_IF_ERROR(CheckReserved(options.reserved, "options->reserved"));
+  TE_RETURN_IF_ERROR(CheckReserved(options.reserved2, "options->reserved2"));
+  TE_RETURN_IF_ERROR(CheckBool(options.allow_nondeterministic, "options->allow_nondeterministic"));
   const struct {
     const char* name;
     const te_process_group* group;
@@ -40,6 +42,7 @@ Status ReadContextOptions(const te_context_options* in, ContextOptions* out) {
   out->num_threads = options.num_threads;
   out->seed = options.seed;
   out->stream = options.stream;
+  out->allow_nondeterministic = options.allow_nondeterministic == 1;
   if (out->device == "cpu" && out->stream != nullptr) {
     return InvalidArgument("options->stream is {}; expected NULL: the cpu device has no streams",
                            options.stream);
@@ -53,8 +56,16 @@ Status ReadContextOptions(const te_context_options* in, ContextOptions* out) {
 using namespace te;         // NOLINT: the whole file is one thin layer over te
 using namespace te::c_api;  // NOLINT
 
-te_status te_context_options_init(te_context_options* options) {
-  return Guard([&] { return InitOptions(options, "options", DefaultContextOptions()); });
+// In parentheses, because te.h has a macro of this name.
+te_status(te_context_options_init)(te_context_options* options) {
+  return te_context_options_init_sized(options, kContextOptionsV1);
+}
+
+te_status te_context_options_init_sized(te_context_options* options, size_t struct_size) {
+  return Guard([&] {
+    return InitSizedOptions(options, "options", struct_size, kContextOptionsV1,
+                            DefaultContextOptions());
+  });
 }
 
 te_status te_context_create(const te_context_options* options, te_context** out) {

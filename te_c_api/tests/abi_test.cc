@@ -158,14 +158,42 @@ TEST(Abi, AnOldClientRunsOnANewLibrary) {
   te_layer_destroy(layer);
 }
 
+// te_context_options as version 1 had it: its *_init writes no further, and te_context_create reads
+// no further.
+TEST(Abi, AnOldClientsContextIsDeterministic) {
+  std::vector<char> exact(80);
+  auto* old = reinterpret_cast<te_context_options*>(exact.data());
+  ASSERT_EQ((te_context_options_init)(old), TE_STATUS_OK);
+  EXPECT_EQ(old->struct_size, size_t{80});
+  te_context* context = nullptr;
+  ASSERT_EQ(te_context_create(old, &context), TE_STATUS_OK) << te_last_error_message();
+  te_context_destroy(context);
+  EXPECT_EQ(te_context_options_init_sized(old, 72), TE_STATUS_INVALID_ARGUMENT);
+  LastErrorHas("struct_size is 72; expected the size of *options: at least 80");
+}
+
 TEST(Abi, ReservedFieldsBooleansAndGroupsAreChecked) {
   te_context_options options;
   ASSERT_EQ(te_context_options_init(&options), TE_STATUS_OK);
+  EXPECT_EQ(options.allow_nondeterministic, 0);
   te_context* context = nullptr;
   options.reserved = 1;
   EXPECT_EQ(te_context_create(&options, &context), TE_STATUS_INVALID_ARGUMENT);
   LastErrorHas("options->reserved is 1");
   options.reserved = 0;
+  options.reserved2 = 1;
+  EXPECT_EQ(te_context_create(&options, &context), TE_STATUS_INVALID_ARGUMENT);
+  LastErrorHas("options->reserved2 is 1");
+  options.reserved2 = 0;
+  options.allow_nondeterministic = 2;
+  EXPECT_EQ(te_context_create(&options, &context), TE_STATUS_INVALID_ARGUMENT);
+  LastErrorHas("options->allow_nondeterministic is 2");
+  EXPECT_EQ(context, nullptr);
+  options.allow_nondeterministic = 1;
+  ASSERT_EQ(te_context_create(&options, &context), TE_STATUS_OK) << te_last_error_message();
+  te_context_destroy(context);
+  context = nullptr;
+  options.allow_nondeterministic = 0;
   options.tensor_group = reinterpret_cast<te_process_group*>(&options);
   EXPECT_EQ(te_context_create(&options, &context), TE_STATUS_UNSUPPORTED);
   LastErrorHas("options->tensor_group");

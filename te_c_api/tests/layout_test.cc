@@ -21,7 +21,10 @@ TEST(Abi, LayoutOf_te_context_options) {
   EXPECT_FIELD(te_context_options, context_group, 56, 8);
   EXPECT_FIELD(te_context_options, pipeline_group, 64, 8);
   EXPECT_FIELD(te_context_options, expert_group, 72, 8);
-  EXPECT_EQ(sizeof(te_context_options), size_t{80});
+  // Version 4:
+  EXPECT_FIELD(te_context_options, allow_nondeterministic, 80, 4);
+  EXPECT_FIELD(te_context_options, reserved2, 84, 4);
+  EXPECT_EQ(sizeof(te_context_options), size_t{88});
 }
 
 TEST(Abi, LayoutOf_te_fp8_recipe_options) {

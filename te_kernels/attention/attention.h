@@ -15,7 +15,8 @@
 // float32; p is rounded to the dtype before its product with v, as fused GPU kernels do. v's
 // head_dim may differ from q's. Any head_dim >= 1. Backward needs q, k, v, out and lse of the
 // forward pass, and the same mask, scale, dropout and random state; dq, dk, dv are overwritten.
-// Bitwise repeatable, for any number of threads.
+// Bitwise repeatable, for any number of threads; with Exec::allow_nondeterministic the backward
+// pass on CUDA need not be (cuDNN's without order in the sums of dq, which is faster).
 #pragma once
 
 #include "te_kernels/attention/attention_mask.h"

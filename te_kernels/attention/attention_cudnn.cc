@@ -91,7 +91,8 @@ struct Slices {
   int64_t batch;
   int64_t groups;
 };
-Slices SlicesOf(const ConstTensorView& q, const ConstTensorView& k) {
+Slices SlicesOf(const ConstTensorView& q, const ConstTensorView& k, bool deterministic) {
+  if (!deterministic) return {q.dim(0), k.dim(2)};  // dq is summed by atomics: there is no dS
   const int64_t heads_per_group = q.dim(2) / k.dim(2);
   const int64_t group_bytes = heads_per_group * q.dim(1) * k.dim(1) * 2;
   const auto divisor_at_most = [](int64_t n, int64_t limit) {
@@ -174,13 +175,14 @@ StatusOr<bool> AttentionForwardCudnn(const Exec& exec, const AttentionForwardArg
   return done;
 }
 
-StatusOr<bool> AttentionBackwardCudnn(const Exec& exec, const AttentionBackwardArgs& args) {
-  if (!Fits(args.q, args.k, args.v, args.mask, args.dropout)) return false;
-  const ArenaScope scope(exec.scratch);
-  TE_ASSIGN_OR_RETURN(const ConstTensorView lengths, SequenceLengthsOf(exec, args.mask, args.q));
+namespace {
+
+// False: cuDNN has no engine of this kind.
+StatusOr<bool> RunBackward(const Exec& exec, const AttentionBackwardArgs& args,
+                           const ConstTensorView& lengths, bool deterministic) {
   const int64_t batch = args.q.dim(0), groups = args.k.dim(2);
   const int64_t heads_per_group = args.q.dim(2) / groups;
-  const Slices slices = SlicesOf(args.q, args.k);
+  const Slices slices = SlicesOf(args.q, args.k, deterministic);
   for (int64_t b = 0; b < batch; b += slices.batch) {
     for (int64_t g = 0; g < groups; g += slices.groups) {
       const auto sequences = [&](const ConstTensorView& t) {
@@ -205,7 +207,8 @@ StatusOr<bool> AttentionBackwardCudnn(const Exec& exec, const AttentionBackwardA
                                    .window_left = args.mask.window_left,
                                    .scale = args.softmax_scale,
                                    .lengths = lengths.defined(),
-                                   .backward = true};
+                                   .backward = true,
+                                   .deterministic = deterministic};
       TE_ASSIGN_OR_RETURN(
           const bool done,
           RunSdpa(exec, problem,
@@ -213,10 +216,29 @@ StatusOr<bool> AttentionBackwardCudnn(const Exec& exec, const AttentionBackwardA
       if (!done) return false;  // refused before the first slice ran: all slices are alike
     }
   }
-  Record(
-      exec, "attention_backward", "cudnn_sdpa_backward", args.q.dtype(),
-      BytesOf({args.q, args.k, args.v, args.out, args.dout, args.lse, args.dq, args.dk, args.dv}));
   return true;
+}
+
+}  // namespace
+
+StatusOr<bool> AttentionBackwardCudnn(const Exec& exec, const AttentionBackwardArgs& args) {
+  if (!Fits(args.q, args.k, args.v, args.mask, args.dropout)) return false;
+  const ArenaScope scope(exec.scratch);
+  TE_ASSIGN_OR_RETURN(const ConstTensorView lengths, SequenceLengthsOf(exec, args.mask, args.q));
+  bool done = false, deterministic = !exec.allow_nondeterministic;
+  TE_ASSIGN_OR_RETURN(done, RunBackward(exec, args, lengths, deterministic));
+  if (!done && !deterministic) {
+    deterministic = true;
+    TE_ASSIGN_OR_RETURN(done, RunBackward(exec, args, lengths, deterministic));
+  }
+  if (done) {
+    Record(exec, "attention_backward",
+           deterministic ? "cudnn_sdpa_backward" : "cudnn_sdpa_backward_nondeterministic",
+           args.q.dtype(),
+           BytesOf(
+               {args.q, args.k, args.v, args.out, args.dout, args.lse, args.dq, args.dk, args.dv}));
+  }
+  return done;
 }
 
 }  // namespace te

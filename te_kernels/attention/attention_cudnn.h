@@ -8,9 +8,11 @@
 
 namespace te {
 
-// Runs the operation when cuDNN has a deterministic engine for it and says so; false, with nothing
-// done, otherwise: float32, dropout (its random numbers are not ours), arbitrary masks, padding
-// that may stand on the left, head dimensions that are no multiple of 8 or above 256.
+// Runs the operation when cuDNN has an engine for it and says so: a deterministic one, but for the
+// backward pass with Exec::allow_nondeterministic, which takes a deterministic one where there is
+// no other. False, with nothing done, otherwise: float32, dropout (its random numbers are not
+// ours), arbitrary masks, padding that may stand on the left, head dimensions that are no multiple
+// of 8 or above 256.
 StatusOr<bool> AttentionForwardCudnn(const Exec& exec, const AttentionForwardArgs& args);
 StatusOr<bool> AttentionBackwardCudnn(const Exec& exec, const AttentionBackwardArgs& args);
 

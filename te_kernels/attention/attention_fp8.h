@@ -13,7 +13,8 @@
 // `gradient_format`. An amax is that of the values before their scale (p, out, ds, dq, dk, dv), and
 // is max-accumulated; scale_inv = 1 / scale of what is written. Several tensors may share scale,
 // scale_inv and amax. The sums are float32. cuDNN rounds p before it is normalized, so that CPU and
-// CUDA agree up to the roundings of FP8, not bit by bit; each repeats its own bits.
+// CUDA agree up to the roundings of FP8, not bit by bit; each repeats its own bits, CUDA's backward
+// pass unless Exec::allow_nondeterministic lets it do otherwise.
 //
 // Codes are uint8 [B, Sq, n, d] (q, out, dout, dq) and [B, Skv, g, d] (k, v, dk, dv), inner stride
 // 1, other strides free; lse float32 [B, n, Sq]. At least one token; masks no_mask, causal, padding

@@ -64,14 +64,21 @@ int64_t BytesOf(std::initializer_list<ConstTensorView> tensors) {
   return bytes;
 }
 
-Status RunGraph(const Exec& exec, const char* op, const SdpaProblem& problem,
-                const AttentionMask& mask, const SdpaPointers& scalars) {
+// Returns whether what ran is deterministic.
+StatusOr<bool> RunGraph(const Exec& exec, const char* op, const SdpaProblem& problem,
+                        const AttentionMask& mask, const SdpaPointers& scalars) {
   TE_ASSIGN_OR_RETURN(const ConstTensorView lengths, SequenceLengthsOf(exec, mask, problem.q));
   SdpaProblem with_lengths = problem;
   with_lengths.lengths = lengths.defined();
+  with_lengths.deterministic = !problem.backward || !exec.allow_nondeterministic;
   std::string refusal;
-  TE_ASSIGN_OR_RETURN(const bool done, RunSdpa(exec, with_lengths, lengths, scalars, &refusal));
-  return done ? OkStatus() : Unsupported("{}: {}", op, refusal);
+  TE_ASSIGN_OR_RETURN(bool done, RunSdpa(exec, with_lengths, lengths, scalars, &refusal));
+  if (!done && !with_lengths.deterministic) {
+    with_lengths.deterministic = true;
+    TE_ASSIGN_OR_RETURN(done, RunSdpa(exec, with_lengths, lengths, scalars, &refusal));
+  }
+  if (!done) return Unsupported("{}: {}", op, refusal);
+  return with_lengths.deterministic;
 }
 
 }  // namespace
@@ -108,7 +115,8 @@ Status AttentionFp8ForwardCuda(const Exec& exec, const AttentionFp8ForwardArgs& 
                                {kSdpaScaleS, Pointer(args.s.scale)},
                                {kSdpaScaleO, Pointer(args.out.scale)},
                                {kSdpaAmaxS, amax_s},
-                               {kSdpaAmaxO, amax_o}}));
+                               {kSdpaAmaxO, amax_o}})
+                         .status());
   Record(exec, kOp, "cudnn_sdpa_fp8", DType::kFloat8E4M3,
          BytesOf({q, k, v, args.out.codes, args.lse}));
   return AccumulateAmaxesCuda(exec, {{{amax_s, args.s.amax}, {amax_o, args.out.amax}}});
@@ -135,41 +143,43 @@ Status AttentionFp8BackwardCuda(const Exec& exec, const AttentionFp8BackwardArgs
                                                {args.dq.scale, args.dq.scale_inv},
                                                {args.dk.scale, args.dk.scale_inv},
                                                {args.dv.scale, args.dv.scale_inv}}}));
-  TE_RETURN_IF_ERROR(RunGraph(exec, kOp,
-                              {.q = q,
-                               .k = k,
-                               .v = v,
-                               .out = out,
-                               .dout = dout,
-                               .lse = args.lse,
-                               .dq = args.dq.codes,
-                               .dk = args.dk.codes,
-                               .dv = args.dv.codes,
-                               .mask = args.mask.type,
-                               .window_left = -1,
-                               .scale = args.softmax_scale,
-                               .lengths = false,
-                               .backward = true,
-                               .fp8 = true,
-                               .gradient_format = args.gradient_format},
-                              args.mask,
-                              {{kSdpaDescaleQ, Pointer(args.q.scale_inv)},
-                               {kSdpaDescaleK, Pointer(args.k.scale_inv)},
-                               {kSdpaDescaleV, Pointer(args.v.scale_inv)},
-                               {kSdpaDescaleO, Pointer(args.out.scale_inv)},
-                               {kSdpaDescaleDo, Pointer(args.dout.scale_inv)},
-                               {kSdpaDescaleS, descale_s},
-                               {kSdpaDescaleDp, descale_dp},
-                               {kSdpaScaleS, Pointer(args.s.scale)},
-                               {kSdpaScaleDp, Pointer(args.dp.scale)},
-                               {kSdpaScaleDq, Pointer(args.dq.scale)},
-                               {kSdpaScaleDk, Pointer(args.dk.scale)},
-                               {kSdpaScaleDv, Pointer(args.dv.scale)},
-                               {kSdpaAmaxDp, amax_dp},
-                               {kSdpaAmaxDq, amax_dq},
-                               {kSdpaAmaxDk, amax_dk},
-                               {kSdpaAmaxDv, amax_dv}}));
-  Record(exec, kOp, "cudnn_sdpa_fp8_backward",
+  TE_ASSIGN_OR_RETURN(const bool deterministic,
+                      RunGraph(exec, kOp,
+                               {.q = q,
+                                .k = k,
+                                .v = v,
+                                .out = out,
+                                .dout = dout,
+                                .lse = args.lse,
+                                .dq = args.dq.codes,
+                                .dk = args.dk.codes,
+                                .dv = args.dv.codes,
+                                .mask = args.mask.type,
+                                .window_left = -1,
+                                .scale = args.softmax_scale,
+                                .lengths = false,
+                                .backward = true,
+                                .fp8 = true,
+                                .gradient_format = args.gradient_format},
+                               args.mask,
+                               {{kSdpaDescaleQ, Pointer(args.q.scale_inv)},
+                                {kSdpaDescaleK, Pointer(args.k.scale_inv)},
+                                {kSdpaDescaleV, Pointer(args.v.scale_inv)},
+                                {kSdpaDescaleO, Pointer(args.out.scale_inv)},
+                                {kSdpaDescaleDo, Pointer(args.dout.scale_inv)},
+                                {kSdpaDescaleS, descale_s},
+                                {kSdpaDescaleDp, descale_dp},
+                                {kSdpaScaleS, Pointer(args.s.scale)},
+                                {kSdpaScaleDp, Pointer(args.dp.scale)},
+                                {kSdpaScaleDq, Pointer(args.dq.scale)},
+                                {kSdpaScaleDk, Pointer(args.dk.scale)},
+                                {kSdpaScaleDv, Pointer(args.dv.scale)},
+                                {kSdpaAmaxDp, amax_dp},
+                                {kSdpaAmaxDq, amax_dq},
+                                {kSdpaAmaxDk, amax_dk},
+                                {kSdpaAmaxDv, amax_dv}}));
+  Record(exec, kOp,
+         deterministic ? "cudnn_sdpa_fp8_backward" : "cudnn_sdpa_fp8_backward_nondeterministic",
          args.gradient_format == QuantFormat::kFloat8E5M2 ? DType::kFloat8E5M2 : DType::kFloat8E4M3,
          BytesOf(tensors) + static_cast<int64_t>(args.lse.bytes()));
   return AccumulateAmaxesCuda(exec, {{{amax_dp, args.dp.amax},

@@ -193,8 +193,7 @@ double RelativeError(const Doubles& a, const Doubles& b) {
   return std::sqrt(difference / norm);
 }
 
-TEST(AttentionFp8, AgreesWithTheReferenceOfTheCodes) {
-  test::TestLibraryExec exec(2);
+void ExpectTheReference(const Exec& exec) {
   for (const Case& c : Cases()) {
     SCOPED_TRACE(Describe(c));
     Problem p(c);
@@ -223,6 +222,18 @@ TEST(AttentionFp8, AgreesWithTheReferenceOfTheCodes) {
     EXPECT_GT(RelativeError(p.dk_.Values(), wrong.dk), through_ds);
     EXPECT_GT(RelativeError(p.dv_.Values(), wrong.dv), Limit(kE4M3, c.gradients));
   }
+}
+
+TEST(AttentionFp8, AgreesWithTheReferenceOfTheCodes) {
+  test::TestLibraryExec exec(2);
+  ExpectTheReference(exec);
+}
+
+TEST(AttentionFp8, AgreesWithTheReferenceWithoutDeterminism) {
+  test::TestLibraryExec exec(2);
+  Exec allowing = exec;
+  allowing.allow_nondeterministic = true;
+  ExpectTheReference(allowing);
 }
 
 // Heads as slices of one buffer, a row a token, as a layer's rotation writes and reads them. cuDNN
@@ -414,9 +425,14 @@ TEST(AttentionFp8, CudaSaysWhatRan) {
   Problem p(Cases().front());
   ASSERT_TRUE(test::IsOk(p.Forward(logging)));
   ASSERT_TRUE(test::IsOk(p.Backward(logging)));
-  ASSERT_EQ(log.records().size(), 2u);
+  logging.allow_nondeterministic = true;
+  ASSERT_TRUE(test::IsOk(p.Forward(logging)));
+  ASSERT_TRUE(test::IsOk(p.Backward(logging)));
+  ASSERT_EQ(log.records().size(), 4u);
   EXPECT_EQ(log.records()[0].kernel, "cudnn_sdpa_fp8");
   EXPECT_EQ(log.records()[1].kernel, "cudnn_sdpa_fp8_backward");
+  EXPECT_EQ(log.records()[2].kernel, "cudnn_sdpa_fp8");
+  EXPECT_EQ(log.records()[3].kernel, "cudnn_sdpa_fp8_backward_nondeterministic");
 }
 
 TEST(AttentionFp8, WhatItDoesNotTakeIsNamed) {

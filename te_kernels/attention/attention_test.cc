@@ -35,9 +35,9 @@ constexpr AttentionMaskType kTypes[] = {
     AttentionMaskType::kArbitrary,
 };
 
-// On CUDA every case runs through the operation, where cuDNN takes what it can, and through the
-// fallback alone. The CPU has one path.
-enum class Path { kOperation, kFallback };
+// On CUDA every case runs through the operation, where cuDNN takes what it can, the same with
+// Exec::allow_nondeterministic, and through the fallback alone. The CPU has one path.
+enum class Path { kOperation, kNondeterministic, kFallback };
 
 struct Case {
   AttentionShape s;
@@ -120,7 +120,9 @@ class Problem {
 #ifdef TE_TEST_CUDA
     if (path_ == Path::kFallback) return TE_OP(AttentionBackwardFallback)(exec, args);
 #endif
-    return TE_OP(AttentionBackward)(exec, args);
+    Exec allowing = exec;
+    allowing.allow_nondeterministic = path_ == Path::kNondeterministic;
+    return TE_OP(AttentionBackward)(allowing, args);
   }
 
   AttentionMask Mask() const {
@@ -275,11 +277,13 @@ class Attention : public testing::TestWithParam<Path> {
   Problem Make(const Case& c) const { return Problem(c, GetParam()); }
 };
 std::vector<Path> Paths() {
-  if (test::kOnCuda) return {Path::kOperation, Path::kFallback};
+  if (test::kOnCuda) return {Path::kOperation, Path::kNondeterministic, Path::kFallback};
   return {Path::kOperation};
 }
 INSTANTIATE_TEST_SUITE_P(Paths, Attention, testing::ValuesIn(Paths()), [](const auto& info) {
-  return info.param == Path::kOperation ? "Operation" : "Fallback";
+  return info.param == Path::kOperation          ? "Operation"
+         : info.param == Path::kNondeterministic ? "Nondeterministic"
+                                                 : "Fallback";
 });
 
 // Native bfloat16 products and, on the CPU, products in float32.
@@ -456,6 +460,7 @@ TEST_P(Attention, ARowWithoutVisibleKeysIsZeroAndHasNoGradient) {
 
 // On CUDA, where threads mean nothing: the same call gives the same bits.
 TEST_P(Attention, BitsDoNotDependOnThreads) {
+  if (GetParam() == Path::kNondeterministic) GTEST_SKIP() << "they may";
   constexpr AttentionMaskType kPaddingCausal = AttentionMaskType::kPaddingCausal;
   for (DType dtype : {DType::kFloat32, DType::kBFloat16}) {
     const Case cases[] = {{{2, 97, 97, 4, 2, 16, 16}, dtype, kPaddingCausal, 50, -1, 0.1f},
@@ -502,6 +507,21 @@ TEST_P(Attention, DropoutFollowsTheStepsOffset) {
   EXPECT_NE(p.out_.Bytes(), first);
 }
 
+// The CPU backend has nothing faster: what it computes is the same to the bit.
+TEST_P(Attention, TheCpuIsDeterministicWhateverIsAllowed) {
+  if (test::kOnCuda) GTEST_SKIP() << "of the CPU backend";
+  const Case c = {{2, 97, 97, 4, 2, 16, 16}, DType::kBFloat16, AttentionMaskType::kCausal};
+  test::TestLibraryExec exec(2);
+  Problem p = Make(c), allowed(c, Path::kNondeterministic);
+  for (Problem* problem : {&p, &allowed}) {
+    ASSERT_TRUE(test::IsOk(problem->Forward(exec)));
+    ASSERT_TRUE(test::IsOk(problem->Backward(exec)));
+  }
+  EXPECT_EQ(p.dq_.Bytes(), allowed.dq_.Bytes());
+  EXPECT_EQ(p.dk_.Bytes(), allowed.dk_.Bytes());
+  EXPECT_EQ(p.dv_.Bytes(), allowed.dv_.Bytes());
+}
+
 // The operation's records name what ran, so that a silent fallback cannot hide.
 TEST_P(Attention, CudaSaysWhatRan) {
   if (!test::kOnCuda) GTEST_SKIP() << "the CPU backend keeps no log";
@@ -524,10 +544,11 @@ TEST_P(Attention, CudaSaysWhatRan) {
     ASSERT_TRUE(test::IsOk(p.Forward(logging)));
     ASSERT_TRUE(test::IsOk(p.Backward(logging)));
     ASSERT_EQ(log.records().size(), 2u);
-    const bool by_cudnn = cudnn && p.path_ == Path::kOperation;
+    const bool by_cudnn = cudnn && p.path_ != Path::kFallback;
     EXPECT_EQ(log.records()[0].kernel, by_cudnn ? "cudnn_sdpa" : "attention_fallback_cuda");
+    const std::string how = p.path_ == Path::kNondeterministic ? "_nondeterministic" : "";
     EXPECT_EQ(log.records()[1].kernel,
-              by_cudnn ? "cudnn_sdpa_backward" : "attention_fallback_backward_cuda");
+              by_cudnn ? "cudnn_sdpa_backward" + how : "attention_fallback_backward_cuda");
   }
 }
 

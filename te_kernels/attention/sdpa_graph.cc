@@ -89,8 +89,10 @@ StatusOr<std::unique_ptr<SdpaGraph>> SdpaGraph::Build(const SdpaProblem& problem
                                                       cudnnHandle_t handle,
                                                       const std::string& pinned) try {
   std::unique_ptr<SdpaGraph> out(new SdpaGraph);
-  Status status = out->BuildFirst(problem, handle, true);
-  if (status.code() == StatusCode::kUnsupported) status = out->BuildFirst(problem, handle, false);
+  Status status =
+      out->BuildFirst(problem, handle, problem.deterministic ? Take::kUnmarked : Take::kAll);
+  if (problem.deterministic && status.code() == StatusCode::kUnsupported)
+    status = out->BuildFirst(problem, handle, Take::kOfFirstEngine);
   TE_RETURN_IF_ERROR(status);
   if (!pinned.empty()) {
     const bool known = pinned == out->plans_.front().config;
@@ -103,19 +105,24 @@ StatusOr<std::unique_ptr<SdpaGraph>> SdpaGraph::Build(const SdpaProblem& problem
 }
 
 // Builds the library's first choice.
-Status SdpaGraph::BuildFirst(const SdpaProblem& problem, cudnnHandle_t handle,
-                             bool leave_out_marked) {
+Status SdpaGraph::BuildFirst(const SdpaProblem& problem, cudnnHandle_t handle, Take take) {
   graph_ = std::make_unique<Graph>(problem);
-  left_out_marked_ = leave_out_marked;
+  take_ = take;
   fe::graph::Graph& graph = graph_->graph;
   fe::error_t error = graph.validate();
   if (error.is_good()) error = graph.build_operation_graph(handle);
   if (error.is_good()) error = graph.create_execution_plans({fe::HeurMode_t::A});
   if (!error.is_good()) return Unsupported("cuDNN attention: {}", error.get_message());
-  if (leave_out_marked) graph.deselect_numeric_notes({fe::NumericalNote_t::NONDETERMINISTIC});
+  LeaveOutMarked();
   Status status = Unsupported("cuDNN attention: no plan");
   for (int64_t i = 0; i < graph.get_execution_plan_count() && !status.ok(); ++i) status = Offer(i);
   return status;
+}
+
+// After each call that lengthens the graph's list of plans.
+void SdpaGraph::LeaveOutMarked() {
+  if (take_ == Take::kUnmarked)
+    graph_->graph.deselect_numeric_notes({fe::NumericalNote_t::NONDETERMINISTIC});
 }
 
 // Builds plan `index` and takes it into the list. kUnsupported: not one to choose.
@@ -125,7 +132,7 @@ Status SdpaGraph::Offer(int64_t index) {
   SdpaPlan plan = {.index = index, .config = config.ToString(), .workspace_bytes = 1};
   for (const SdpaPlan& other : plans_)
     if (other.config == plan.config) return Unsupported("cuDNN attention: {} twice", plan.config);
-  if (!left_out_marked_ && !plans_.empty()) {
+  if (take_ == Take::kOfFirstEngine && !plans_.empty()) {
     TE_ASSIGN_OR_RETURN(const Config first, ConfigOf(graph, plans_.front().index));
     if (config.engine != first.engine)
       return Unsupported("cuDNN attention: {} may be nondeterministic", plan.config);
@@ -153,7 +160,7 @@ Status SdpaGraph::OfferConfig(const std::string& text) {
   if (fe::error_t error = graph.create_execution_plan(config.engine, knobs); !error.is_good()) {
     return Unsupported("cuDNN attention: plan {}: {}", text, error.get_message());
   }
-  if (left_out_marked_) graph.deselect_numeric_notes({fe::NumericalNote_t::NONDETERMINISTIC});
+  LeaveOutMarked();
   return Offer(graph.get_execution_plan_count() - 1);
 }
 
@@ -187,7 +194,7 @@ Status SdpaGraph::Tune(const Exec& exec, cudnnHandle_t handle, SdpaPointers& poi
   fe::graph::Graph& graph = graph_->graph;
   // Behind the heuristics' own; that there are none is no error.
   static_cast<void>(graph.create_execution_plans({fe::HeurMode_t::FALLBACK}));
-  if (left_out_marked_) graph.deselect_numeric_notes({fe::NumericalNote_t::NONDETERMINISTIC});
+  LeaveOutMarked();
   const int64_t offered = std::min(graph.get_execution_plan_count(), kMaxPlans);
   for (int64_t i = plans_.front().index + 1; i < offered; ++i) Offer(i).IgnoreError();
   if (plans_.size() == 1) return OkStatus();

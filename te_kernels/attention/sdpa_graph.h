@@ -1,5 +1,6 @@
 // cuDNN's graphs of scaled dot-product attention, and the choice among the execution plans that the
-// library offers for one: deterministic ones only, timed once a shape.
+// library offers for one, timed once a shape: deterministic ones only, unless the problem says
+// otherwise.
 #pragma once
 
 #include <cudnn.h>
@@ -23,10 +24,10 @@ struct SdpaPlan {
   float milliseconds = 0;  // when it was last timed
 };
 
-// One graph, built for one problem. Its plans are deterministic: the backward graph asks for it,
-// and engines that the library marks as nondeterministic are left out. Where that leaves none (the
-// mark is an engine's, whatever the graph asks of it), all plans are of the engine that the library
-// puts first: knobs change nothing but speed.
+// One graph, built for one problem. A deterministic problem's plans are deterministic: the backward
+// graph asks for it, and engines that the library marks as nondeterministic are left out. Where
+// that leaves none (the mark is an engine's, whatever the graph asks of it), all plans are of the
+// engine that the library puts first: knobs change nothing but speed.
 class SdpaGraph {
  public:
   // kUnsupported when cuDNN has no engine for it. `pinned`: a plan's config, or empty; one that the
@@ -58,7 +59,11 @@ class SdpaGraph {
   struct Graph;
 
   SdpaGraph();
-  Status BuildFirst(const SdpaProblem& problem, cudnnHandle_t handle, bool leave_out_marked);
+  // Which of the library's plans may be chosen.
+  enum class Take { kUnmarked, kOfFirstEngine, kAll };
+
+  Status BuildFirst(const SdpaProblem& problem, cudnnHandle_t handle, Take take);
+  void LeaveOutMarked();
   Status Offer(int64_t index);
   Status OfferConfig(const std::string& config);
   Status TimeAndChoose(const Exec& exec, cudnnHandle_t handle, SdpaPointers& pointers);
@@ -69,7 +74,7 @@ class SdpaGraph {
   std::vector<SdpaPlan> plans_;
   size_t chosen_ = 0;
   bool pinned_ = false;
-  bool left_out_marked_ = true;
+  Take take_ = Take::kUnmarked;
 };
 
 // The graphs of one CudaState.

@@ -61,7 +61,7 @@ class Nodes {
   void Backward() {
     auto attributes = fe::graph::SDPA_backward_attributes()
                           .set_name("attention backward")
-                          .set_deterministic_algorithm(true);
+                          .set_deterministic_algorithm(p_.deterministic);
     SetMask(&attributes);
     auto [dq, dk, dv] = graph_.sdpa_backward(
         Input(p_.q, kSdpaQ), Input(p_.k, kSdpaK), Input(p_.v, kSdpaV), Input(p_.out, kSdpaOut),
@@ -90,7 +90,7 @@ class Nodes {
                                         ? fe::DataType_t::FP8_E5M2
                                         : fe::DataType_t::FP8_E4M3;
     auto attributes = fe::graph::SDPA_fp8_backward_attributes().set_name("fp8 attention backward");
-    attributes.set_deterministic_algorithm(true);
+    attributes.set_deterministic_algorithm(p_.deterministic);
     SetMask(&attributes);
     auto [dq, dk, dv, amax_dq, amax_dk, amax_dv, amax_dp] = graph_.sdpa_fp8_backward(
         Input(p_.q, kSdpaQ), Input(p_.k, kSdpaK), Input(p_.v, kSdpaV), Input(p_.out, kSdpaOut),
@@ -151,6 +151,7 @@ class Nodes {
 std::string SdpaProblem::Key() const {
   std::string key = backward ? "backward" : "forward";
   if (fp8) key = "fp8_" + key;
+  if (!deterministic) key += " nondeterministic";
   if (fp8 && backward) key += fmt::format(" {}", Name(gradient_format));
   for (const ConstTensorView* t : {&q, &k, &v, &out, &dout, &lse, &dq, &dk, &dv}) {
     if (!t->defined()) {

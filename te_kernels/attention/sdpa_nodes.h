@@ -57,14 +57,15 @@ struct SdpaProblem {
   float scale;
   bool lengths;  // of right-padded sequences
   bool backward;
-  bool fp8 = false;  // the views are of codes: E4M3, and of gradients `gradient_format`
+  bool deterministic = true;  // of a backward pass; forward ones always are
+  bool fp8 = false;           // the views are of codes: E4M3, and of gradients `gradient_format`
   QuantFormat gradient_format = QuantFormat::kFloat8E5M2;
 
-  std::string Key() const;
-  double flops() const;  // as if nothing were masked
+  std::string Key() const;  // of the deterministic one as it was before there was another
+  double flops() const;     // as if nothing were masked
 };
 
-// The backward nodes ask for a deterministic algorithm.
+// Backward nodes ask for a deterministic algorithm where the problem does.
 void AddSdpaNodes(const SdpaProblem& problem, cudnn_frontend::graph::Graph* graph);
 
 }  // namespace te

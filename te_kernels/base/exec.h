@@ -18,7 +18,10 @@ struct Exec {
   int num_threads = 1;       // OpenMP threads of the CPU backend
   Arena* scratch = nullptr;  // temporaries: take an ArenaScope
   LibraryState* libraries = nullptr;
-  bool once = false;         // work that is not done again: not worth a search for the fastest way
+  bool once = false;  // work that is not done again: not worth a search for the fastest way
+  // Faster kernels may run whose sums have another order each time: cuDNN's attention backward. The
+  // CPU backend has none.
+  bool allow_nondeterministic = false;
   KernelLog* log = nullptr;  // when given, operations of the CUDA backend say there what they ran
 };
 

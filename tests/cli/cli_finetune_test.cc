@@ -223,6 +223,22 @@ TEST(Finetune, RecomputationChangesNoBit) {
   }
 }
 
+TEST(Finetune, AllowingNondeterminismIsSaidAndChangesNothingOnTheCpu) {
+  TemporaryFolder folder;
+  const auto run = [&](const Arguments& more) {
+    Arguments flags = {"--steps", "2", "--warmup-steps", "0", "--learning-rate", "1e-3"};
+    flags.insert(flags.end(), more.begin(), more.end());
+    return Succeed(Finetune(Checkpoint("llama3-gqa"), Batch("llama3-gqa"), folder / "out", flags));
+  };
+  EXPECT_EQ(run({}).out.find("nondeterminism"), std::string::npos);
+  const auto weights = ReadCheckpoint(folder / "out");
+  const TeResult allowed = run({"--allow-nondeterministic"});
+  EXPECT_NE(allowed.out.find("nondeterminism  allowed, which changes nothing on the cpu\n"),
+            std::string::npos)
+      << allowed.out;
+  EXPECT_EQ(ReadCheckpoint(folder / "out"), weights);
+}
+
 TEST(Finetune, PrecisionFlagsChangeWhatIsStored) {
   TemporaryFolder folder;
   const auto run = [&](const Arguments& more) {

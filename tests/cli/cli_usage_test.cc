@@ -78,6 +78,7 @@ TEST(Help, OfFinetuneHasEveryFlagWithItsDefault) {
                            "--freeze",
                            "--device",
                            "--threads",
+                           "--allow-nondeterministic",
                            "Examples",
                            "1.41e-05"}) {
     EXPECT_NE(help.out.find(flag), std::string::npos) << flag;

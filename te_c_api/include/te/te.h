@@ -50,8 +50,8 @@ extern "C" {
 
 /* Grows by one whenever something is added; nothing is ever removed or changed in meaning.
  * 2: FP8 recipes. 3: the rest of their parameters, weights in FP8 alone, training state saved and
- * loaded. */
-#define TE_ABI_VERSION 3
+ * loaded. 4: allow_nondeterministic of a context. */
+#define TE_ABI_VERSION 4
 
 /* The TE_ABI_VERSION that the loaded library was built with. Cannot fail. Any thread. */
 TE_API uint32_t te_abi_version(void);
@@ -116,9 +116,21 @@ typedef struct te_context_options {
   te_process_group* context_group;
   te_process_group* pipeline_group;
   te_process_group* expert_group;
+  /* Since TE_ABI_VERSION 4: */
+  /* 0: the same program computes the same bits. 1: faster kernels that do not are allowed (CUDA:
+   * attention's backward pass; the CPU has none, and this changes nothing there). Transformer
+   * Engine's NVTE_ALLOW_NONDETERMINISTIC_ALGO */
+  int32_t allow_nondeterministic;
+  int32_t reserved2;
 } te_context_options;
 
+/* Version 1's fields: struct_size says so. */
 TE_API te_status te_context_options_init(te_context_options* options);
+/* struct_size: sizeof(te_context_options) as the caller knows it. */
+TE_API te_status te_context_options_init_sized(te_context_options* options, size_t struct_size);
+#define te_context_options_init(options) \
+  te_context_options_init_sized((options), sizeof(te_context_options))
+
 /* options NULL: the defaults. */
 TE_API te_status te_context_create(const te_context_options* options, te_context** out);
 TE_API void te_context_destroy(te_context* context);
