@@ -137,24 +137,29 @@ StatusOr<Tensor> OperationTimer::Integers(int64_t count, int64_t end) {
   return out;
 }
 
-StatusOr<double> OperationTimer::CopyBandwidth() {
-  constexpr int64_t kElements = int64_t{1} << 31;
+StatusOr<double> OperationTimer::CopyBandwidth(int64_t bytes) {
   constexpr int kTurns = 12;
-  TE_ASSIGN_OR_RETURN(const std::vector<Tensor> buffers, Random(DType::kBFloat16, {kElements}, 2));
+  const int rotations = Rotations(bytes);
+  const Shape shape = {
+      std::max<int64_t>(bytes / 2 / static_cast<int64_t>(SizeOf(DType::kBFloat16)), 1)};
+  TE_ASSIGN_OR_RETURN(const std::vector<Tensor> from, Random(DType::kBFloat16, shape, rotations));
+  TE_ASSIGN_OR_RETURN(const std::vector<Tensor> to, Random(DType::kBFloat16, shape, rotations));
   const Exec& exec = context_->exec();
   // Not as recorded work: a graph's copies take another way through the card, at two thirds of the
   // speed.
-  for (int i = 0; i < kTurns; ++i) {
+  for (int turn = 0; turn < kTurns; ++turn) {
+    if (heater_ != nullptr) TE_RETURN_IF_ERROR(heater_->Launch(exec));
     TE_RETURN_IF_ERROR(timer_->Begin(exec));
-    TE_RETURN_IF_ERROR(cuda::ToStatus(
-        cudaMemcpyAsync(buffers[static_cast<size_t>((i + 1) % 2)].view().data(),
-                        buffers[static_cast<size_t>(i % 2)].view().data(),
-                        buffers[0].view().bytes(), cudaMemcpyDeviceToDevice, cuda::StreamOf(exec)),
-        "cudaMemcpyAsync"));
+    for (size_t i = 0; i < from.size(); ++i) {
+      TE_RETURN_IF_ERROR(cuda::ToStatus(
+          cudaMemcpyAsync(to[i].view().data(), from[i].view().data(), from[i].view().bytes(),
+                          cudaMemcpyDeviceToDevice, cuda::StreamOf(exec)),
+          "cudaMemcpyAsync"));
+    }
     TE_RETURN_IF_ERROR(timer_->End(exec));
   }
   TE_ASSIGN_OR_RETURN(const StreamTimer::Times times, timer_->Read());
-  return 2.0 * static_cast<double>(buffers[0].view().bytes()) / Median(times.each);
+  return 2.0 * static_cast<double>(from[0].view().bytes()) * rotations / Median(times.each);
 }
 
 }  // namespace te::bench

@@ -33,8 +33,9 @@ class OperationTimer {
   StatusOr<std::vector<Tensor>> Random(DType dtype, const Shape& shape, int count);
   // Integers in [0, end).
   StatusOr<Tensor> Integers(int64_t count, int64_t end);
-  // Bytes read and written a second by a copy of 1 GiB.
-  StatusOr<double> CopyBandwidth();
+  // Bytes read and written a second by copies that read and write `bytes` together, one after the
+  // other: what a launch of that size can reach.
+  StatusOr<double> CopyBandwidth(int64_t bytes);
 
   Context* context() { return context_; }
 

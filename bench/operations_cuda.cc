@@ -15,16 +15,19 @@
 namespace te::bench {
 namespace {
 
+constexpr int64_t kLargeCopy = int64_t{8} << 30;  // read and written
+
 constexpr BenchModelShape kModels[] = {{"7B", 4096, 11008, 32, 32, 128, 32000},
                                        {"8B", 4096, 14336, 32, 8, 128, 128256}};
 
 }  // namespace
 
 Status OperationsBench::Run() {
-  TE_ASSIGN_OR_RETURN(copy_, timer_->CopyBandwidth());
+  TE_ASSIGN_OR_RETURN(copy_, timer_->CopyBandwidth(kLargeCopy));
   fmt::print(
-      "copy of 4 GiB: {:.0f} GB/s, read and written\n\n{:<26}{:<26}{:>10}{:>12}{:>12}{:>9}\n",
-      copy_ * 1e-9, "operation", "shape", "us", "rate", "ceiling", "ratio");
+      "copy of 4 GiB: {:.0f} GB/s, read and written; last column: of a copy of the operation's own "
+      "size\n\n{:<26}{:<26}{:>10}{:>12}{:>12}{:>9}{:>9}\n",
+      copy_ * 1e-9, "operation", "shape", "us", "rate", "ceiling", "ratio", "own size");
   for (const BenchModelShape& model : kModels) {
     for (const int64_t tokens : options_.tokens) {
       TE_RETURN_IF_ERROR(Norms(model, tokens));
@@ -62,6 +65,7 @@ void OperationsBench::Add(OperationRow row) {
     fmt::print("{:>12.{}f}{:>8.1f}%", row.ceiling * unit, row.flops ? 1 : 0,
                100 * row.rate / row.ceiling);
   }
+  if (row.copy_of_its_size > 0) fmt::print("{:>8.1f}%", 100 * row.rate / row.copy_of_its_size);
   fmt::print("\n");
   std::fflush(stdout);
   rows_.push_back(std::move(row));
@@ -75,7 +79,16 @@ Status OperationsBench::Memory(
   const int rotations = OperationTimer::Rotations(bytes);
   TE_ASSIGN_OR_RETURN(const OperationTimer::Call call, prepare(rotations));
   TE_ASSIGN_OR_RETURN(const double seconds, timer_->Seconds(call, rotations));
-  Add({operation, shape, seconds, static_cast<double>(bytes) / seconds, copy_, false});
+  double& copy = copies_[bytes];
+  if (copy == 0) {
+    TE_ASSIGN_OR_RETURN(copy, timer_->CopyBandwidth(bytes));
+  }
+  Add({.operation = operation,
+       .shape = shape,
+       .seconds = seconds,
+       .rate = static_cast<double>(bytes) / seconds,
+       .ceiling = copy_,
+       .copy_of_its_size = copy});
   return OkStatus();
 }
 
@@ -95,7 +108,8 @@ Status Write(const std::vector<OperationRow>& rows, const std::string& path) {
          {"shape", JsonValue::String(row.shape)},
          {"microseconds", JsonValue::Double(row.seconds * 1e6)},
          {row.flops ? "flops_per_second" : "bytes_per_second", JsonValue::Double(row.rate)},
-         {"ceiling", JsonValue::Double(row.ceiling)}}));
+         {"ceiling", JsonValue::Double(row.ceiling)},
+         {"copy_of_its_size", JsonValue::Double(row.copy_of_its_size)}}));
   }
   TE_ASSIGN_OR_RETURN(const std::string text, WriteJson(JsonValue::MakeArray(std::move(out))));
   std::FILE* file = std::fopen(path.c_str(), "w");

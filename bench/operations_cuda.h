@@ -2,6 +2,7 @@
 // files of their own: operations_memory_cuda.cc, _adamw_, _attention_ and _gemm_.
 #pragma once
 
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -27,8 +28,9 @@ struct BenchModelShape {
 struct OperationRow {
   std::string operation, shape;
   double seconds = 0;
-  double rate = 0;     // bytes or FLOP a second
-  double ceiling = 0;  // likewise; 0: none
+  double rate = 0;              // bytes or FLOP a second
+  double ceiling = 0;           // likewise; 0: none
+  double copy_of_its_size = 0;  // of memory operations: a copy that moves as many bytes
   bool flops = false;
 };
 
@@ -84,7 +86,8 @@ class OperationsBench {
 
   OperationTimer* timer_;
   const OperationsOptions& options_;
-  double copy_ = 0;  // bytes a second
+  double copy_ = 0;                   // bytes a second
+  std::map<int64_t, double> copies_;  // by their bytes
   std::vector<OperationRow> rows_;
 };
 
