@@ -28,10 +28,10 @@ struct BenchModelShape {
 struct OperationRow {
   std::string operation, shape;
   double seconds = 0;
-  double rate = 0;              // bytes or FLOP a second
-  double ceiling = 0;           // likewise; 0: none
-  double copy_of_its_size = 0;  // of memory operations: a copy that moves as many bytes
+  double rate = 0;     // bytes or FLOP a second
+  double ceiling = 0;  // likewise; 0: none
   bool flops = false;
+  double copy_of_its_size = 0;  // of memory operations: a copy that moves as many bytes
 };
 
 // Thread-compatible. `timer` and `options` must outlive it.

@@ -322,7 +322,8 @@ TEST(TrainingStep, InFp8RecomputationChangesNoBitNoScaleAndNoHistory) {
     }
   }
   // What the comparison of scales compares.
-  const Outcome delayed_only = Train({.steps = 2, .step = {.recipe = recipes[0].get()}});
+  const Outcome delayed_only = Train(
+      {.head_dim = 64, .intermediate_size = 64, .steps = 2, .step = {.recipe = recipes[0].get()}});
   EXPECT_EQ(delayed_only.scaling.size(), 2u * 4 * 3);
 }
 
