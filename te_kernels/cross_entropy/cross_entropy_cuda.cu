@@ -20,10 +20,18 @@
 namespace te {
 namespace {
 
-constexpr int kThreads = 384;
-constexpr int kWarps = kThreads / cuda::kWarp;
-// Three blocks share the 227 KiB of an SM of Hopper, so that some read while others write.
-constexpr int64_t kMaxStaged = 72 * 1024;
+// Several blocks share the 227 KiB of an SM of Hopper, so that some read while others write.
+template <int kThreadsOfBlock, int kBlocksOfSm, int64_t kKiBOfBlock>
+struct Shape {
+  static constexpr int kThreads = kThreadsOfBlock;
+  static constexpr int kWarps = kThreads / cuda::kWarp;
+  static constexpr int kBlocks = kBlocksOfSm;
+  static constexpr int64_t kMaxStaged = kKiBOfBlock * 1024;
+};
+using Large = Shape<384, 3, 72>;
+// Blocks of a cluster start together, when the last of their places is free: smaller ones wait
+// less.
+using Small = Shape<256, 6, 36>;
 constexpr int kMaxCluster = 8;  // the largest that every device with clusters takes
 
 struct Rows {
@@ -110,8 +118,9 @@ __device__ inline void WaitForCopies() {
 // How a block keeps its part of a row between the passes.
 enum class Keep { kShared, kNowhere };
 
-// The cluster's, when kCluster; the block's own otherwise. In every thread.
-template <bool kCluster>
+// The cluster's, when kCluster; the block's own otherwise. In every thread. The cluster's barrier
+// has been arrived at.
+template <int kWarps, bool kCluster>
 __device__ Partial Reduce(Partial p) {
   __shared__ Partial of_warps[kWarps];
   p = WarpReduce(p);
@@ -126,6 +135,8 @@ __device__ Partial Reduce(Partial p) {
     __shared__ Partial of_blocks[kMaxCluster];
     const auto cluster = cooperative_groups::this_cluster();
     const unsigned int size = cluster.num_blocks(), rank = cluster.block_rank();
+    // No block writes into another's shared memory before that one has started.
+    cluster.barrier_wait();
     if (threadIdx.x < size) *cluster.map_shared_rank(&of_blocks[rank], threadIdx.x) = p;
     cluster.sync();
     p = of_blocks[0];
@@ -135,7 +146,7 @@ __device__ Partial Reduce(Partial p) {
   return p;
 }
 
-template <int N, typename T>
+template <int kThreads, int N, typename T>
 __device__ void Fill(T* p, int64_t classes, float value) {
   float values[N];
 #pragma unroll
@@ -146,8 +157,10 @@ __device__ void Fill(T* p, int64_t classes, float value) {
 
 // One row a block, or a cluster. N: elements of a vector, 16 bytes, or 1 where rows are not
 // aligned; the part's classes that fill no vector come last, one by one.
-template <typename T, int N, Keep kKeep, bool kCluster>
-__global__ void __launch_bounds__(kThreads, 3) CrossEntropyKernel(const Rows rows) {
+template <typename T, int N, Keep kKeep, bool kCluster, typename Shape>
+__global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks)
+    CrossEntropyKernel(const Rows rows) {
+  constexpr int kThreads = Shape::kThreads;
   cuda::StartAfterEarlierKernels();
   extern __shared__ __align__(16) unsigned char staged_bytes[];
   T* staged = reinterpret_cast<T*>(staged_bytes);
@@ -157,8 +170,7 @@ __global__ void __launch_bounds__(kThreads, 3) CrossEntropyKernel(const Rows row
     const auto cluster = cooperative_groups::this_cluster();
     blocks = cluster.num_blocks();
     rank = cluster.block_rank();
-    // No block writes into another's shared memory before that one has started.
-    cluster.sync();
+    cluster.barrier_arrive();
   }
 #endif
   const int64_t t = blockIdx.x / blocks;
@@ -176,10 +188,13 @@ __global__ void __launch_bounds__(kThreads, 3) CrossEntropyKernel(const Rows row
   if (ignored || label < 0 || label >= rows.classes) {
     const float value = ignored ? 0 : NAN;
     if (dx != nullptr) {
-      Fill<N>(dx, whole, value);
-      Fill<1>(dx + whole, classes - whole, value);
+      Fill<kThreads, N>(dx, whole, value);
+      Fill<kThreads, 1>(dx + whole, classes - whole, value);
     }
     if (rank == 0 && threadIdx.x == 0) *loss = value;
+#if __CUDA_ARCH__ >= 900
+    if constexpr (kCluster) cooperative_groups::this_cluster().barrier_wait();
+#endif
     return;
   }
   // Before any block of the row passes the reduction's barrier and may overwrite it.
@@ -231,7 +246,7 @@ __global__ void __launch_bounds__(kThreads, 3) CrossEntropyKernel(const Rows row
     const float value[1] = {cuda::ToFloat(x[j])};
     part.Add(value, smooths);
   }
-  part = Reduce<kCluster>(part);
+  part = Reduce<Shape::kWarps, kCluster>(part);
 
   const float lse = part.most + logf(part.exps);
   const float smoothing = rows.label_smoothing;
@@ -260,18 +275,19 @@ __global__ void __launch_bounds__(kThreads, 3) CrossEntropyKernel(const Rows row
   }
 }
 
-template <typename T, int N, Keep kKeep, bool kCluster>
+template <typename T, int N, Keep kKeep, bool kCluster, typename Shape>
 Status Launch(const Exec& exec, const Rows& rows, int64_t num_rows, int blocks) {
-  const auto kernel = CrossEntropyKernel<T, N, kKeep, kCluster>;
+  const auto kernel = CrossEntropyKernel<T, N, kKeep, kCluster, Shape>;
   const size_t staged = kKeep == Keep::kShared ? static_cast<size_t>(rows.chunk) * sizeof(T) : 0;
   if (kKeep == Keep::kShared) {
-    TE_RETURN_IF_ERROR(cuda::ToStatus(
-        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kMaxStaged),
-        "cross_entropy: shared memory"));
+    TE_RETURN_IF_ERROR(
+        cuda::ToStatus(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                            Shape::kMaxStaged),
+                       "cross_entropy: shared memory"));
   }
   const dim3 grid(static_cast<unsigned int>(num_rows * blocks));
   cuda::LaunchOverlapping(
-      exec, kernel, grid, dim3(kThreads),
+      exec, kernel, grid, dim3(Shape::kThreads),
       {.shared_bytes = staged, .cluster = kCluster ? static_cast<unsigned int>(blocks) : 0}, rows);
   return cuda::LaunchStatus("cross_entropy");
 }
@@ -279,17 +295,23 @@ Status Launch(const Exec& exec, const Rows& rows, int64_t num_rows, int blocks) 
 template <typename T, int N>
 Status ByLength(const Exec& exec, Rows rows, int64_t num_rows) {
   TE_ASSIGN_OR_RETURN(const cuda::CudaState* state, cuda::GetCudaState(exec));
-  const int max_blocks = state->compute_capability() >= 90 ? kMaxCluster : 1;
-  constexpr int64_t kMaxChunk = kMaxStaged / static_cast<int64_t>(sizeof(T));
-  for (int blocks = 1; blocks <= max_blocks; blocks *= 2) {
-    const int64_t vectors = (rows.classes + N - 1) / N;
+  const int64_t vectors = (rows.classes + N - 1) / N;
+  // Whether a row's parts fit that many blocks.
+  const auto fits = [&]<typename Shape>(Shape, int blocks) {
     rows.chunk = (vectors + blocks - 1) / blocks * N;
-    if (rows.chunk > kMaxChunk) continue;
-    return blocks == 1 ? Launch<T, N, Keep::kShared, false>(exec, rows, num_rows, 1)
-                       : Launch<T, N, Keep::kShared, true>(exec, rows, num_rows, blocks);
+    return rows.chunk * static_cast<int64_t>(sizeof(T)) <= Shape::kMaxStaged;
+  };
+  if (fits(Large(), 1)) return Launch<T, N, Keep::kShared, false, Large>(exec, rows, num_rows, 1);
+  if (state->compute_capability() >= 90) {
+    for (int blocks = 2; blocks <= kMaxCluster; blocks *= 2) {
+      if (fits(Small(), blocks))
+        return Launch<T, N, Keep::kShared, true, Small>(exec, rows, num_rows, blocks);
+    }
+    if (fits(Large(), kMaxCluster))
+      return Launch<T, N, Keep::kShared, true, Large>(exec, rows, num_rows, kMaxCluster);
   }
   rows.chunk = rows.classes;
-  return Launch<T, N, Keep::kNowhere, false>(exec, rows, num_rows, 1);
+  return Launch<T, N, Keep::kNowhere, false, Large>(exec, rows, num_rows, 1);
 }
 
 template <typename T>
