@@ -1,7 +1,6 @@
 // Tiles of FP8 codes on CUDA: how the kernels that update a parameter write its codes in both
 // orientations. (te_kernels/cuda/cast_transpose.cuh holds a whole tile of values in a block's
-// registers and meets at barriers; beside the update's four tensors a thread has no room for that,
-// and a warp that goes its own way keeps its loads coming.)
+// registers; beside the update's four tensors a thread has no room for that.)
 //
 // A block owns 64 rows of 256 columns: its warps read whole lines of 512 bytes of each bfloat16
 // tensor, and meet once, before the transposed codes go out in pieces of 64 bytes. The width is
