@@ -22,16 +22,16 @@ namespace {
 
 // Several blocks share the 227 KiB of an SM of Hopper, so that some read while others write.
 template <int kThreadsOfBlock, int kBlocksOfSm, int64_t kKiBOfBlock>
-struct Shape {
+struct BlockShape {
   static constexpr int kThreads = kThreadsOfBlock;
   static constexpr int kWarps = kThreads / cuda::kWarp;
   static constexpr int kBlocks = kBlocksOfSm;
   static constexpr int64_t kMaxStaged = kKiBOfBlock * 1024;
 };
-using Large = Shape<384, 3, 72>;
+using Large = BlockShape<384, 3, 72>;
 // Blocks of a cluster start together, when the last of their places is free: smaller ones wait
 // less.
-using Small = Shape<256, 6, 36>;
+using Small = BlockShape<256, 6, 36>;
 constexpr int kMaxCluster = 8;  // the largest that every device with clusters takes
 
 struct Rows {
@@ -157,10 +157,10 @@ __device__ void Fill(T* p, int64_t classes, float value) {
 
 // One row a block, or a cluster. N: elements of a vector, 16 bytes, or 1 where rows are not
 // aligned; the part's classes that fill no vector come last, one by one.
-template <typename T, int N, Keep kKeep, bool kCluster, typename Shape>
-__global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks)
+template <typename T, int N, Keep kKeep, bool kCluster, typename Block>
+__global__ void __launch_bounds__(Block::kThreads, Block::kBlocks)
     CrossEntropyKernel(const Rows rows) {
-  constexpr int kThreads = Shape::kThreads;
+  constexpr int kThreads = Block::kThreads;
   cuda::StartAfterEarlierKernels();
   extern __shared__ __align__(16) unsigned char staged_bytes[];
   T* staged = reinterpret_cast<T*>(staged_bytes);
@@ -246,7 +246,7 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks)
     const float value[1] = {cuda::ToFloat(x[j])};
     part.Add(value, smooths);
   }
-  part = Reduce<Shape::kWarps, kCluster>(part);
+  part = Reduce<Block::kWarps, kCluster>(part);
 
   const float lse = part.most + logf(part.exps);
   const float smoothing = rows.label_smoothing;
@@ -275,19 +275,19 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks)
   }
 }
 
-template <typename T, int N, Keep kKeep, bool kCluster, typename Shape>
+template <typename T, int N, Keep kKeep, bool kCluster, typename Block>
 Status Launch(const Exec& exec, const Rows& rows, int64_t num_rows, int blocks) {
-  const auto kernel = CrossEntropyKernel<T, N, kKeep, kCluster, Shape>;
+  const auto kernel = CrossEntropyKernel<T, N, kKeep, kCluster, Block>;
   const size_t staged = kKeep == Keep::kShared ? static_cast<size_t>(rows.chunk) * sizeof(T) : 0;
   if (kKeep == Keep::kShared) {
     TE_RETURN_IF_ERROR(
         cuda::ToStatus(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                            Shape::kMaxStaged),
+                                            Block::kMaxStaged),
                        "cross_entropy: shared memory"));
   }
   const dim3 grid(static_cast<unsigned int>(num_rows * blocks));
   cuda::LaunchOverlapping(
-      exec, kernel, grid, dim3(Shape::kThreads),
+      exec, kernel, grid, dim3(Block::kThreads),
       {.shared_bytes = staged, .cluster = kCluster ? static_cast<unsigned int>(blocks) : 0}, rows);
   return cuda::LaunchStatus("cross_entropy");
 }
@@ -297,9 +297,9 @@ Status ByLength(const Exec& exec, Rows rows, int64_t num_rows) {
   TE_ASSIGN_OR_RETURN(const cuda::CudaState* state, cuda::GetCudaState(exec));
   const int64_t vectors = (rows.classes + N - 1) / N;
   // Whether a row's parts fit that many blocks.
-  const auto fits = [&]<typename Shape>(Shape, int blocks) {
+  const auto fits = [&]<typename Block>(Block, int blocks) {
     rows.chunk = (vectors + blocks - 1) / blocks * N;
-    return rows.chunk * static_cast<int64_t>(sizeof(T)) <= Shape::kMaxStaged;
+    return rows.chunk * static_cast<int64_t>(sizeof(T)) <= Block::kMaxStaged;
   };
   if (fits(Large(), 1)) return Launch<T, N, Keep::kShared, false, Large>(exec, rows, num_rows, 1);
   if (state->compute_capability() >= 90) {

@@ -92,10 +92,10 @@ __global__ void BeginsKernel(const uint32_t* ids, int64_t n, int64_t rows, uint3
 }
 
 // Sums the tokens of a row of dtable in their order, in float32, from what is there when it
-// accumulates. A block is a part of the long rows: it works if
-// the row that stands at its place is long and this is the first such place of it. All threads load
-// while the first kLongColumns add what has been loaded before, one column each: an addition waits
-// for the one before it, a load for nothing.
+// accumulates. A block is a part of the long rows: it works if the row that stands at its place is
+// long and this is the first such place of it. All threads load while the first kLongColumns add
+// what has been loaded before, one column each: an addition waits for the one before it, a load for
+// nothing.
 template <int N, typename T, bool kAccumulate>
 __global__ void __launch_bounds__(kLongThreads)
     SumLongRowsKernel(const uint32_t* ids, const uint32_t* begins, const uint32_t* tokens,
