@@ -6,8 +6,9 @@ In a pack (tools/pack_gpu.sh) it finds bin/step by itself; elsewhere: --step 'PR
 transformers (--python names another one).
 
 For each row, one process after the other: Hugging Face eager, Hugging Face with torch.compile, ours on the path of Hugging
-Face's operations, ours on the fused path, the same with nondeterministic attention, ours with global-norm clipping, ours with the update inside the backward pass, and
-ours in FP8 with delayed, current and block scaling. All train random BF16 weights with BF16 moments on random tokens, five
+Face's operations, ours on the fused path, the same with nondeterministic attention, ours with global-norm clipping, ours
+with the update inside the backward pass, and ours in FP8 with delayed scaling, the same with FP8 attention, and with
+current and block scaling. All train random BF16 weights with BF16 moments on random tokens, five
 steps to warm up and ten timed by CUDA events. Ours load the algorithms that earlier runs of the same model and shape have
 found (--choices); how many is in each line and in the JSON.
 Writes side_by_side.json and side_by_side.md. Exit code 1 when a run fails or a step of ours does not teach.

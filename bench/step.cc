@@ -264,11 +264,6 @@ Status RunBench(const Options& options) {
   const bool on_host = context->device().host_accessible();
   const DType dtype = training.model->options().params_dtype;
 
-  const int64_t layers = training.config.num_hidden_layers;
-  const int64_t recomputed = options.recompute == "none"         ? 0
-                             : options.recompute_num_layers == 0 ? layers
-                                                                 : options.recompute_num_layers;
-
   StepReport report;
   report.flops = static_cast<double>(options.micro_batches) *
                  ModelFlops(training.config, options.batch, options.sequence);
@@ -276,7 +271,7 @@ Status RunBench(const Options& options) {
   report.settings = {{"model", options.model},
                      {"parameters", std::to_string(training.config.ParameterCount())},
                      {"hidden_size", std::to_string(training.config.hidden_size)},
-                     {"layers", std::to_string(layers)},
+                     {"layers", std::to_string(training.config.num_hidden_layers)},
                      {"path", options.path},
                      {"precision", options.precision},
                      {"recipe", training.recipe == nullptr ? "none" : training.recipe->name()},
@@ -289,7 +284,7 @@ Status RunBench(const Options& options) {
                      {"max_grad_norm", fmt::format("{}", options.max_grad_norm)},
                      {"update_in_backward", options.update_in_backward ? "yes" : "no"},
                      {"recompute", options.recompute},
-                     {"recomputed_layers", std::to_string(recomputed)},
+                     {"recomputed_layers", std::to_string(training.model->recomputed_layers())},
                      {"recorded", options.record && context->device().can_record() ? "yes" : "no"},
                      {"nondeterminism", options.allow_nondeterministic ? "allowed" : "none"},
                      {"threads", std::to_string(context->options().num_threads)}};

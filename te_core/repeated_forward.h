@@ -17,8 +17,7 @@ class ForwardConditions {
   // makes those that are new.)
   Status KeepScales(Context* context, Arena* arena);
 
-  // The innermost scope's; recipe null: none, or one without quantization.
-  const Recipe* recipe() const { return recipe_; }
+  // The innermost scope's.
   const QuantizationOptions& options() const { return options_; }
   const DelayedScalingState::Snapshot& scales() const { return scales_; }
 
@@ -26,7 +25,7 @@ class ForwardConditions {
   friend class RepeatedForward;
 
   bool in_scope_ = false;
-  const Recipe* recipe_ = nullptr;
+  const Recipe* recipe_ = nullptr;  // the innermost scope's; null: none, or no quantization
   QuantizationOptions options_;
   bool first_module_ran_ = false;
   uint32_t micro_batch_ = 0;

@@ -40,11 +40,9 @@ void PrintPlan(const FinetuneFlags& flags, const FinetuneSetup& setup, const Ope
     fmt::print("recipe          {}{}\n", setup.step.recipe->name(),
                setup.fp8->weights_only ? ", weights in FP8 alone" : "");
   }
-  if (setup.model.recompute_granularity == RecomputeGranularity::kFull) {
-    const int64_t all = opened.llama.model->config().num_hidden_layers;
-    const int64_t layers = setup.model.recompute_num_layers;
-    fmt::print("recomputation   full, the first {} of {} layers\n", layers == 0 ? all : layers,
-               all);
+  if (const LlamaModel& model = *opened.llama.model; model.recomputed_layers() > 0) {
+    fmt::print("recomputation   full, the first {} of {} layers\n", model.recomputed_layers(),
+               model.config().num_hidden_layers);
   }
   fmt::print("training        {} steps of {} x {} samples, at most {} tokens each\n", flags.steps,
              flags.gradient_accumulation_steps, flags.batch_size, flags.max_seq_length);

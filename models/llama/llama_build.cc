@@ -173,7 +173,7 @@ Status LlamaModel::Build() {
                         TransformerLayer::Create(
                             context_, DecoderOptions(config_, options_.params_dtype, i), name));
     const auto recomputed = [&](std::unique_ptr<Layer> whole) -> std::unique_ptr<Layer> {
-      if (!recomputes(i)) return whole;
+      if (i >= recomputed_layers()) return whole;
       return std::make_unique<RecomputedLayer>(std::move(whole));
     };
     collect(layer.get());

@@ -102,6 +102,12 @@ class LlamaModel {
 
   const LlamaConfig& config() const { return config_; }
   const LlamaModelOptions& options() const { return options_; }
+  // How many decoder layers run again before their backward pass: the first ones.
+  int64_t recomputed_layers() const {
+    if (options_.recompute_granularity == RecomputeGranularity::kNone) return 0;
+    return options_.recompute_num_layers == 0 ? config_.num_hidden_layers
+                                              : options_.recompute_num_layers;
+  }
   Context* context() const { return context_; }
 
   // Every tensor of a Hugging Face checkpoint of this config, in its order.
@@ -178,10 +184,6 @@ class LlamaModel {
   // The gradient buffers of `layer`'s parameters, out of the arena's end.
   Status LendGradients(Layer* layer, Arena* arena);
   Layer* decoder(int64_t index) const;
-  bool recomputes(int64_t layer) const {
-    return options_.recompute_granularity == RecomputeGranularity::kFull &&
-           (options_.recompute_num_layers == 0 || layer < options_.recompute_num_layers);
-  }
 
   Context* context_;
   LlamaConfig config_;
