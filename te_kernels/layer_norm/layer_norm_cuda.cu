@@ -3,6 +3,7 @@
 #include "te_kernels/layer_norm/layer_norm.h"
 #include "te_kernels/quantize/quantize.h"
 #include "te_kernels/rms_norm/norm_rows.cuh"
+#include "te_kernels/rms_norm/norm_rows_backward.cuh"
 
 namespace te {
 namespace {

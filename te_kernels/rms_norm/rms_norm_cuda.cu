@@ -1,6 +1,7 @@
 #include "te_kernels/base/sink.h"
 #include "te_kernels/quantize/quantize.h"
 #include "te_kernels/rms_norm/norm_rows.cuh"
+#include "te_kernels/rms_norm/norm_rows_backward.cuh"
 #include "te_kernels/rms_norm/rms_norm.h"
 #include "te_kernels/rms_norm/rms_norm_float8.h"
 

@@ -14,6 +14,7 @@
 
 #include "te_kernels/cuda/fused_float8.cuh"
 #include "te_kernels/rms_norm/norm_rows.cuh"
+#include "te_kernels/rms_norm/norm_rows_backward.cuh"
 #include "te_kernels/rms_norm/rms_norm_float8.h"
 
 namespace te::norm {

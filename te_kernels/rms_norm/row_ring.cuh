@@ -1,0 +1,103 @@
+// A ring of rows in shared memory that bulk copies fill (sm_90 on): a few instructions of one
+// thread keep many rows on their way, in no register.
+#pragma once
+
+#include <cstdint>
+
+namespace te::norm {
+
+// Stages that a ring may have.
+inline constexpr int kMostStages = 8;
+
+// The ring of a group of threads. A stage holds one row of each of kTensors tensors, side by side.
+// Every thread: Wait, read the stage, a barrier of the group; then one thread may Fill the stage
+// again, and all go on with Advance.
+template <int kTensors>
+class RowRing {
+ public:
+  // `memory`: stages * kTensors * row_bytes, aligned to 16 bytes, as are the rows.
+  __device__ RowRing(unsigned char* memory, uint64_t* barriers, int stages, uint32_t row_bytes)
+      : memory_(memory), barriers_(barriers), stages_(stages), row_bytes_(row_bytes) {}
+
+  // By one thread, before its first Fill and before a barrier of all that wait.
+  __device__ void Initialize() const {
+#if __CUDA_ARCH__ >= 900
+#pragma unroll 1
+    for (int s = 0; s < stages_; ++s)
+      asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(Address(barriers_ + s)));
+    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+#endif
+  }
+
+  // Starts the copies of one row of each tensor into `stage`.
+  template <typename T>
+  __device__ void Fill(int stage, const T* const (&rows)[kTensors]) const {
+#if __CUDA_ARCH__ >= 900
+    const uint32_t barrier = Address(barriers_ + stage);
+    uint32_t to = Address(Stage(stage));
+    // What the group has read of the stage, it has read before the copies write there.
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier),
+                 "r"(row_bytes_ * kTensors)
+                 : "memory");
+#pragma unroll
+    for (int i = 0; i < kTensors; ++i, to += row_bytes_) {
+      asm volatile(
+          "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, "
+          "[%3];" ::"r"(to),
+          "l"(__cvta_generic_to_global(rows[i])), "r"(row_bytes_), "r"(barrier)
+          : "memory");
+    }
+#endif
+  }
+
+  // Returns when the current stage's rows are there.
+  __device__ void Wait() const {
+#if __CUDA_ARCH__ >= 900
+    const uint32_t barrier = Address(barriers_ + stage_);
+    uint32_t done;
+    do {
+      asm volatile(
+          "{\n"
+          ".reg .pred p;\n"
+          "mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\n"
+          "selp.u32 %0, 1, 0, p;\n"
+          "}"
+          : "=r"(done)
+          : "r"(barrier), "r"(parity_)
+          : "memory");
+    } while (done == 0);
+#endif
+  }
+
+  // Vector i of tensor `tensor`'s row in the current stage.
+  template <typename Vector>
+  __device__ Vector Get(int tensor, int i) const {
+    return reinterpret_cast<const Vector*>(Stage(stage_) + tensor * row_bytes_)[i];
+  }
+
+  __device__ int stage() const { return stage_; }
+  __device__ void Advance() {
+    if (++stage_ == stages_) {
+      stage_ = 0;
+      parity_ ^= 1;
+    }
+  }
+
+ private:
+  __device__ static uint32_t Address(const void* shared) {
+    return static_cast<uint32_t>(__cvta_generic_to_shared(shared));
+  }
+  __device__ unsigned char* Stage(int stage) const {
+    return memory_ + stage * (row_bytes_ * kTensors);
+  }
+
+  unsigned char* memory_;
+  uint64_t* barriers_;
+  int stages_;
+  uint32_t row_bytes_;
+  int stage_ = 0;
+  uint32_t parity_ = 0;
+};
+
+}  // namespace te::norm
