@@ -1,5 +1,6 @@
 #include "te_kernels/rms_norm/rms_norm.h"
 
+#include <algorithm>
 #include <cmath>
 #include <complex>
 #include <utility>
@@ -238,6 +239,71 @@ TEST(RmsNormTest, ManyRows) {
   for (double& v : pieces) v *= 2048 / 70'003.0;
   EXPECT_TRUE(test::Near(dgamma.ToDoubles(), want.dgamma, pieces));
   EXPECT_FALSE(test::Near(dgamma.ToDoubles(), test::Disturbed(want.dgamma, 3, 20), pieces));
+}
+
+// Tokens, hidden size and dtype. On CUDA rows come through rings: more than twice as many as these
+// hold, in each of the rings' forms.
+struct RingShape {
+  int64_t tokens, hidden;
+  DType dtype;
+};
+
+std::vector<RingShape> RingShapes() {
+  if (!test::kOnCuda) return {{130, 520, DType::kBFloat16}, {130, 24, DType::kFloat32}};
+  return {{9'000, 520, DType::kBFloat16},  {4'500, 2048, DType::kBFloat16},
+          {2'400, 4096, DType::kBFloat16}, {1'200, 8192, DType::kBFloat16},
+          {2'400, 2048, DType::kFloat32},  {600, 8192, DType::kFloat32}};
+}
+
+// Backward, of many rows at once and of few at a time: the same rows and sums.
+TEST(RmsNormTest, ManyRowsAreWhatFewAre) {
+  const test::TestExec exec;
+  for (const auto& [tokens, hidden, dtype] : RingShapes()) {
+    constexpr int64_t kPad = 16, kFew = 100;
+    const HostTensor rows = HostTensor::Uniform(dtype, {tokens + 1, hidden}, 1, -1, 1, kPad),
+                     add = HostTensor::Uniform(dtype, {tokens, hidden}, 2, -1, 1, kPad),
+                     gamma = HostTensor::Uniform(dtype, {hidden}, 3, 0.5, 1.5),
+                     rstd = HostTensor::Uniform(DType::kFloat32, {tokens}, 4, 0.5, 1.5);
+    const TensorView x = rows.view().Slice(0, 0, tokens), dy = rows.view().Slice(0, 1, tokens + 1);
+    for (const bool with_add : {false, true}) {
+      const HostTensor dx(dtype, {tokens, hidden}, kPad), few(dtype, {tokens, hidden}, kPad),
+          dgamma(DType::kFloat32, {hidden}), few_dgamma(DType::kFloat32, {hidden});
+      RmsNormBackwardArgs args;
+      args.gamma = gamma;
+      args.dgamma = few_dgamma;
+      args.accumulate_dgamma = true;
+      for (int64_t begin = 0; begin < tokens; begin += kFew) {
+        const int64_t end = std::min(begin + kFew, tokens);
+        args.x = x.Slice(0, begin, end);
+        args.dy = dy.Slice(0, begin, end);
+        args.rstd = rstd.view().Slice(0, begin, end);
+        if (with_add) args.add = add.view().Slice(0, begin, end);
+        args.dx = Sink(few.view().Slice(0, begin, end));
+        ASSERT_TRUE(test::IsOk(TE_OP(RmsNormBackward)(exec, args)));
+      }
+      args.x = x;
+      args.dy = dy;
+      args.rstd = rstd;
+      if (with_add) args.add = add;
+      args.dx = Sink(dx);
+      args.dgamma = dgamma;
+      args.accumulate_dgamma = false;
+      ASSERT_TRUE(test::IsOk(TE_OP(RmsNormBackward)(exec, args)));
+      EXPECT_TRUE(dx.Bytes() == few.Bytes()) << tokens << " x " << hidden;
+      EXPECT_TRUE(dx.GuardsIntact());
+      // Each sum's terms, at most 1.5, pass through fewer than 256 additions.
+      const double tolerance = 2 * 256 * kFloat * 1.5 * static_cast<double>(tokens);
+      const Doubles want = few_dgamma.ToDoubles();
+      EXPECT_TRUE(test::Near(dgamma.ToDoubles(), want, tolerance));
+      EXPECT_FALSE(test::Near(dgamma.ToDoubles(), test::Disturbed(want, hidden - 1, 1), tolerance));
+      if (!with_add) continue;
+      args.dx = Sink(add);  // in place
+      args.dgamma = few_dgamma;
+      ASSERT_TRUE(test::IsOk(TE_OP(RmsNormBackward)(exec, args)));
+      EXPECT_TRUE(add.Bytes() == dx.Bytes());
+      EXPECT_TRUE(few_dgamma.Bytes() == dgamma.Bytes());
+    }
+  }
 }
 
 // Rows whose strides allow vectors and whose addresses do not.
