@@ -1,150 +1,33 @@
 // cross_entropy.h on CUDA: each logit is read from HBM once and its gradient written once. A row
-// stays in shared memory between the pass that finds its log-sum-exp and the pass that writes: in
+// stays in shared memory between the pass that adds its exponentials and the pass that writes: in
 // one block's, or, when longer, in that of a cluster of up to 8 blocks (sm_90 on), each of which
-// holds a part. Rows that fit neither are read twice.
+// holds a part. Blocks stay for many rows: one row's gradients are written while the next one's
+// exponentials are added and later ones arrive, so that memory is never waited for. Rows that fit
+// no cluster, or whose vectors are not aligned, are read twice.
 //
 // Per logit 4 bytes of bfloat16: 4096 rows of 32000 move 0.52 GB, 0.14 ms at 85% of 4.3 TB/s; of
-// 128256 2.1 GB, 0.57 ms.
-#include <cooperative_groups.h>
-
+// 128256 2.1 GB, 0.57 ms. Two exponentials and some 15 instructions a logit take two thirds of
+// that.
 #include <algorithm>
 #include <cmath>
+#include <type_traits>
 
 #include "te_kernels/cross_entropy/cross_entropy.h"
+#include "te_kernels/cross_entropy/logit_ring.cuh"
+#include "te_kernels/cross_entropy/logit_sums.cuh"
 #include "te_kernels/cuda/cuda_state.h"
 #include "te_kernels/cuda/cuda_status.h"
 #include "te_kernels/cuda/launch.cuh"
-#include "te_kernels/cuda/reduce.cuh"
 #include "te_kernels/cuda/vector.cuh"
 
 namespace te {
+namespace cross_entropy_cuda {
 namespace {
 
-// Several blocks share the 227 KiB of an SM of Hopper, so that some read while others write.
-template <int kThreadsOfBlock, int kBlocksOfSm, int64_t kKiBOfBlock>
-struct BlockShape {
-  static constexpr int kThreads = kThreadsOfBlock;
-  static constexpr int kWarps = kThreads / cuda::kWarp;
-  static constexpr int kBlocks = kBlocksOfSm;
-  static constexpr int64_t kMaxStaged = kKiBOfBlock * 1024;
-};
-using Large = BlockShape<384, 3, 72>;
-// Blocks of a cluster start together, when the last of their places is free: smaller ones wait
-// less.
-using Small = BlockShape<256, 6, 36>;
-constexpr int kMaxCluster = 8;  // the largest that every device with clusters takes
-
-struct Rows {
-  const void* logits;
-  void* dlogits;  // may be null
-  const int32_t* labels;
-  float* loss;
-  int64_t logits_stride, dlogits_stride, labels_stride, loss_stride;
-  int64_t classes;
-  int64_t chunk;  // classes of one block of a cluster; a multiple of the vector
-  int32_t ignore_index;
-  float label_smoothing;
-};
-
-// e^x, 0 below 2^-126. Without ftz each costs three instructions more, for subnormal results that
-// neither a sum with a 1 in it nor a gradient has a use for. Errs by 2 units of the last place plus
-// half a unit for each unit of x: relative to a sum, below float32's additions.
-__device__ inline float Exp(float x) {
-  float y;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x * 1.44269504f));
-  return y;
-}
-
-// What a part of a row contributes: the exponentials are relative to `most`.
-struct Partial {
-  float most = -INFINITY;
-  float exps = 0;
-  float sum = 0;  // of the logits
-
-  // What to subtract: where all logits are -infinity so far, anything finite keeps exp at 0.
-  __device__ static float Base(float most) { return most == -INFINITY ? 0 : most; }
-  __device__ void Add(const Partial& other) {
-    const float larger = fmaxf(most, other.most);
-    const float base = Base(larger);
-    exps = exps * Exp(most - base) + other.exps * Exp(other.most - base);
-    sum += other.sum;
-    most = larger;
-  }
-  // Only smoothing asks for the sum of the logits.
-  template <int N>
-  __device__ void Add(const float (&x)[N], bool smooths) {
-    float larger = most;
-#pragma unroll
-    for (int e = 0; e < N; ++e) larger = fmaxf(larger, x[e]);
-    const float base = Base(larger);
-    float vector_exps = 0;
-#pragma unroll
-    for (int e = 0; e < N; ++e) vector_exps += Exp(x[e] - base);
-    exps = exps * Exp(most - base) + vector_exps;
-    most = larger;
-    if (!smooths) return;
-    float vector_sum = 0;
-#pragma unroll
-    for (int e = 0; e < N; ++e) vector_sum += x[e];
-    sum += vector_sum;
-  }
-};
-
-__device__ Partial WarpReduce(Partial p) {
-#pragma unroll
-  for (int offset = cuda::kWarp / 2; offset > 0; offset /= 2) {
-    Partial other;
-    other.most = __shfl_xor_sync(0xffffffffu, p.most, offset);
-    other.exps = __shfl_xor_sync(0xffffffffu, p.exps, offset);
-    other.sum = __shfl_xor_sync(0xffffffffu, p.sum, offset);
-    p.Add(other);
-  }
-  return p;
-}
-
-// 16 bytes from global to shared memory, past the registers.
-__device__ inline void CopyAsync(void* shared, const void* global) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(
-                   static_cast<unsigned int>(__cvta_generic_to_shared(shared))),
-               "l"(global)
-               : "memory");
-}
-__device__ inline void CommitCopies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-template <int kPending>
-__device__ inline void WaitForCopies() {
-  asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
-}
-
-// How a block keeps its part of a row between the passes.
-enum class Keep { kShared, kNowhere };
-
-// The cluster's, when kCluster; the block's own otherwise. In every thread. The cluster's barrier
-// has been arrived at.
-template <int kWarps, bool kCluster>
-__device__ Partial Reduce(Partial p) {
-  __shared__ Partial of_warps[kWarps];
-  p = WarpReduce(p);
-  if (threadIdx.x % cuda::kWarp == 0) of_warps[threadIdx.x / cuda::kWarp] = p;
-  __syncthreads();
-  p = of_warps[0];
-  for (int i = 1; i < kWarps; ++i) p.Add(of_warps[i]);
-#if __CUDA_ARCH__ >= 900
-  if constexpr (kCluster) {
-    // Each block gives its part to every block: after the barrier all reads are local, and a block
-    // may end while others still work.
-    __shared__ Partial of_blocks[kMaxCluster];
-    const auto cluster = cooperative_groups::this_cluster();
-    const unsigned int size = cluster.num_blocks(), rank = cluster.block_rank();
-    // No block writes into another's shared memory before that one has started.
-    cluster.barrier_wait();
-    if (threadIdx.x < size) *cluster.map_shared_rank(&of_blocks[rank], threadIdx.x) = p;
-    cluster.sync();
-    p = of_blocks[0];
-    for (unsigned int i = 1; i < size; ++i) p.Add(of_blocks[i]);
-  }
-#endif
-  return p;
-}
+// Either fills the 227 KiB of an SM of Hopper. Two blocks: one works while the other waits for its
+// row's sum. In a cluster, one large block of each SM was faster than two.
+using SingleBlock = Shape<512, 2, 2, 7, 3>;
+using BlockOfCluster = Shape<1024, 1, 1, 14, 6>;
 
 template <int kThreads, int N, typename T>
 __device__ void Fill(T* p, int64_t classes, float value) {
@@ -155,166 +38,282 @@ __device__ void Fill(T* p, int64_t classes, float value) {
     cuda::Store<N>(p + j, values);
 }
 
-// One row a block, or a cluster. N: elements of a vector, 16 bytes, or 1 where rows are not
-// aligned; the part's classes that fill no vector come last, one by one.
-template <typename T, int N, Keep kKeep, bool kCluster, typename Block>
+// One row's probabilities and loss, once its sum is known.
+struct RowResult {
+  float base, inverse_exps;  // a class's probability: 2^(x log2(e) - base) inverse_exps
+  float log2_exps;
+  float smoothing, uniform;  // uniform: what smoothing gives to each class
+
+  __device__ RowResult(const Rows& rows, const Partial& row)
+      : base(row.most2),
+        inverse_exps(1.0f / row.exps),
+        log2_exps(log2f(row.exps)),
+        smoothing(rows.label_smoothing),
+        uniform(smoothing / static_cast<float>(rows.classes)) {}
+  __device__ float Relative(float x) const { return __fmaf_rn(x, kLog2E, -base); }
+  // Of a class that is not the label.
+  __device__ float Gradient(float x) const {
+    return __fmaf_rn(Exp2(Relative(x)), inverse_exps, -uniform);
+  }
+  __device__ float LabelGradient(float x) const { return Gradient(x) - (1 - smoothing); }
+  // `sum`: of the row's logits. Without smoothing it may be infinite and has no part in it.
+  __device__ float Loss(float target, float sum) const {
+    const float loss = kLn2 * (log2_exps - Relative(target));
+    return smoothing == 0 ? loss : loss + (smoothing * target - uniform * sum);
+  }
+};
+
+// The gradients of N classes, as if none were the label.
+template <int N, typename T>
+__device__ void WriteGradients(const RowResult& result, const T* x, T* dx) {
+  float values[N];
+  cuda::Load<N>(x, values);
+#pragma unroll
+  for (int e = 0; e < N; ++e) values[e] = result.Gradient(values[e]);
+  cuda::Store<N>(dx, values);
+}
+
+// Rows whose label does not count: zeros, NaN for a label that is no class.
+template <int kThreads, int N, typename T>
+__device__ void SkipRow(const Rows& rows, int64_t t, int32_t label, T* dx, int64_t classes,
+                        bool writes) {
+  const float value = label == rows.ignore_index ? 0 : NAN;
+  const int64_t whole = classes / N * N;
+  if (dx != nullptr) {
+    Fill<kThreads, N>(dx, whole, value);
+    Fill<kThreads, 1>(dx + whole, classes - whole, value);
+  }
+  if (writes) rows.loss[t * rows.loss_stride] = value;
+}
+
+// Whether this thread is the one that reads and writes class `label` of a part, if that is in it.
+// N: elements of a vector; the classes behind the last whole one go one by one.
+template <int kThreads, int N>
+__device__ bool Owns(int64_t label, int64_t whole, int64_t classes) {
+  if (label < 0 || label >= classes) return false;
+  return (label < whole ? label / N : label - whole) % kThreads == threadIdx.x;
+}
+
+// Vectors of 16 bytes; the part's classes that fill none come last, one by one.
+template <typename T, bool kSmooths, bool kCluster, typename Block>
 __global__ void __launch_bounds__(Block::kThreads, Block::kBlocks)
-    CrossEntropyKernel(const Rows rows) {
-  constexpr int kThreads = Block::kThreads;
+    CrossEntropyKernel(const __grid_constant__ Rows rows) {
+  constexpr int kThreads = Block::kThreads, N = cuda::kLanes<T>;
+  using RowRing = Ring<T, Block>;
   cuda::StartAfterEarlierKernels();
-  extern __shared__ __align__(16) unsigned char staged_bytes[];
-  T* staged = reinterpret_cast<T*>(staged_bytes);
+  extern __shared__ __align__(16) unsigned char shared[];
   unsigned int blocks = 1, rank = 0;
 #if __CUDA_ARCH__ >= 900
   if constexpr (kCluster) {
-    const auto cluster = cooperative_groups::this_cluster();
-    blocks = cluster.num_blocks();
-    rank = cluster.block_rank();
-    cluster.barrier_arrive();
+    blocks = cooperative_groups::this_cluster().num_blocks();
+    rank = cooperative_groups::this_cluster().block_rank();
   }
 #endif
-  const int64_t t = blockIdx.x / blocks;
-  const int64_t begin = rank * rows.chunk;
-  const int64_t classes = max(int64_t{0}, min(rows.classes - begin, rows.chunk));
-  const int64_t whole = classes / N * N;
-  const T* row = static_cast<const T*>(rows.logits) + t * rows.logits_stride;
-  const T* x = row + begin;
-  T* dx = rows.dlogits == nullptr ? nullptr
-                                  : static_cast<T*>(rows.dlogits) + t * rows.dlogits_stride + begin;
-  const int32_t label = rows.labels[t * rows.labels_stride];
-  float* loss = rows.loss + t * rows.loss_stride;
-
-  const bool ignored = label == rows.ignore_index;
-  if (ignored || label < 0 || label >= rows.classes) {
-    const float value = ignored ? 0 : NAN;
-    if (dx != nullptr) {
-      Fill<kThreads, N>(dx, whole, value);
-      Fill<kThreads, 1>(dx + whole, classes - whole, value);
-    }
-    if (rank == 0 && threadIdx.x == 0) *loss = value;
+  const int64_t step = gridDim.x / blocks, begin = rank * rows.chunk;
+  const int classes = static_cast<int>(max(int64_t{0}, min(rows.classes - begin, rows.chunk)));
+  const int whole = classes / N * N;
+  int64_t t = blockIdx.x / blocks;
+  RowRing ring(shared, rows, t, step, begin, whole);
+  for (int i = 0; i < rows.groups + Block::kAhead; ++i) ring.Refill();
 #if __CUDA_ARCH__ >= 900
-    if constexpr (kCluster) cooperative_groups::this_cluster().barrier_wait();
+  using Reduction =
+      std::conditional_t<kCluster, ClusterReduction<Block::kWarps>, BlockReduction<Block::kWarps>>;
+#else
+  using Reduction = BlockReduction<Block::kWarps>;
 #endif
-    return;
-  }
-  // Before any block of the row passes the reduction's barrier and may overwrite it.
-  const float target = cuda::ToFloat(row[label]);
-
-  // A branch of its own is worth it for a vector only.
-  const bool smooths = N == 1 || rows.label_smoothing != 0;
-  const int64_t first = int64_t{threadIdx.x} * N;
-  constexpr int64_t kStep = int64_t{kThreads} * N;
-  Partial part;
-  if constexpr (kKeep == Keep::kShared && N > 1) {
-    // Four groups of copies in flight, so that the first exponentials overlap the last reads. A
-    // thread waits for nothing but what it copied.
-    const int64_t vectors = whole > first ? (whole - first + kStep - 1) / kStep : 0;
-    const int64_t quarter = (vectors + 3) / 4;
-#pragma unroll
-    for (int group = 0; group < 4; ++group) {
-      const int64_t end = min(quarter * (group + 1), vectors);
-      for (int64_t i = quarter * group; i < end; ++i)
-        CopyAsync(staged + first + i * kStep, x + first + i * kStep);
-      CommitCopies();
-    }
-    const auto add = [&](int group) {
-      const int64_t end = min(quarter * (group + 1), vectors);
-      for (int64_t i = quarter * group; i < end; ++i) {
-        float values[N];
-        cuda::Load<N>(staged + first + i * kStep, values);
-        part.Add(values, smooths);
-      }
-    };
-    WaitForCopies<3>();
-    add(0);
-    WaitForCopies<2>();
-    add(1);
-    WaitForCopies<1>();
-    add(2);
-    WaitForCopies<0>();
-    add(3);
-  } else {
-#pragma unroll(kCluster&& N == 1 ? 2 : 4)
-    for (int64_t j = first; j < whole; j += kStep) {
+  __shared__ Partial parts[Reduction::kShared];
+  Reduction reduction(parts);
+  const T* const logits = static_cast<const T*>(rows.logits);
+  const auto add = [&](int place, int j, Partial* part) {
+    ring.ForEach(place, j, [&](int, const T* vector) {
       float values[N];
-      cuda::Load<N>(x + j, values);
-      if constexpr (kKeep == Keep::kShared) cuda::Store<N>(staged + j, values);
-      part.Add(values, smooths);
+      cuda::Load<N>(vector, values);
+      part->Add<kSmooths>(values);
+    });
+  };
+  const auto add_last = [&](const T* row, Partial* part) {
+    for (int j = whole + static_cast<int>(threadIdx.x); j < classes; j += kThreads) {
+      const float value[1] = {cuda::ToFloat(row[begin + j])};
+      part->Add<kSmooths>(value);
     }
-  }
-  for (int64_t j = whole + threadIdx.x; j < classes; j += kThreads) {
-    const float value[1] = {cuda::ToFloat(x[j])};
-    part.Add(value, smooths);
-  }
-  part = Reduce<Block::kWarps, kCluster>(part);
+  };
 
-  const float lse = part.most + logf(part.exps);
-  const float smoothing = rows.label_smoothing;
-  const float inverse = 1.0f / static_cast<float>(rows.classes);
-  if (rank == 0 && threadIdx.x == 0) {
-    // Without smoothing the mean, which may be infinite, has no part in it.
-    const float smoothed = smoothing == 0 ? 0 : smoothing * (part.sum * inverse);
-    *loss = lse - (1 - smoothing) * target - smoothed;
+  int32_t label = rows.Label(t);
+  bool counts = rows.Counts(label);
+  Partial part;
+  if (counts) {
+    for (int g = 0; g < rows.groups; ++g) {
+      ring.WaitFirst(g);
+      add(ring.Place(g), RowRing::First() + g * RowRing::kGroup, &part);
+    }
+    add_last(logits + t * rows.logits_stride, &part);
   }
-  if (dx == nullptr) return;
-  const float uniform = smoothing * inverse;
-  const float of_label = Exp(target - lse) - uniform - (1 - smoothing);
-  const int64_t mine = label - begin;  // the label's place in this part, if it is in it
-#pragma unroll 2
-  for (int64_t j = first; j < whole; j += kStep) {
-    float values[N];
-    cuda::Load<N>(kKeep == Keep::kShared ? staged + j : x + j, values);
-#pragma unroll
-    for (int e = 0; e < N; ++e) values[e] = Exp(values[e] - lse) - uniform;
-    cuda::Store<N>(dx + j, values);
-    if (mine >= j && mine < j + N) dx[mine] = cuda::FromFloat<T>(of_label);
-  }
-  for (int64_t j = whole + threadIdx.x; j < classes; j += kThreads) {
-    const float value = Exp(cuda::ToFloat(x[j]) - lse) - uniform;
-    dx[j] = cuda::FromFloat<T>(j == mine ? of_label : value);
+  for (; t < rows.rows; t += step) {
+    const T* row = logits + t * rows.logits_stride;
+    T* dx = rows.dlogits == nullptr
+                ? nullptr
+                : static_cast<T*>(rows.dlogits) + t * rows.dlogits_stride + begin;
+    const int32_t next_label = t + step < rows.rows ? rows.Label(t + step) : rows.ignore_index;
+    const bool next_counts = rows.Counts(next_label);
+    const bool owns = counts && Owns<kThreads, N>(label - begin, whole, classes);
+    const float target = owns ? cuda::ToFloat(row[label]) : 0;
+    if (counts) {
+      part = reduction.Sum(part);
+    } else {
+      SkipRow<kThreads, N>(rows, t, label, dx, classes, rank == 0 && threadIdx.x == 0);
+    }
+    const RowResult result(rows, part);
+    if (owns) rows.loss[t * rows.loss_stride] = result.Loss(target, part.sum);
+    // This row's gradients and, beside them, the next one's sums.
+    part = Partial();
+    const bool writes = counts && dx != nullptr;
+    int place = ring.Place(0), next_place = ring.Place(rows.groups);
+    for (int g = 0, j = RowRing::First(); g < rows.groups; ++g, j += RowRing::kGroup) {
+      if (writes) {
+        ring.ForEach(place, j,
+                     [&](int at, const T* vector) { WriteGradients<N>(result, vector, dx + at); });
+      }
+      ring.Refill();
+      if (next_counts) {
+        ring.WaitNext();
+        add(next_place, j, &part);
+      }
+      place = ring.NextPlace(place);
+      next_place = ring.NextPlace(next_place);
+    }
+    if (writes) {
+      for (int j = whole + static_cast<int>(threadIdx.x); j < classes; j += kThreads)
+        WriteGradients<1>(result, row + begin + j, dx + j);
+      if (owns) dx[label - begin] = cuda::FromFloat<T>(result.LabelGradient(target));
+    }
+    if (next_counts) add_last(row + step * rows.logits_stride, &part);
+    label = next_label;
+    counts = next_counts;
   }
 }
 
-template <typename T, int N, Keep kKeep, bool kCluster, typename Block>
-Status Launch(const Exec& exec, const Rows& rows, int64_t num_rows, int blocks) {
-  const auto kernel = CrossEntropyKernel<T, N, kKeep, kCluster, Block>;
-  const size_t staged = kKeep == Keep::kShared ? static_cast<size_t>(rows.chunk) * sizeof(T) : 0;
-  if (kKeep == Keep::kShared) {
-    TE_RETURN_IF_ERROR(
-        cuda::ToStatus(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                            Block::kMaxStaged),
-                       "cross_entropy: shared memory"));
+constexpr int kRereadThreads = 512;
+
+// A block a row, which it reads twice; the second time mostly from the L2 cache. N: elements of a
+// vector, or 1 where rows are not aligned.
+template <typename T, bool kSmooths, int N>
+__global__ void __launch_bounds__(kRereadThreads, 2)
+    CrossEntropyRereadKernel(const __grid_constant__ Rows rows) {
+  constexpr int kThreads = kRereadThreads, kStep = kThreads * N;
+  cuda::StartAfterEarlierKernels();
+  const int64_t t = blockIdx.x;
+  const T* x = static_cast<const T*>(rows.logits) + t * rows.logits_stride;
+  T* dx =
+      rows.dlogits == nullptr ? nullptr : static_cast<T*>(rows.dlogits) + t * rows.dlogits_stride;
+  const int32_t label = rows.Label(t);
+  if (!rows.Counts(label)) {
+    SkipRow<kThreads, N>(rows, t, label, dx, rows.classes, threadIdx.x == 0);
+    return;
   }
-  const dim3 grid(static_cast<unsigned int>(num_rows * blocks));
-  cuda::LaunchOverlapping(
-      exec, kernel, grid, dim3(Block::kThreads),
-      {.shared_bytes = staged, .cluster = kCluster ? static_cast<unsigned int>(blocks) : 0}, rows);
+  const int64_t whole = rows.classes / N * N;
+  const bool owns = Owns<kThreads, N>(label, whole, rows.classes);
+  const float target = owns ? cuda::ToFloat(x[label]) : 0;
+  Partial part;
+#pragma unroll 4
+  for (int64_t j = int64_t{threadIdx.x} * N; j < whole; j += kStep) {
+    float values[N];
+    cuda::Load<N>(x + j, values);
+    part.Add<kSmooths>(values);
+  }
+  for (int64_t j = whole + threadIdx.x; j < rows.classes; j += kThreads) {
+    const float value[1] = {cuda::ToFloat(x[j])};
+    part.Add<kSmooths>(value);
+  }
+  using Reduction = BlockReduction<kThreads / cuda::kWarp>;
+  __shared__ Partial parts[Reduction::kShared];
+  part = Reduction(parts).Sum(part);
+  const RowResult result(rows, part);
+  if (owns) rows.loss[t * rows.loss_stride] = result.Loss(target, part.sum);
+  if (dx == nullptr) return;
+#pragma unroll 2
+  for (int64_t j = int64_t{threadIdx.x} * N; j < whole; j += kStep)
+    WriteGradients<N>(result, x + j, dx + j);
+  for (int64_t j = whole + threadIdx.x; j < rows.classes; j += kThreads)
+    WriteGradients<1>(result, x + j, dx + j);
+  if (owns) dx[label] = cuda::FromFloat<T>(result.LabelGradient(target));
+}
+
+// How many clusters of `blocks` blocks a device holds at a time.
+template <bool kCluster, typename Block>
+StatusOr<int> Resident(void (*kernel)(Rows), Block, int num_sms, int blocks) {
+  int count = 0;
+  if constexpr (kCluster) {
+    cudaLaunchAttribute attribute = {};
+    attribute.id = cudaLaunchAttributeClusterDimension;
+    attribute.val.clusterDim = {static_cast<unsigned int>(blocks), 1, 1};
+    cudaLaunchConfig_t config = {};
+    config.gridDim = dim3(static_cast<unsigned int>(blocks));
+    config.blockDim = dim3(Block::kThreads);
+    config.dynamicSmemBytes = Block::kRingBytes;
+    config.attrs = &attribute;
+    config.numAttrs = 1;
+    TE_RETURN_IF_ERROR(cuda::ToStatus(cudaOccupancyMaxActiveClusters(&count, kernel, &config),
+                                      "cross_entropy: resident clusters"));
+  } else {
+    TE_RETURN_IF_ERROR(cuda::ToStatus(cudaOccupancyMaxActiveBlocksPerMultiprocessor(
+                                          &count, kernel, Block::kThreads, Block::kRingBytes),
+                                      "cross_entropy: resident blocks"));
+    count *= num_sms;
+  }
+  return std::max(1, count);
+}
+
+template <typename T, bool kSmooths, bool kCluster, typename Block>
+Status Launch(const Exec& exec, const Rows& rows, int num_sms, int blocks) {
+  const auto kernel = CrossEntropyKernel<T, kSmooths, kCluster, Block>;
+  TE_RETURN_IF_ERROR(cuda::ToStatus(
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, Block::kRingBytes),
+      "cross_entropy: shared memory"));
+  TE_ASSIGN_OR_RETURN(const int clusters, Resident<kCluster>(kernel, Block(), num_sms, blocks));
+  const auto grid = static_cast<unsigned int>(std::min<int64_t>(rows.rows, clusters) * blocks);
+  cuda::LaunchOverlapping(exec, kernel, dim3(grid), dim3(Block::kThreads),
+                          {.shared_bytes = Block::kRingBytes,
+                           .cluster = kCluster ? static_cast<unsigned int>(blocks) : 0},
+                          rows);
   return cuda::LaunchStatus("cross_entropy");
 }
 
-template <typename T, int N>
-Status ByLength(const Exec& exec, Rows rows, int64_t num_rows) {
-  TE_ASSIGN_OR_RETURN(const cuda::CudaState* state, cuda::GetCudaState(exec));
-  const int64_t vectors = (rows.classes + N - 1) / N;
-  // Whether a row's parts fit that many blocks.
-  const auto fits = [&]<typename Block>(Block, int blocks) {
-    rows.chunk = (vectors + blocks - 1) / blocks * N;
-    return rows.chunk * static_cast<int64_t>(sizeof(T)) <= Block::kMaxStaged;
-  };
-  if (fits(Large(), 1)) return Launch<T, N, Keep::kShared, false, Large>(exec, rows, num_rows, 1);
-  if (state->compute_capability() >= 90) {
-    for (int blocks = 2; blocks <= kMaxCluster; blocks *= 2) {
-      if (fits(Small(), blocks))
-        return Launch<T, N, Keep::kShared, true, Small>(exec, rows, num_rows, blocks);
-    }
-    if (fits(Large(), kMaxCluster))
-      return Launch<T, N, Keep::kShared, true, Large>(exec, rows, num_rows, kMaxCluster);
-  }
-  rows.chunk = rows.classes;
-  return Launch<T, N, Keep::kNowhere, false, Large>(exec, rows, num_rows, 1);
+template <typename T, bool kSmooths, int N>
+Status Reread(const Exec& exec, const Rows& rows) {
+  cuda::LaunchOverlapping(exec, CrossEntropyRereadKernel<T, kSmooths, N>,
+                          dim3(static_cast<unsigned int>(rows.rows)), dim3(kRereadThreads), {},
+                          rows);
+  return cuda::LaunchStatus("cross_entropy");
 }
 
-template <typename T>
+// Whether a row's parts fit the rings of that many blocks; if so, says how they lie.
+template <typename T, typename Block>
+bool Fits(int blocks, Rows* rows) {
+  constexpr int64_t N = cuda::kLanes<T>, kGroup = int64_t{Block::kThreads} * Block::kVectors;
+  const int64_t vectors = (rows->classes + N - 1) / N;
+  const int64_t of_block = (vectors + blocks - 1) / blocks;
+  const int64_t groups = (of_block + kGroup - 1) / kGroup;
+  if (groups + Block::kAhead > Block::kGroups) return false;
+  rows->chunk = of_block * N;
+  rows->groups = static_cast<int>(groups);
+  return true;
+}
+
+template <typename T, bool kSmooths>
+Status Aligned(const Exec& exec, Rows rows) {
+  TE_ASSIGN_OR_RETURN(const cuda::CudaState* state, cuda::GetCudaState(exec));
+  if (Fits<T, SingleBlock>(1, &rows))
+    return Launch<T, kSmooths, false, SingleBlock>(exec, rows, state->num_sms(), 1);
+  if (state->compute_capability() >= 90) {
+    for (int blocks = 2; blocks <= kMaxCluster; blocks *= 2) {
+      if (Fits<T, BlockOfCluster>(blocks, &rows))
+        return Launch<T, kSmooths, true, BlockOfCluster>(exec, rows, state->num_sms(), blocks);
+    }
+  }
+  return Reread<T, kSmooths, cuda::kLanes<T>>(exec, rows);
+}
+
+template <typename T, bool kSmooths>
 Status Run(const Exec& exec, const CrossEntropyArgs& args) {
   const bool writes = args.dlogits.defined();
   const Rows rows = {.logits = args.logits.data(),
@@ -325,18 +324,25 @@ Status Run(const Exec& exec, const CrossEntropyArgs& args) {
                      .dlogits_stride = writes ? args.dlogits.stride(0) : 0,
                      .labels_stride = args.labels.stride(0),
                      .loss_stride = args.loss.stride(0),
+                     .rows = args.logits.dim(0),
                      .classes = args.logits.dim(1),
                      .chunk = 0,
+                     .groups = 0,
                      .ignore_index = args.ignore_index,
                      .label_smoothing = args.label_smoothing};
   constexpr int kN = cuda::kLanes<T>;
   const bool aligned = cuda::Aligned<kN>(args.logits.as<T>(), rows.logits_stride) &&
                        (!writes || cuda::Aligned<kN>(args.dlogits.as<T>(), rows.dlogits_stride));
-  return aligned ? ByLength<T, kN>(exec, rows, args.logits.dim(0))
-                 : ByLength<T, 1>(exec, rows, args.logits.dim(0));
+  return aligned ? Aligned<T, kSmooths>(exec, rows) : Reread<T, kSmooths, 1>(exec, rows);
+}
+
+template <typename T>
+Status BySmoothing(const Exec& exec, const CrossEntropyArgs& args) {
+  return args.label_smoothing != 0 ? Run<T, true>(exec, args) : Run<T, false>(exec, args);
 }
 
 }  // namespace
+}  // namespace cross_entropy_cuda
 
 Status CrossEntropyCuda(const Exec& exec, const CrossEntropyArgs& args) {
   TE_RETURN_IF_ERROR(ValidateCrossEntropy(args));
@@ -345,8 +351,9 @@ Status CrossEntropyCuda(const Exec& exec, const CrossEntropyArgs& args) {
   Record(exec, "cross_entropy", "cross_entropy_cuda", args.logits.dtype(),
          static_cast<int64_t>(bytes));
   if (args.logits.dim(0) == 0) return OkStatus();
-  return args.logits.dtype() == DType::kFloat32 ? Run<float>(exec, args)
-                                                : Run<bfloat16>(exec, args);
+  return args.logits.dtype() == DType::kFloat32
+             ? cross_entropy_cuda::BySmoothing<float>(exec, args)
+             : cross_entropy_cuda::BySmoothing<bfloat16>(exec, args);
 }
 
 }  // namespace te
