@@ -185,8 +185,12 @@ void ExpectTheDenseUpdateThenQuantize(const Case& c) {
 TEST(AdamWQuantizedTest, EqualsTheDenseUpdateThenQuantizeInEveryCombinationOfDtypes) {
   for (const Dtypes& dtypes : kDtypes) {
     for (const Rounding rounding : {Rounding::kNearest, Rounding::kStochastic}) {
-      ExpectTheDenseUpdateThenQuantize({.dtypes = dtypes, .rounding = rounding});
-      ExpectTheDenseUpdateThenQuantize({.dtypes = dtypes, .rounding = rounding, .skip = true});
+      for (const QuantScaling scaling : {QuantScaling::kTensor, QuantScaling::kTensorCurrent}) {
+        for (const bool skip : {false, true}) {
+          ExpectTheDenseUpdateThenQuantize(
+              {.dtypes = dtypes, .rounding = rounding, .scaling = scaling, .skip = skip});
+        }
+      }
     }
   }
 }
@@ -198,13 +202,17 @@ TEST(AdamWQuantizedTest, EqualsTheDenseUpdateThenQuantizeInEveryShape) {
                                {128, 65}, {65, 128}, {128, 520}, {192, 264}};
   for (const auto& shape : shapes) {
     for (const int wanted : {kNeither, kRowwise, kColumnwise, kBoth}) {
-      ExpectTheDenseUpdateThenQuantize({.rows = shape[0],
-                                        .columns = shape[1],
-                                        .wanted = wanted,
-                                        .has_amax = wanted != kRowwise});
+      for (const QuantScaling scaling : {QuantScaling::kTensor, QuantScaling::kTensorCurrent}) {
+        ExpectTheDenseUpdateThenQuantize({.rows = shape[0],
+                                          .columns = shape[1],
+                                          .scaling = scaling,
+                                          .wanted = wanted,
+                                          .has_amax = wanted != kRowwise});
+      }
     }
   }
-  ExpectTheDenseUpdateThenQuantize({.offset = 1});
+  for (const QuantScaling scaling : {QuantScaling::kTensor, QuantScaling::kTensorCurrent})
+    ExpectTheDenseUpdateThenQuantize({.offset = 1, .scaling = scaling});
   if (test::kOnCuda) {  // more tiles than an H200 holds at a time
     ExpectTheDenseUpdateThenQuantize(
         {.rows = 4096, .columns = 1344, .rounding = Rounding::kStochastic});
@@ -264,6 +272,74 @@ TEST(AdamWQuantizedTest, AmaxKeepsALargerValue) {
   EXPECT_EQ(*copies.amax, test::MaxAbs(p.param.ToDoubles()));
 }
 
+// Weights that halve, call after call, beside an amax from before that is larger than all: neither
+// that, nor the old weights, nor the call before may be in what is written.
+TEST(AdamWQuantizedTest, CurrentScalingIsThatOfTheNewWeightsAlone) {
+  for (const Dtypes& dtypes : {kAllBf16, {kBf16, kBf16, kF32, true}, {kF32, kF32, kF32, false}}) {
+    for (const bool has_amax : {true, false}) {
+      SCOPED_TRACE(fmt::format("param {} amax {}", Name(dtypes.param), has_amax));
+      constexpr auto kCurrent = QuantScaling::kTensorCurrent;
+      Problem p(dtypes, 96, 200);
+      const Copies want(kE4M3, kCurrent, 96, 200, kBoth, has_amax);
+      const Copies got(kE4M3, kCurrent, 96, 200, kBoth, has_amax);
+      for (const HostTensor* t : {&p.grad, &p.m})
+        test::FromDoubles(std::vector<double>(96 * 200, 0), *t);
+      p.scalars->learning_rate = 1;
+      p.args.weight_decay = 0.5;
+      p.args.quantized_param = got.spec;
+      *got.amax = *want.amax = 1000;
+      TestExec exec;
+      for (const bool skip : {false, false, true, false}) {
+        p.scalars->skip = skip ? 1 : 0;
+        const double before = test::MaxAbs(p.param.ToDoubles());
+        ASSERT_TRUE(IsOk(TE_OP(AdamW)(exec, p.args)));
+        const double after = test::MaxAbs(p.param.ToDoubles());
+        EXPECT_EQ(after, skip ? before : before / 2);
+        EXPECT_EQ(got.scale_inv->value, 1 / (448 / static_cast<float>(after)));
+        EXPECT_EQ(*got.amax, has_amax ? after : 1000);
+        ASSERT_TRUE(IsOk(TE_OP(Quantize)(exec, {.x = p.args.param, .out = want.spec})));
+        EXPECT_EQ(got.Bytes(), want.Bytes());
+      }
+    }
+  }
+}
+
+// The amax is that of what is stored: NaN is not counted, and a rounding may end at infinity, which
+// makes the scale 1. Step size and decay are 0.
+TEST(AdamWQuantizedTest, CurrentScalingIsThatOfTheStoredWeights) {
+  struct Special {
+    float master;
+    float stored;
+  };
+  constexpr float kLargest = 3.4028234664e38f;
+  const Special specials[] = {{0, 0},
+                              {9.96875f, 10.0f},  // halfway between 9.9375 and 10
+                              {-9.9843f, -10.0f},
+                              {-9.9531f, -9.9375f},
+                              {kLargest, HUGE_VALF},
+                              {-HUGE_VALF, -HUGE_VALF}};
+  for (const Special& special : specials) {
+    SCOPED_TRACE(special.master);
+    Problem p({kBf16, kBf16, kBf16, true}, 64, 64);
+    const Copies want(kE4M3, QuantScaling::kTensorCurrent, 64, 64);
+    const Copies got(kE4M3, QuantScaling::kTensorCurrent, 64, 64);
+    std::vector<double> weights(64 * 64, 1e-3);
+    weights[5] = weights[4095] = std::nan("");
+    weights[4000] = special.master;
+    test::FromDoubles(weights, p.args.master);
+    p.scalars->learning_rate = 0;
+    p.args.quantized_param = got.spec;
+    TestExec exec;
+    ASSERT_TRUE(IsOk(TE_OP(AdamW)(exec, p.args)));
+    EXPECT_EQ(static_cast<float>(p.param.ToDoubles()[4000]), special.stored);
+    EXPECT_EQ(*got.amax, special.stored == 0 ? static_cast<float>(p.param.ToDoubles()[0])
+                                             : std::abs(special.stored));
+    EXPECT_EQ(got.scale_inv->value == 1, std::isinf(special.stored));
+    ASSERT_TRUE(IsOk(TE_OP(Quantize)(exec, {.x = p.args.param, .out = want.spec})));
+    EXPECT_EQ(got.Bytes(), want.Bytes());
+  }
+}
+
 TEST(AdamWQuantizedTest, RecordsOnePassOrTwo) {
   if (!test::kOnCuda) GTEST_SKIP() << "the CPU backend keeps no records";
   const auto kernels = [](int64_t rows, QuantScaling scaling) {
@@ -275,17 +351,18 @@ TEST(AdamWQuantizedTest, RecordsOnePassOrTwo) {
     Exec exec = test_exec.exec();
     exec.log = &log;
     EXPECT_TRUE(IsOk(TE_OP(AdamW)(exec, p.args)));
-    std::vector<std::string> names;
-    for (const KernelRecord& record : log.records()) {
-      if (names.empty() || names.back() != record.operation) names.push_back(record.operation);
-      if (record.operation == "adamw") names.push_back(record.kernel);
-    }
-    return names;
+    std::vector<std::string> lines;
+    for (const KernelRecord& record : log.records())
+      lines.push_back(fmt::format("{} {}", record.kernel, record.bytes / (rows * 64)));
+    return lines;
   };
-  using Names = std::vector<std::string>;
-  EXPECT_EQ(kernels(64, QuantScaling::kTensor), (Names{"adamw", "adamw_fp8_cuda"}));
-  EXPECT_EQ(kernels(63, QuantScaling::kTensor), (Names{"adamw", "adamw_cuda", "quantize"}));
-  EXPECT_EQ(kernels(64, QuantScaling::kTensorCurrent), (Names{"adamw", "adamw_cuda", "quantize"}));
+  using Lines = std::vector<std::string>;  // with bytes an element
+  EXPECT_EQ(kernels(64, QuantScaling::kTensor), (Lines{"adamw_fp8_cuda 16"}));
+  EXPECT_EQ(kernels(63, QuantScaling::kTensor), (Lines{"adamw_cuda 14", "quantize_tensor_cuda 4"}));
+  for (const int64_t rows : {63, 64}) {
+    EXPECT_EQ(kernels(rows, QuantScaling::kTensorCurrent),
+              (Lines{"adamw_cuda 14", "quantize_with_amax_cuda 4"}));
+  }
 }
 
 TEST(AdamWQuantizedTest, RefusesWhatTheContractDoesNotTake) {
