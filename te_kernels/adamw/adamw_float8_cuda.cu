@@ -31,11 +31,12 @@ struct Inputs {
   Vectors<Moment> m, v;
 };
 
-// The values of four codes, the first in the lowest byte.
-__device__ void Decode4(uint32_t codes, float scale_inv, float (&out)[4]) {
+// The weights that `codes` stand for. (A NaN's sign is lost: no code and no amax shows it.)
+__device__ void Decode(const uint2& codes, float scale_inv, float (&w)[2][4]) {
+  float values[kWidth];
+  cuda::Float8sToFloats<cuda::kE4M3>(codes, values);
 #pragma unroll
-  for (int e = 0; e < 4; ++e)
-    out[e] = cuda::Float8ToFloat<cuda::kE4M3>(codes >> 8 * e & 0xffu) * scale_inv;
+  for (int e = 0; e < kWidth; ++e) w[e / 4][e % 4] = values[e] * scale_inv;
 }
 
 __device__ uint32_t CastStochastically(const float (&w)[4], float scale,
@@ -96,23 +97,22 @@ __global__ void __launch_bounds__((Launch<Grad, Moment, kStochastic>::kThreads),
   if (h.scalars->skip != 0) {
     WriteTile<kWarps>(copies, at, tile, first, read,
                       [previous_scale_inv](const Row& inputs, int64_t, const auto& emit) {
-#pragma unroll
-                        for (int half = 0; half < 2; ++half) {
-                          const uint32_t codes = half == 0 ? inputs.codes.x : inputs.codes.y;
-                          float w[4];
-                          Decode4(codes, previous_scale_inv, w);
-                          emit(half, w, codes);
-                        }
+                        float w[2][4];
+                        Decode(inputs.codes, previous_scale_inv, w);
+                        emit(0, w[0], inputs.codes.x);
+                        emit(1, w[1], inputs.codes.y);
                       });
     return;
   }
   const Constants c = constants;
   const RandomState random = Resolved(h.random);
   WriteTile<kWarps>(copies, at, tile, first, read, [&](Row& inputs, int64_t i, const auto& emit) {
+    float weights[2][4];
+    Decode(inputs.codes, previous_scale_inv, weights);
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      float w[4], grad[4], m[4], v[4];
-      Decode4(half == 0 ? inputs.codes.x : inputs.codes.y, previous_scale_inv, w);
+      float(&w)[4] = weights[half];
+      float grad[4], m[4], v[4];
       inputs.grad.Get(half, grad);
       inputs.m.Get(half, m);
       inputs.v.Get(half, v);
