@@ -39,15 +39,19 @@ __device__ void Decode(const uint2& codes, float scale_inv, float (&w)[2][4]) {
   for (int e = 0; e < kWidth; ++e) w[e / 4][e % 4] = values[e] * scale_inv;
 }
 
+// adamw::StochasticFloat8E4M3Bits of four weights, the first in the lowest byte. 2^-120 times as
+// large, a float has its code's exponent bits and, where codes are subnormal, is so itself: twenty
+// bits lie below the code's, whatever the size. The cast then clips.
 __device__ uint32_t CastStochastically(const float (&w)[4], float scale,
                                        const uint32_t (&numbers)[4]) {
-  uint32_t codes = 0;
+  float cast[4];
 #pragma unroll
   for (int e = 0; e < 4; ++e) {
-    const uint32_t code = adamw::StochasticFloat8E4M3Bits(w[e] * scale, numbers[e] & 0xffffu);
-    codes |= code << 8 * e;
+    const float small = w[e] * scale * 0x1p-120f;
+    const uint32_t sum = BitsToRound<20>(small) + ((numbers[e] << 4 & 0xffff0u) | 8u);
+    cast[e] = __uint_as_float(sum & 0xfff00000u) * 0x1p120f;
   }
-  return codes;
+  return cuda::CastFour<cuda::kE4M3>(cast[0], cast[1], cast[2], cast[3]);
 }
 
 // What blocks do first: the step's constants, once a block, and the scale that goes with the codes.
@@ -119,15 +123,15 @@ __global__ void __launch_bounds__((Launch<Grad, Moment, kStochastic>::kThreads),
       UpdateValues(c, grad, &m, &v, &w);
       if constexpr (kStochastic) {
         uint32_t numbers[4];
-        RandomNumbers(random, i + 4 * half, numbers);
-#pragma unroll
-        for (int e = 0; e < 4; ++e) RoundByNumber<float, Moment>(numbers[e], &w[e], &m[e], &v[e]);
+        RandomNumbers(random, i | 4 * half, numbers);  // i is a multiple of kWidth
         emit(half, w, CastStochastically(w, scale, numbers));
+        inputs.m.SetStochastically(half, m, numbers, &RandomBits::m);
+        inputs.v.SetStochastically(half, v, numbers, &RandomBits::v);
       } else {
         emit(half, w, CastScaled(w, scale));
+        inputs.m.Set(half, m);
+        inputs.v.Set(half, v);
       }
-      inputs.m.Set(half, m);
-      inputs.v.Set(half, v);
     }
     inputs.m.Write(static_cast<Moment*>(tensors.m) + i);
     inputs.v.Write(static_cast<Moment*>(tensors.v) + i);

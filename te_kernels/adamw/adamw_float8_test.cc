@@ -1,6 +1,7 @@
 // AdamW of FP8-only weights: the update of a float32 parameter between a decoding and a cast.
 #include <bit>
 #include <cmath>
+#include <limits>
 #include <vector>
 
 #include "gtest/gtest.h"
@@ -92,12 +93,32 @@ struct Problem {
   AdamWArgs args;
 };
 
+// What no rounding meets by itself: NaN and infinities among codes, gradients and moments, zeros of
+// both signs, and weights whose codes clip.
+void MakeSpecial(Problem* p) {
+  const auto set = [](const HostTensor& t, const std::vector<double>& values) {
+    std::vector<double> all = t.ToDoubles();
+    for (size_t i = 0; i < values.size(); ++i) all[67 * i + 5] = values[i];
+    test::FromDoubles(all, t);
+  };
+  constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
+  constexpr double kInf = HUGE_VAL;
+  set(p->codes, {0x7f, 0xff, 0x00, 0x80, 0x7e, 0xfe, 0x01, 0x81});
+  set(p->grad, {0, 0, 0, 0, -50, 50, 0, 0, kNan, kInf, -kInf, 1, 1, 1, 1, 1e30, -1e30});
+  set(p->m, {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, kNan, kInf, -kInf, 1e30, 0, 0});
+  set(p->v, {0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1, kNan, kInf, -1});
+}
+
 void ExpectTheFloat32Update(DType grad, DType moments, Rounding rounding, int64_t rows,
-                            int64_t columns, bool columnwise = true) {
+                            int64_t columns, bool columnwise = true, bool special = false) {
   SCOPED_TRACE(fmt::format(
       "grad {} moments {} {} [{}, {}] columnwise {}", Name(grad), Name(moments),
       rounding == Rounding::kStochastic ? "stochastic" : "nearest", rows, columns, columnwise));
   Problem p(grad, moments, rows, columns), wide(grad, moments, rows, columns);
+  if (special) {
+    MakeSpecial(&p);
+    MakeSpecial(&wide);
+  }
   p.args.rounding = rounding;
   if (!columnwise) p.args.quantized_param.columnwise_data = {};
   const HostTensor w = p.Decoded();
@@ -139,6 +160,8 @@ TEST(AdamWFloat8Test, EqualsTheUpdateOfAFloat32Parameter) {
       for (const Rounding rounding : {Rounding::kNearest, Rounding::kStochastic}) {
         ExpectTheFloat32Update(grad, moments, rounding, 128, 192);
         ExpectTheFloat32Update(grad, moments, rounding, 37, 53);
+        ExpectTheFloat32Update(grad, moments, rounding, 64, 64, true, /*special=*/true);
+        ExpectTheFloat32Update(grad, moments, rounding, 61, 64, true, /*special=*/true);
       }
     }
   }

@@ -13,6 +13,7 @@
 #include <climits>
 #include <initializer_list>
 
+#include "te_kernels/adamw/adamw_update.cuh"
 #include "te_kernels/base/quant_spec.h"
 #include "te_kernels/cuda/float8.cuh"
 #include "te_kernels/cuda/reduce.cuh"
@@ -114,6 +115,20 @@ struct Vectors {
         const __nv_bfloat162 pair = __floats2bfloat162_rn(in[2 * k], in[2 * k + 1]);
         words[2 * half + k] = *reinterpret_cast<const uint32_t*>(&pair);
       }
+    }
+  }
+  // The same, bfloat16s rounded stochastically by `bits` of the elements' random numbers.
+  __device__ void SetStochastically(int half, const float (&in)[4], const uint32_t (&numbers)[4],
+                                    uint32_t RandomBits::*bits) {
+    if constexpr (sizeof(T) == 4) {
+      Set(half, in);
+    } else {
+      uint32_t sums[4];
+#pragma unroll
+      for (int e = 0; e < 4; ++e) sums[e] = StochasticSum(in[e], BitsOf(numbers[e]).*bits);
+#pragma unroll
+      for (int k = 0; k < 2; ++k)
+        words[2 * half + k] = __byte_perm(sums[2 * k], sums[2 * k + 1], 0x7632);
     }
   }
 

@@ -107,11 +107,17 @@ __global__ void __launch_bounds__((Launch<Grad, Moment, kMaster, kStochastic>::k
                         UpdateValues(c, grad, &m, &v, &w);
                         if constexpr (kMaster) inputs.weight.Set(half, w);
                         if constexpr (kStochastic) {
-                          RoundStochastically<bfloat16, Moment>(random, i + 4 * half, &w, &m, &v);
+                          uint32_t numbers[4];
+                          // i is a multiple of kWidth.
+                          RandomNumbers(random, i | 4 * half, numbers);
+                          param.SetStochastically(half, w, numbers, &RandomBits::param);
+                          inputs.m.SetStochastically(half, m, numbers, &RandomBits::m);
+                          inputs.v.SetStochastically(half, v, numbers, &RandomBits::v);
+                        } else {
+                          param.Set(half, w);
+                          inputs.m.Set(half, m);
+                          inputs.v.Set(half, v);
                         }
-                        inputs.m.Set(half, m);
-                        inputs.v.Set(half, v);
-                        param.Set(half, w);
                         param.Get(half, w);  // what is quantized is the rounded value
                         emit(half, w, CastScaled(w, scale));
                       }

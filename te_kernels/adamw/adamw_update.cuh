@@ -106,21 +106,41 @@ __device__ inline void UpdateValues(const Constants& c, const float (&grad)[N], 
   }
 }
 
-// The float whose upper half is `value` rounded stochastically to bfloat16 (its lower half is
-// zero, so that the store's rounding changes nothing).
+// The bits of an arithmetic operation's result, so that a number of kBits bits can be added: NaN,
+// 0x7fffffff whatever the operation, stays NaN.
+template <int kBits>
+__device__ inline uint32_t BitsToRound(float result) {
+  constexpr int kLargest = 0x7fffffff - ((1 << kBits) - 1);
+  return static_cast<uint32_t>(min(__float_as_int(result), kLargest));
+}
+
+// The upper half is `value` rounded stochastically to bfloat16; the lower one is left over.
+__device__ inline uint32_t StochasticSum(float value, uint32_t random16) {
+  return BitsToRound<16>(value) + random16;
+}
+
+// The same as a float; its lower half is zero, so that a store's rounding changes nothing.
 __device__ inline float RoundStochastically(float value, uint32_t random16) {
-  const uint32_t rounded = (__float_as_uint(value) + random16) & 0xffff0000u;
-  return isnan(value) ? value : __uint_as_float(rounded);
+  return __uint_as_float(StochasticSum(value, random16) & 0xffff0000u);
+}
+
+// What of an element's random number rounds its values (adamw.h).
+struct RandomBits {
+  uint32_t param, m, v;
+};
+__device__ inline RandomBits BitsOf(uint32_t number) {
+  const uint32_t low = number & 0xffffu, high = number >> 16;
+  return {.param = low, .m = high, .v = low ^ high};
 }
 
 // One element's values that are stored as bfloat16, by its random number.
 template <typename Param, typename Moment>
 __device__ inline void RoundByNumber(uint32_t number, float* w, float* m, float* v) {
-  const uint32_t low = number & 0xffffu, high = number >> 16;
-  if constexpr (sizeof(Param) == 2) *w = RoundStochastically(*w, low);
+  const RandomBits bits = BitsOf(number);
+  if constexpr (sizeof(Param) == 2) *w = RoundStochastically(*w, bits.param);
   if constexpr (sizeof(Moment) == 2) {
-    *m = RoundStochastically(*m, high);
-    *v = RoundStochastically(*v, low ^ high);
+    *m = RoundStochastically(*m, bits.m);
+    *v = RoundStochastically(*v, bits.v);
   }
 }
 
