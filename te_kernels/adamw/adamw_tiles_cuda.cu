@@ -72,23 +72,22 @@ __global__ void __launch_bounds__((Launch<Grad, Moment, kMaster, kStochastic>::k
   }
   __syncthreads();
   if (skip) {
-    // The codes of param, whatever the master.
-    const auto read_param = [&tensors](int64_t i) {
-      Vectors<bfloat16> param;
-      param.Read(tensors.param + i);
-      return param;
-    };
-    Vectors<bfloat16> first_param;
-    if (at.inside) first_param = read_param(at.ElementOf(copies, at.warp, 0));
-    WriteTile<kWarps>(copies, at, transposed, first_param, read_param,
-                      [scale](const Vectors<bfloat16>& param, int64_t, const auto& emit) {
+    WriteTile<kWarps>(
+        copies, at, transposed, first, read,
+        [&](const Inputs<Grad, Moment, kMaster>& inputs, int64_t i, const auto& emit) {
+          Vectors<bfloat16> param;
+          if constexpr (kMaster) {  // the codes are param's, whatever the master
+            param.Read(tensors.param + i);
+          } else {
+            param = inputs.weight;
+          }
 #pragma unroll
-                        for (int half = 0; half < 2; ++half) {
-                          float w[4];
-                          param.Get(half, w);
-                          emit(half, w, CastScaled(w, scale));
-                        }
-                      });
+          for (int half = 0; half < 2; ++half) {
+            float w[4];
+            param.Get(half, w);
+            emit(half, w, CastScaled(w, scale));
+          }
+        });
     EndUpdate(h);
     return;
   }
