@@ -68,19 +68,18 @@ __device__ void Prepare(const Tensors& t, const Copies& copies, const Hyperparam
 }
 
 // A block's warps, and blocks an SM, that leave the kernel its registers: nothing spills.
-template <typename Grad, typename Moment, bool kStochastic>
+template <typename Grad, typename Moment>
 struct Launch {
-  static constexpr bool kHeavy = kStochastic || sizeof(Grad) + sizeof(Moment) > 4;
+  static constexpr bool kHeavy = sizeof(Grad) + sizeof(Moment) > 4;
   static constexpr int kWarps = 8;
   static constexpr int kBlocks = kHeavy ? 2 : 3;
   static constexpr int kThreads = kWarps * cuda::kWarp;
 };
 
 template <typename Grad, typename Moment, bool kStochastic>
-__global__ void __launch_bounds__((Launch<Grad, Moment, kStochastic>::kThreads),
-                                  (Launch<Grad, Moment, kStochastic>::kBlocks))
+__global__ void __launch_bounds__((Launch<Grad, Moment>::kThreads), (Launch<Grad, Moment>::kBlocks))
     AdamWFloat8TilesKernel(const Tensors tensors, const Copies copies, const Hyperparameters h) {
-  constexpr int kWarps = Launch<Grad, Moment, kStochastic>::kWarps;
+  constexpr int kWarps = Launch<Grad, Moment>::kWarps;
   using Row = Inputs<Grad, Moment>;
   __shared__ Constants constants;
   __shared__ alignas(16) uint32_t tile[kTileWords];
@@ -191,8 +190,8 @@ Status Run(const Exec& exec, const AdamWArgs& args) {
                {quant.rowwise_data.data(), quant.columnwise_data.data(), tensors.grad, tensors.m,
                 tensors.v})) {
     AdamWFloat8TilesKernel<Grad, Moment, kStochastic>
-        <<<Blocks(copies), Launch<Grad, Moment, kStochastic>::kThreads, 0, stream>>>(
-            tensors, copies, HyperparametersOf(args));
+        <<<Blocks(copies), Launch<Grad, Moment>::kThreads, 0, stream>>>(tensors, copies,
+                                                                        HyperparametersOf(args));
     return cuda::LaunchStatus("adamw of FP8 weights");
   }
   // Even without elements: a block writes scale_inv.
