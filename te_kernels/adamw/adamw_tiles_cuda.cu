@@ -39,19 +39,19 @@ struct Inputs {
 };
 
 // A block's warps, and blocks an SM, that leave the kernel its registers: nothing spills.
-template <typename Grad, typename Moment, bool kMaster, bool kStochastic>
+template <typename Grad, typename Moment, bool kMaster>
 struct Launch {
   static constexpr bool kHeavy = kMaster || sizeof(Grad) + sizeof(Moment) > 4;
-  static constexpr int kWarps = kHeavy || kStochastic ? 8 : 16;
+  static constexpr int kWarps = kHeavy ? 8 : 16;
   static constexpr int kBlocks = 2;
   static constexpr int kThreads = kWarps * cuda::kWarp;
 };
 
 template <typename Grad, typename Moment, bool kMaster, bool kStochastic>
-__global__ void __launch_bounds__((Launch<Grad, Moment, kMaster, kStochastic>::kThreads),
-                                  (Launch<Grad, Moment, kMaster, kStochastic>::kBlocks))
+__global__ void __launch_bounds__((Launch<Grad, Moment, kMaster>::kThreads),
+                                  (Launch<Grad, Moment, kMaster>::kBlocks))
     AdamWTilesKernel(const Tensors tensors, const Copies copies, const Hyperparameters h) {
-  constexpr int kWarps = Launch<Grad, Moment, kMaster, kStochastic>::kWarps;
+  constexpr int kWarps = Launch<Grad, Moment, kMaster>::kWarps;
   __shared__ Constants constants;
   __shared__ alignas(16) uint32_t transposed[kTileWords];
   BeginUpdate(h);
@@ -137,9 +137,8 @@ Status Run(const Exec& exec, const AdamWArgs& args) {
                            .master = args.master.as<float>()};
   const Copies copies = CopiesOf(args.quantized_param, args.param.dim(0), args.param.dim(1));
   cuda::LaunchOverlapping(exec, AdamWTilesKernel<Grad, Moment, kMaster, kStochastic>,
-                          dim3(Blocks(copies)),
-                          dim3(Launch<Grad, Moment, kMaster, kStochastic>::kThreads), {}, tensors,
-                          copies, HyperparametersOf(args));
+                          dim3(Blocks(copies)), dim3(Launch<Grad, Moment, kMaster>::kThreads), {},
+                          tensors, copies, HyperparametersOf(args));
   return cuda::LaunchStatus("adamw with quantized_param");
 }
 
