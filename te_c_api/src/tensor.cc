@@ -185,7 +185,9 @@ te_status te_tensor_write(te_tensor* tensor, const void* host, size_t bytes) {
     TensorView dense;
     TE_RETURN_IF_ERROR(MakeDense(context, tensor->view, &dense));
     TE_RETURN_IF_ERROR(context->CopyFromHost(host, dense));
-    if (dense.data() == tensor->view.data()) return OkStatus();
-    return context->kernels().cast(context->exec(), {.x = dense, .y = tensor->view});
+    if (dense.data() != tensor->view.data()) {
+      TE_RETURN_IF_ERROR(context->kernels().cast(context->exec(), {.x = dense, .y = tensor->view}));
+    }
+    return context->Synchronize();  // small copies are still on their way
   });
 }
