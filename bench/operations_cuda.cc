@@ -23,6 +23,7 @@ constexpr BenchModelShape kModels[] = {{"7B", 4096, 11008, 32, 32, 128, 32000},
 }  // namespace
 
 Status OperationsBench::Run() {
+  TE_RETURN_IF_ERROR(timer_->WarmUp());
   TE_ASSIGN_OR_RETURN(copy_, timer_->CopyBandwidth(kLargeCopy));
   fmt::print(
       "copy of 4 GiB: {:.0f} GB/s, read and written; last column: of a copy of the operation's own "
