@@ -10,6 +10,7 @@
 #include "te_kernels/adamw/stochastic_float8.h"
 #include "te_kernels/cuda/cuda_state.h"
 #include "te_kernels/cuda/cuda_status.h"
+#include "te_kernels/cuda/vector.cuh"
 #include "te_kernels/transpose/transpose.h"
 
 namespace te::adamw_cuda {

@@ -8,22 +8,18 @@
 // 9% more time, and arithmetic none (bench/notes.md, section 11).
 #pragma once
 
-#include <cuda_bf16.h>
-
 #include <climits>
 #include <initializer_list>
 
-#include "te_kernels/adamw/adamw_update.cuh"
+#include "te_kernels/adamw/adamw_vectors.cuh"
 #include "te_kernels/base/quant_spec.h"
 #include "te_kernels/cuda/float8.cuh"
 #include "te_kernels/cuda/reduce.cuh"
-#include "te_kernels/cuda/vector.cuh"
 
 namespace te::adamw_cuda {
 
 inline constexpr int kTileRows = 64;
-// Elements of a lane in a row: 16 bytes of bfloat16, two Philox blocks.
-inline constexpr int kWidth = 8;
+// A lane has a vector of a row.
 inline constexpr int kTileColumns = kWidth * cuda::kWarp;
 // Of a lane, one below the other: a word of the transposed tile.
 inline constexpr int kRowsAtATime = 4;
@@ -72,69 +68,6 @@ inline bool FitTiles(int64_t rows, int64_t columns, std::initializer_list<const 
 inline unsigned int Blocks(const Copies& copies) {
   return static_cast<unsigned int>(copies.blocks_across * (copies.rows / kTileRows));
 }
-
-// kWidth elements as they lie in memory, unpacked and packed again by halves: few of them are in
-// registers as floats at a time.
-template <typename T>
-struct Vectors {
-  __device__ void Read(const T* p) {
-#pragma unroll
-    for (int k = 0; k < kWords; k += 4) {
-      const uint4 vector =
-          *reinterpret_cast<const uint4*>(reinterpret_cast<const uint32_t*>(p) + k);
-      words[k] = vector.x;
-      words[k + 1] = vector.y;
-      words[k + 2] = vector.z;
-      words[k + 3] = vector.w;
-    }
-  }
-  __device__ void Write(T* p) const {
-#pragma unroll
-    for (int k = 0; k < kWords; k += 4) {
-      *reinterpret_cast<uint4*>(reinterpret_cast<uint32_t*>(p) + k) =
-          make_uint4(words[k], words[k + 1], words[k + 2], words[k + 3]);
-    }
-  }
-  // Elements 4 half .. 4 half + 3.
-  __device__ void Get(int half, float (&out)[4]) const {
-#pragma unroll
-    for (int e = 0; e < 4; ++e) {
-      const uint32_t word = words[(4 * half + e) * static_cast<int>(sizeof(T)) / 4];
-      out[e] = __uint_as_float(sizeof(T) == 4 ? word
-                               : e % 2 == 0   ? word << 16
-                                              : word & 0xffff0000u);
-    }
-  }
-  __device__ void Set(int half, const float (&in)[4]) {
-    if constexpr (sizeof(T) == 4) {
-#pragma unroll
-      for (int e = 0; e < 4; ++e) words[4 * half + e] = __float_as_uint(in[e]);
-    } else {
-#pragma unroll
-      for (int k = 0; k < 2; ++k) {
-        const __nv_bfloat162 pair = __floats2bfloat162_rn(in[2 * k], in[2 * k + 1]);
-        words[2 * half + k] = *reinterpret_cast<const uint32_t*>(&pair);
-      }
-    }
-  }
-  // The same, bfloat16s rounded stochastically by `bits` of the elements' random numbers.
-  __device__ void SetStochastically(int half, const float (&in)[4], const uint32_t (&numbers)[4],
-                                    uint32_t RandomBits::*bits) {
-    if constexpr (sizeof(T) == 4) {
-      Set(half, in);
-    } else {
-      uint32_t sums[4];
-#pragma unroll
-      for (int e = 0; e < 4; ++e) sums[e] = StochasticSum(in[e], BitsOf(numbers[e]).*bits);
-#pragma unroll
-      for (int k = 0; k < 2; ++k)
-        words[2 * half + k] = __byte_perm(sums[2 * k], sums[2 * k + 1], 0x7632);
-    }
-  }
-
-  static constexpr int kWords = kWidth * static_cast<int>(sizeof(T)) / 4;
-  uint32_t words[kWords];
-};
 
 // quantize.h's codes of four values, the first in the lowest byte.
 __device__ inline uint32_t CastScaled(const float (&w)[4], float scale) {

@@ -159,21 +159,4 @@ __device__ inline void RandomNumbers(const RandomState& random, int64_t i, uint3
   }
 }
 
-// Elements [i, i + N), N = 1 or a multiple of 4.
-template <typename Param, typename Moment, int N>
-__device__ inline void RoundStochastically(const RandomState& random, int64_t i, float (*w)[N],
-                                           float (*m)[N], float (*v)[N]) {
-  constexpr int kNumbers = N == 1 ? 1 : 4;
-#pragma unroll
-  for (int first = 0; first < N; first += kNumbers) {
-    uint32_t numbers[kNumbers];
-    RandomNumbers(random, i + first, numbers);
-#pragma unroll
-    for (int e = 0; e < kNumbers; ++e) {
-      const int at = first + e;
-      RoundByNumber<Param, Moment>(numbers[e], &(*w)[at], &(*m)[at], &(*v)[at]);
-    }
-  }
-}
-
 }  // namespace te::adamw_cuda
