@@ -15,7 +15,6 @@ namespace {
 constexpr int64_t kRotatedBytes = int64_t{240} << 20;
 constexpr int kMaxRotations = 32;
 constexpr double kSecondsEach = 0.03;
-constexpr int kCopyTurns = 12;
 
 double Median(std::vector<double> values) {
   const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
@@ -37,13 +36,13 @@ StatusOr<OperationTimer> OperationTimer::Make(Context* context) {
 }
 
 Status OperationTimer::WarmUp() {
-  constexpr int64_t kBytes = int64_t{1} << 30;
-  constexpr double kSeconds = 1;
-  for (double spent = 0; spent < kSeconds;) {
-    TE_ASSIGN_OR_RETURN(const double rate, CopyBandwidth(kBytes));
-    spent += kCopyTurns * static_cast<double>(kBytes) / rate;
-  }
-  return OkStatus();
+  constexpr int64_t kElements = int64_t{1} << 26;  // 384 MiB with both operands and the sum
+  TE_ASSIGN_OR_RETURN(const std::vector<Tensor> x, Random(DType::kBFloat16, {kElements}, 3));
+  const Call add = [&](int) {
+    return context_->kernels().add(context_->exec(),
+                                   {.a = x[0].view(), .b = x[1].view(), .out = x[2].view()});
+  };
+  return Seconds(add, 2).status();
 }
 
 Status OperationTimer::StayHot() {
@@ -149,6 +148,7 @@ StatusOr<Tensor> OperationTimer::Integers(int64_t count, int64_t end) {
 }
 
 StatusOr<double> OperationTimer::CopyBandwidth(int64_t bytes) {
+  constexpr int kTurns = 12;
   const int rotations = Rotations(bytes);
   const Shape shape = {
       std::max<int64_t>(bytes / 2 / static_cast<int64_t>(SizeOf(DType::kBFloat16)), 1)};
@@ -157,7 +157,7 @@ StatusOr<double> OperationTimer::CopyBandwidth(int64_t bytes) {
   const Exec& exec = context_->exec();
   // Not as recorded work: a graph's copies take another way through the card, at two thirds of the
   // speed.
-  for (int turn = 0; turn < kCopyTurns; ++turn) {
+  for (int turn = 0; turn < kTurns; ++turn) {
     if (heater_ != nullptr) TE_RETURN_IF_ERROR(heater_->Launch(exec));
     TE_RETURN_IF_ERROR(timer_->Begin(exec));
     for (size_t i = 0; i < from.size(); ++i) {
