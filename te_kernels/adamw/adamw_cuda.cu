@@ -29,9 +29,8 @@ using adamw_cuda::kWidth;
 constexpr int kThreads = 512;
 // By registers.
 constexpr int kBlocksPerSm = 2;
-// Vectors of a thread, kThreads apart. 117 M elements in bfloat16: 4.11 TB/s (4.08 with random
-// numbers, 3.93 with two chunks); with blocks that stay, kBlocksPerSm or twice as many an SM, 4.02
-// and 3.95. More than two chunks spill where values are wider.
+// Vectors of a thread, kThreads apart (bench/notes.md, section 13). Rounding to nearest gains
+// nothing from more than two; rounding stochastically does, and spills where values are wider.
 template <typename Param, typename Grad, typename Moment, bool kMaster, bool kStochastic>
 inline constexpr int kChunks =
     kStochastic && !kMaster && sizeof(Param) + sizeof(Grad) + sizeof(Moment) == 6 ? 4 : 2;
@@ -192,8 +191,8 @@ Status Dense(const Exec& exec, const AdamWArgs& args, float* amax = nullptr) {
 
 // Scalings that QuantizeCuda may refuse, having written nothing.
 bool NeedsNewerDevice(QuantScaling scaling) {
-  return scaling != QuantScaling::kTensor && scaling != QuantScaling::kBlock1x128 &&
-         scaling != QuantScaling::kBlock128x128;
+  return scaling != QuantScaling::kTensor && scaling != QuantScaling::kTensorCurrent &&
+         scaling != QuantScaling::kBlock1x128 && scaling != QuantScaling::kBlock128x128;
 }
 
 // The scale follows from the amax, which the update makes: param is read once more, not twice.

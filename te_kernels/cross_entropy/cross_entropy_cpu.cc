@@ -50,19 +50,22 @@ float Row(const CrossEntropyArgs& args, const T* x, int32_t label, T* dx) {
         e = simd::FirstLanes(e, n, 0.0f);
         exps += e;
       });
-  const float lse = largest + std::log(simd::Sum(exps));
+  // Relative to the largest logit, as far as it goes: log-sum-exp as a float would lose what a
+  // large one leaves of the sum.
+  const float sum = simd::Sum(exps), inverse = 1 / sum;
   const float smoothing = args.label_smoothing;
   const float target = LoadFloat(x + label);
-  const float smoothed = smoothing == 0 ? 0.0f : smoothing * mean;
-  const float loss = lse - (1 - smoothing) * target - smoothed;
+  const float loss = smoothing == 0
+                         ? largest - target + std::log(sum)
+                         : largest + std::log(sum) - (1 - smoothing) * target - smoothing * mean;
   if (dx == nullptr) return loss;
   const float uniform = smoothing / static_cast<float>(classes);
   simd::ForEachVector(
       classes, [&](int64_t j, int64_t n) __attribute__((always_inline)) {
-        simd::Store(simd::Exp(simd::Load(x + j, n) - lse) - uniform, dx + j, n);
+        simd::Store(simd::Exp(simd::Load(x + j, n) - largest) * inverse - uniform, dx + j, n);
       });
   // The label's gradient from its logit, unrounded until here (dx may have overwritten x).
-  StoreRounded(std::exp(target - lse) - uniform - (1 - smoothing), dx + label);
+  StoreRounded(std::exp(target - largest) * inverse - uniform - (1 - smoothing), dx + label);
   return loss;
 }
 

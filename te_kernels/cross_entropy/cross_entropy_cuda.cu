@@ -6,8 +6,7 @@
 // no cluster, or whose vectors are not aligned, are read twice.
 //
 // Per logit 4 bytes of bfloat16: 4096 rows of 32000 move 0.52 GB, 0.14 ms at 85% of 4.3 TB/s; of
-// 128256 2.1 GB, 0.57 ms. Two exponentials and some 15 instructions a logit take two thirds of
-// that.
+// 128256 2.1 GB, 0.57 ms.
 #include <algorithm>
 #include <cmath>
 #include <type_traits>
@@ -40,37 +39,45 @@ __device__ void Fill(T* p, int64_t classes, float value) {
 
 // One row's probabilities and loss, once its sum is known.
 struct RowResult {
-  float base, inverse_exps;  // a class's probability: 2^(x log2(e) - base) inverse_exps
-  float log2_exps;
+  float most, inverse_exps, log_exps;
   float smoothing, uniform;  // uniform: what smoothing gives to each class
+  Exponential exponential;
 
   __device__ RowResult(const Rows& rows, const Partial& row)
-      : base(row.most2),
+      : most(row.most),
         inverse_exps(1.0f / row.exps),
-        log2_exps(log2f(row.exps)),
+        log_exps(logf(row.exps)),
         smoothing(rows.label_smoothing),
-        uniform(smoothing / static_cast<float>(rows.classes)) {}
-  __device__ float Relative(float x) const { return __fmaf_rn(x, kLog2E, -base); }
-  // Of a class that is not the label.
-  __device__ float Gradient(float x) const {
-    return __fmaf_rn(Exp2(Relative(x)), inverse_exps, -uniform);
+        uniform(smoothing / static_cast<float>(rows.classes)),
+        exponential(row.most) {}
+  // Of N classes, as if none were the label.
+  template <int N>
+  __device__ void Gradients(const float (&x)[N], float (&out)[N]) const {
+    exponential.Of(x, out);
+#pragma unroll
+    for (int e = 0; e < N; ++e) out[e] = __fmaf_rn(out[e], inverse_exps, -uniform);
   }
-  __device__ float LabelGradient(float x) const { return Gradient(x) - (1 - smoothing); }
-  // `sum`: of the row's logits. Without smoothing it may be infinite and has no part in it.
+  __device__ float LabelGradient(float target) const {
+    const float x[1] = {target};
+    float out[1];
+    Gradients(x, out);
+    return out[0] - (1 - smoothing);
+  }
+  // `sum`: of the row's logits. Without smoothing it may be infinite and has no part in it, and the
+  // largest logit's loss is as exact as the exponentials.
   __device__ float Loss(float target, float sum) const {
-    const float loss = kLn2 * (log2_exps - Relative(target));
-    return smoothing == 0 ? loss : loss + (smoothing * target - uniform * sum);
+    if (smoothing == 0) return most - target + log_exps;
+    return most + log_exps - (1 - smoothing) * target - uniform * sum;
   }
 };
 
 // The gradients of N classes, as if none were the label.
 template <int N, typename T>
 __device__ void WriteGradients(const RowResult& result, const T* x, T* dx) {
-  float values[N];
+  float values[N], gradients[N];
   cuda::Load<N>(x, values);
-#pragma unroll
-  for (int e = 0; e < N; ++e) values[e] = result.Gradient(values[e]);
-  cuda::Store<N>(dx, values);
+  result.Gradients(values, gradients);
+  cuda::Store<N>(dx, gradients);
 }
 
 // Rows whose label does not count: zeros, NaN for a label that is no class.
@@ -83,7 +90,7 @@ __device__ void SkipRow(const Rows& rows, int64_t t, int32_t label, T* dx, int64
     Fill<kThreads, N>(dx, whole, value);
     Fill<kThreads, 1>(dx + whole, classes - whole, value);
   }
-  if (writes) rows.loss[t * rows.loss_stride] = value;
+  if (writes) rows.loss[t] = value;
 }
 
 // Whether this thread is the one that reads and writes class `label` of a part, if that is in it.
@@ -115,14 +122,28 @@ __global__ void __launch_bounds__(Block::kThreads, Block::kBlocks)
   int64_t t = blockIdx.x / blocks;
   RowRing ring(shared, rows, t, step, begin, whole);
   for (int i = 0; i < rows.groups + Block::kAhead; ++i) ring.Refill();
+  const auto make_sums = [] {
+    constexpr int kWarps = Block::kWarps;
 #if __CUDA_ARCH__ >= 900
-  using Reduction =
-      std::conditional_t<kCluster, ClusterReduction<Block::kWarps>, BlockReduction<Block::kWarps>>;
-#else
-  using Reduction = BlockReduction<Block::kWarps>;
+    if constexpr (kCluster) {
+      __shared__ Partial parts[ClusterReduction<kWarps>::kShared];
+      __shared__ uint64_t arrived[2];
+      if (threadIdx.x == 0) {
+        cuda::InitBarrier(arrived, 1);
+        cuda::InitBarrier(arrived + 1, 1);
+        cuda::FenceBarrierInit();
+      }
+      // No block writes into another's shared memory before that one is ready.
+      cooperative_groups::this_cluster().sync();
+      return ClusterReduction<kWarps>(parts, arrived);
+    } else
 #endif
-  __shared__ Partial parts[Reduction::kShared];
-  Reduction reduction(parts);
+    {
+      __shared__ Partial parts[BlockReduction<kWarps>::kShared];
+      return BlockReduction<kWarps>(parts);
+    }
+  };
+  auto sums = make_sums();
   const T* const logits = static_cast<const T*>(rows.logits);
   const auto add = [&](int place, int j, Partial* part) {
     ring.ForEach(place, j, [&](int, const T* vector) {
@@ -144,7 +165,7 @@ __global__ void __launch_bounds__(Block::kThreads, Block::kBlocks)
   if (counts) {
     for (int g = 0; g < rows.groups; ++g) {
       ring.WaitFirst(g);
-      add(ring.Place(g), RowRing::First() + g * RowRing::kGroup, &part);
+      add(ring.Place(g), RowRing::First() + g * RowRing::kGroupStep, &part);
     }
     add_last(logits + t * rows.logits_stride, &part);
   }
@@ -158,17 +179,17 @@ __global__ void __launch_bounds__(Block::kThreads, Block::kBlocks)
     const bool owns = counts && Owns<kThreads, N>(label - begin, whole, classes);
     const float target = owns ? cuda::ToFloat(row[label]) : 0;
     if (counts) {
-      part = reduction.Sum(part);
+      part = sums.Sum(part);
     } else {
       SkipRow<kThreads, N>(rows, t, label, dx, classes, rank == 0 && threadIdx.x == 0);
     }
     const RowResult result(rows, part);
-    if (owns) rows.loss[t * rows.loss_stride] = result.Loss(target, part.sum);
+    if (owns) rows.loss[t] = result.Loss(target, part.sum);
     // This row's gradients and, beside them, the next one's sums.
     part = Partial();
     const bool writes = counts && dx != nullptr;
     int place = ring.Place(0), next_place = ring.Place(rows.groups);
-    for (int g = 0, j = RowRing::First(); g < rows.groups; ++g, j += RowRing::kGroup) {
+    for (int g = 0, j = RowRing::First(); g < rows.groups; ++g, j += RowRing::kGroupStep) {
       if (writes) {
         ring.ForEach(place, j,
                      [&](int at, const T* vector) { WriteGradients<N>(result, vector, dx + at); });
@@ -194,8 +215,8 @@ __global__ void __launch_bounds__(Block::kThreads, Block::kBlocks)
 
 constexpr int kRereadThreads = 512;
 
-// A block a row, which it reads twice; the second time mostly from the L2 cache. N: elements of a
-// vector, or 1 where rows are not aligned.
+// A block a row, which it reads twice; the second time from the L2 cache, where rows are short. N:
+// elements of a vector, or 1 where rows are not aligned.
 template <typename T, bool kSmooths, int N>
 __global__ void __launch_bounds__(kRereadThreads, 2)
     CrossEntropyRereadKernel(const __grid_constant__ Rows rows) {
@@ -228,7 +249,7 @@ __global__ void __launch_bounds__(kRereadThreads, 2)
   __shared__ Partial parts[Reduction::kShared];
   part = Reduction(parts).Sum(part);
   const RowResult result(rows, part);
-  if (owns) rows.loss[t * rows.loss_stride] = result.Loss(target, part.sum);
+  if (owns) rows.loss[t] = result.Loss(target, part.sum);
   if (dx == nullptr) return;
 #pragma unroll 2
   for (int64_t j = int64_t{threadIdx.x} * N; j < whole; j += kStep)
@@ -238,44 +259,37 @@ __global__ void __launch_bounds__(kRereadThreads, 2)
   if (owns) dx[label] = cuda::FromFloat<T>(result.LabelGradient(target));
 }
 
-// How many clusters of `blocks` blocks a device holds at a time.
-template <bool kCluster, typename Block>
-StatusOr<int> Resident(void (*kernel)(Rows), Block, int num_sms, int blocks) {
-  int count = 0;
-  if constexpr (kCluster) {
-    cudaLaunchAttribute attribute = {};
-    attribute.id = cudaLaunchAttributeClusterDimension;
-    attribute.val.clusterDim = {static_cast<unsigned int>(blocks), 1, 1};
-    cudaLaunchConfig_t config = {};
-    config.gridDim = dim3(static_cast<unsigned int>(blocks));
-    config.blockDim = dim3(Block::kThreads);
-    config.dynamicSmemBytes = Block::kRingBytes;
-    config.attrs = &attribute;
-    config.numAttrs = 1;
-    TE_RETURN_IF_ERROR(cuda::ToStatus(cudaOccupancyMaxActiveClusters(&count, kernel, &config),
-                                      "cross_entropy: resident clusters"));
-  } else {
-    TE_RETURN_IF_ERROR(cuda::ToStatus(cudaOccupancyMaxActiveBlocksPerMultiprocessor(
-                                          &count, kernel, Block::kThreads, Block::kRingBytes),
-                                      "cross_entropy: resident blocks"));
-    count *= num_sms;
-  }
-  return std::max(1, count);
-}
-
-template <typename T, bool kSmooths, bool kCluster, typename Block>
-Status Launch(const Exec& exec, const Rows& rows, int num_sms, int blocks) {
-  const auto kernel = CrossEntropyKernel<T, kSmooths, kCluster, Block>;
+// How many clusters of `size` blocks (blocks by themselves, where it is 1) run at a time on the
+// device; 0: none.
+template <typename Block>
+StatusOr<int> Resident(void (*kernel)(Rows), int size, int num_sms) {
+  TE_ASSIGN_OR_RETURN(const int64_t most, cuda::MostSharedMemory());
+  cudaFuncAttributes attributes{};
+  TE_RETURN_IF_ERROR(cuda::ToStatus(cudaFuncGetAttributes(&attributes, kernel),
+                                    "cross_entropy: the kernel's attributes"));
+  if (Block::kRingBytes + static_cast<int64_t>(attributes.sharedSizeBytes) > most) return 0;
   TE_RETURN_IF_ERROR(cuda::ToStatus(
       cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, Block::kRingBytes),
       "cross_entropy: shared memory"));
-  TE_ASSIGN_OR_RETURN(const int clusters, Resident<kCluster>(kernel, Block(), num_sms, blocks));
-  const auto grid = static_cast<unsigned int>(std::min<int64_t>(rows.rows, clusters) * blocks);
-  cuda::LaunchOverlapping(exec, kernel, dim3(grid), dim3(Block::kThreads),
-                          {.shared_bytes = Block::kRingBytes,
-                           .cluster = kCluster ? static_cast<unsigned int>(blocks) : 0},
-                          rows);
-  return cuda::LaunchStatus("cross_entropy");
+  int count = 0;
+  if (size == 1) {
+    TE_RETURN_IF_ERROR(cuda::ToStatus(cudaOccupancyMaxActiveBlocksPerMultiprocessor(
+                                          &count, kernel, Block::kThreads, Block::kRingBytes),
+                                      "cross_entropy: resident blocks"));
+    return count * num_sms;
+  }
+  cudaLaunchAttribute attribute = {};
+  attribute.id = cudaLaunchAttributeClusterDimension;
+  attribute.val.clusterDim = {static_cast<unsigned int>(size), 1, 1};
+  cudaLaunchConfig_t config = {};
+  config.gridDim = dim3(static_cast<unsigned int>(size));
+  config.blockDim = dim3(Block::kThreads);
+  config.dynamicSmemBytes = Block::kRingBytes;
+  config.attrs = &attribute;
+  config.numAttrs = 1;
+  TE_RETURN_IF_ERROR(cuda::ToStatus(cudaOccupancyMaxActiveClusters(&count, kernel, &config),
+                                    "cross_entropy: resident clusters"));
+  return count;
 }
 
 template <typename T, bool kSmooths, int N>
@@ -299,18 +313,33 @@ bool Fits(int blocks, Rows* rows) {
   return true;
 }
 
+// False where the rows or the device do not suit blocks, or clusters of `size` of them, that stay.
+template <typename T, bool kSmooths, bool kCluster, typename Block>
+StatusOr<bool> Launch(const Exec& exec, Rows rows, int num_sms, int size) {
+  if (!Fits<T, Block>(size, &rows)) return false;
+  const auto kernel = CrossEntropyKernel<T, kSmooths, kCluster, Block>;
+  TE_ASSIGN_OR_RETURN(const int resident, Resident<Block>(kernel, size, num_sms));
+  if (resident == 0) return false;
+  const auto grid = static_cast<unsigned int>(std::min<int64_t>(rows.rows, resident) * size);
+  cuda::LaunchOverlapping(exec, kernel, dim3(grid), dim3(Block::kThreads),
+                          {.shared_bytes = Block::kRingBytes,
+                           .cluster = kCluster ? static_cast<unsigned int>(size) : 0},
+                          rows);
+  TE_RETURN_IF_ERROR(cuda::LaunchStatus("cross_entropy"));
+  return true;
+}
+
 template <typename T, bool kSmooths>
-Status Aligned(const Exec& exec, Rows rows) {
+Status Aligned(const Exec& exec, const Rows& rows) {
   TE_ASSIGN_OR_RETURN(const cuda::CudaState* state, cuda::GetCudaState(exec));
-  if (Fits<T, SingleBlock>(1, &rows))
-    return Launch<T, kSmooths, false, SingleBlock>(exec, rows, state->num_sms(), 1);
-  if (state->compute_capability() >= 90) {
-    for (int blocks = 2; blocks <= kMaxCluster; blocks *= 2) {
-      if (Fits<T, BlockOfCluster>(blocks, &rows))
-        return Launch<T, kSmooths, true, BlockOfCluster>(exec, rows, state->num_sms(), blocks);
-    }
+  TE_ASSIGN_OR_RETURN(bool launched,
+                      (Launch<T, kSmooths, false, SingleBlock>(exec, rows, state->num_sms(), 1)));
+  const int most = state->compute_capability() >= 90 ? kMaxCluster : 1;
+  for (int size = 2; size <= most && !launched; size *= 2) {
+    TE_ASSIGN_OR_RETURN(
+        launched, (Launch<T, kSmooths, true, BlockOfCluster>(exec, rows, state->num_sms(), size)));
   }
-  return Reread<T, kSmooths, cuda::kLanes<T>>(exec, rows);
+  return launched ? OkStatus() : Reread<T, kSmooths, cuda::kLanes<T>>(exec, rows);
 }
 
 template <typename T, bool kSmooths>
@@ -322,8 +351,6 @@ Status Run(const Exec& exec, const CrossEntropyArgs& args) {
                      .loss = args.loss.as<float>(),
                      .logits_stride = args.logits.stride(0),
                      .dlogits_stride = writes ? args.dlogits.stride(0) : 0,
-                     .labels_stride = args.labels.stride(0),
-                     .loss_stride = args.loss.stride(0),
                      .rows = args.logits.dim(0),
                      .classes = args.logits.dim(1),
                      .chunk = 0,

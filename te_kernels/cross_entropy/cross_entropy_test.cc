@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 #include <complex>
+#include <cstring>
+#include <limits>
 #include <vector>
 
 #include "gtest/gtest.h"
@@ -130,15 +132,16 @@ TEST(CrossEntropy, LossAndGradientAgree) {
   ExpectAgreement(cases);
 }
 
-// Rows of one CUDA block, of clusters of 4 and 8 small blocks and of 8 large ones; aligned to no
-// vector; longer than what a cluster keeps. The CPU has one way for all. (Tests of their own, and
-// the next as well: a sanitizer takes minutes over these sizes.)
+// Rows of one CUDA block, of clusters of 2 to 8 blocks, aligned to no vector, aligned with a tail,
+// and longer than what a cluster keeps. The CPU has one way for all. (Tests of their own, and the
+// next as well: a sanitizer takes minutes over these sizes.)
 TEST(CrossEntropy, LongRowsAgree) {
   std::vector<Case> cases;
   for (DType dtype : {DType::kFloat32, DType::kBFloat16}) {
     for (int64_t classes : {32000, 50257, 128256, 200000, 300007}) {
       if (test::kOnCuda || classes == 50257) cases.push_back({2, classes, 0, dtype, 0.1f});
     }
+    if (test::kOnCuda) cases.push_back({2, 300007, 1, dtype, 0.1f});
   }
   ExpectAgreement(cases);
 }
@@ -147,6 +150,75 @@ TEST(CrossEntropy, LongRowsAgree) {
 TEST(CrossEntropy, ManyRowsAgree) {
   const int64_t rows = test::kOnCuda ? 70001 : 701;
   ExpectAgreement({{rows, 9, 7, DType::kFloat32, 0.1f}, {rows, 9, 7, DType::kBFloat16, 0.1f}});
+}
+
+// CUDA's blocks stay for many rows: each gets what it gets alone, whatever its neighbours' labels
+// are, with and without a gradient and in place.
+TEST(CrossEntropy, ManyRowsAreWhatEachIsAlone) {
+  struct Shape2 {
+    DType dtype;
+    int64_t rows, classes, pad;
+  };
+  // Some three rows for each block, or cluster of 2, 4 or 8, that an H200 holds.
+  const std::vector<Shape2> shapes =
+      test::kOnCuda
+          ? std::vector<Shape2>{{DType::kBFloat16, 900, 32000, 0},
+                                {DType::kBFloat16, 210, 128256, 0},
+                                {DType::kBFloat16, 105, 200000, 0},
+                                {DType::kBFloat16, 55, 300007, 1},
+                                {DType::kFloat32, 900, 9000, 0},
+                                {DType::kFloat32, 210, 65001, 3},
+                                {DType::kFloat32, 105, 128256, 0},
+                                {DType::kFloat32, 55, 200000, 0}}
+          : std::vector<Shape2>{{DType::kBFloat16, 9, 77, 3}, {DType::kFloat32, 9, 77, 3}};
+  for (const auto& [dtype, rows, classes, pad] : shapes) {
+    SCOPED_TRACE(fmt::format("{} {}x{}", Name(dtype), rows, classes));
+    // Row t: the values from t on.
+    const HostTensor values = HostTensor::Normal(dtype, {1, classes + rows}, 1, 3);
+    HostTensor logits(dtype, {rows, classes}, pad), dlogits(dtype, {rows, classes}, pad);
+    for (int64_t t = 0; t < rows; ++t) {
+      const TensorView row = logits.view().Select(0, t);
+      const ConstTensorView from = values.view().Select(0, 0).Slice(0, t, t + classes);
+      std::memcpy(row.data(), from.data(), row.bytes());
+    }
+    Doubles label_of;
+    const bool bad_labels = test::kOnCuda;  // where they are no error
+    for (int64_t t = 0; t < rows; ++t) {
+      const int64_t label[] = {kIgnoreIndex, bad_labels ? -1 : 1, bad_labels ? classes : 2, 0,
+                               classes - 1,  t * 16384 % classes, t * 7919 % classes};
+      label_of.push_back(static_cast<double>(label[t % 7]));
+    }
+    const HostTensor labels(DType::kInt32, {rows}, label_of);
+    const HostTensor loss(DType::kFloat32, {rows}), loss_alone(DType::kFloat32, {rows});
+    CrossEntropyArgs args;
+    args.logits = logits;
+    args.labels = labels;
+    args.loss = loss;
+    args.dlogits = dlogits;
+    test::TestExec exec(1);
+    ASSERT_TRUE(test::IsOk(TE_OP(CrossEntropy)(exec, args)));
+    const std::vector<uint8_t> losses = loss.Bytes(), gradients = dlogits.Bytes();
+    EXPECT_TRUE(dlogits.GuardsIntact());
+
+    HostTensor alone(dtype, {rows, classes}, pad);
+    for (int64_t t = 0; t < rows; ++t) {
+      ASSERT_TRUE(
+          test::IsOk(TE_OP(CrossEntropy)(exec, {.logits = logits.view().Slice(0, t, t + 1),
+                                                .labels = labels.view().Slice(0, t, t + 1),
+                                                .loss = loss_alone.view().Slice(0, t, t + 1),
+                                                .dlogits = alone.view().Slice(0, t, t + 1)})));
+    }
+    EXPECT_TRUE(loss_alone.Bytes() == losses);
+    EXPECT_TRUE(alone.Bytes() == gradients);
+
+    args.dlogits = {};
+    ASSERT_TRUE(test::IsOk(TE_OP(CrossEntropy)(exec, args)));
+    EXPECT_TRUE(loss.Bytes() == losses) << "without a gradient";
+    args.dlogits = logits;
+    ASSERT_TRUE(test::IsOk(TE_OP(CrossEntropy)(exec, args)));
+    EXPECT_TRUE(loss.Bytes() == losses) << "in place";
+    EXPECT_TRUE(logits.Bytes() == gradients) << "in place";
+  }
 }
 
 TEST(CrossEntropy, InPlaceGivesTheSameBits) {
@@ -165,6 +237,72 @@ TEST(CrossEntropy, InPlaceGivesTheSameBits) {
         exec, {.logits = logits, .labels = labels, .loss = loss, .dlogits = logits})));
     EXPECT_EQ(loss.Bytes(), losses);
     EXPECT_EQ(logits.Bytes(), dlogits.Bytes());
+  }
+}
+
+// Masked logits are finite and large, infinite, or all there is; the others have what they have
+// without them.
+TEST(CrossEntropy, MaskedLogitsTakeNoPart) {
+  constexpr double kInfinity = std::numeric_limits<double>::infinity();
+  for (DType dtype : {DType::kFloat32, DType::kBFloat16}) {
+    for (int64_t pad : {0, 1}) {  // whole vectors, and none
+      for (double mask : {-1e3, -1e9, -1e10, -1e12, -1e30, -3.3e38, -kInfinity}) {
+        SCOPED_TRACE(fmt::format("{} mask {} pad {}", Name(dtype), mask, pad));
+        Doubles x(32, 0.0), want(32, 1.0 / 16);
+        for (int64_t j = 0; j < 16; ++j) x[j] = mask, want[j] = 0;
+        want[20] -= 1;
+        const HostTensor logits(dtype, {1, 32}, x, pad), labels(DType::kInt32, {1}, Doubles{20});
+        HostTensor loss(DType::kFloat32, {1}), dlogits(dtype, {1, 32}, pad);
+        ASSERT_TRUE(test::IsOk(TE_OP(CrossEntropy)(
+            test::TestExec().exec(),
+            {.logits = logits, .labels = labels, .loss = loss, .dlogits = dlogits})));
+        EXPECT_TRUE(test::Near(loss.ToDoubles(), {std::log(16)}, 0x1p-20));
+        EXPECT_TRUE(test::Near(dlogits.ToDoubles(), want, test::UnitRoundoff(dtype)));
+      }
+    }
+  }
+}
+
+TEST(CrossEntropy, ARowOfOneLargeValueIsUniform) {
+  for (DType dtype : {DType::kFloat32, DType::kBFloat16}) {
+    for (double value : {-3.3e38, -1e30, -1e10, -100.0, 100.0, 1e10, 1e30, 3.3e38}) {
+      SCOPED_TRACE(fmt::format("{} of {}", value, Name(dtype)));
+      Doubles want(32, 1.0 / 32);
+      want[7] -= 1;
+      const HostTensor logits(dtype, {1, 32}, Doubles(32, value)),
+          labels(DType::kInt32, {1}, Doubles{7});
+      HostTensor loss(DType::kFloat32, {1}), dlogits(dtype, {1, 32});
+      ASSERT_TRUE(test::IsOk(TE_OP(CrossEntropy)(
+          test::TestExec().exec(),
+          {.logits = logits, .labels = labels, .loss = loss, .dlogits = dlogits})));
+      EXPECT_TRUE(test::Near(loss.ToDoubles(), {std::log(32)}, 0x1p-20));
+      EXPECT_TRUE(test::Near(dlogits.ToDoubles(), want, test::UnitRoundoff(dtype)));
+    }
+  }
+}
+
+TEST(CrossEntropy, AnInfiniteLossIsInfiniteAndNanStaysNan) {
+  const double nan = std::nan(""), infinity = std::numeric_limits<double>::infinity();
+  const HostTensor labels(DType::kInt32, {4}, Doubles{1, 1, 1, 1});
+  // The label's logit -infinity; another NaN; all -infinity; nothing of the kind.
+  const HostTensor logits(DType::kFloat32, {4, 4},
+                          Doubles{0, -infinity, 0, 0, 0, 0, nan, 0, -infinity, -infinity, -infinity,
+                                  -infinity, 0, 0, 0, 0});
+  for (float smoothing : {0.0f, 0.1f}) {
+    HostTensor loss(DType::kFloat32, {4}), dlogits(DType::kFloat32, {4, 4});
+    ASSERT_TRUE(
+        test::IsOk(TE_OP(CrossEntropy)(test::TestExec().exec(), {.logits = logits,
+                                                                 .labels = labels,
+                                                                 .label_smoothing = smoothing,
+                                                                 .loss = loss,
+                                                                 .dlogits = dlogits})));
+    const double third = 1.0 / 3 - smoothing / 4, fourth = (1 - smoothing) / 4;
+    const double label = -(1 - smoothing) - smoothing / 4;
+    EXPECT_TRUE(test::Near(loss.ToDoubles(), {infinity, nan, nan, std::log(4)}, 0x1p-20));
+    EXPECT_TRUE(test::Near(dlogits.ToDoubles(),
+                           {third, label, third, third, nan, nan, nan, nan, nan, nan, nan, nan,
+                            fourth, fourth - (1 - smoothing), fourth, fourth},
+                           0x1p-20));
   }
 }
 
@@ -194,16 +332,18 @@ TEST(CrossEntropy, ABadLabelIsNamedBeforeAnythingIsWritten) {
 TEST(CrossEntropy, ABadLabelMakesItsRowNanOnADevice) {
   if (!test::kOnCuda) GTEST_SKIP() << "the CPU reports it: the test before";
   for (double bad : {3.0, -1.0}) {
-    const HostTensor logits(DType::kFloat32, {3, 3});
-    const HostTensor labels(DType::kInt32, {3}, Doubles{0, bad, kIgnoreIndex});
-    HostTensor loss(DType::kFloat32, {3}), dlogits(DType::kFloat32, {3, 3});
-    ASSERT_TRUE(test::IsOk(TE_OP(CrossEntropy)(
-        test::TestExec().exec(),
-        {.logits = logits, .labels = labels, .loss = loss, .dlogits = dlogits})));
-    const double nan = std::nan("");
-    EXPECT_TRUE(test::Near(loss.ToDoubles(), {std::log(3), nan, 0}, 0x1p-20));
-    EXPECT_TRUE(test::Near(dlogits.ToDoubles(),
-                           {-2.0 / 3, 1.0 / 3, 1.0 / 3, nan, nan, nan, 0, 0, 0}, 0x1p-20));
+    for (int64_t pad : {0, 5}) {  // aligned to no vector, and aligned
+      const HostTensor logits(DType::kFloat32, {3, 3}, pad);
+      const HostTensor labels(DType::kInt32, {3}, Doubles{0, bad, kIgnoreIndex});
+      HostTensor loss(DType::kFloat32, {3}), dlogits(DType::kFloat32, {3, 3}, pad);
+      ASSERT_TRUE(test::IsOk(TE_OP(CrossEntropy)(
+          test::TestExec().exec(),
+          {.logits = logits, .labels = labels, .loss = loss, .dlogits = dlogits})));
+      const double nan = std::nan("");
+      EXPECT_TRUE(test::Near(loss.ToDoubles(), {std::log(3), nan, 0}, 0x1p-20));
+      EXPECT_TRUE(test::Near(dlogits.ToDoubles(),
+                             {-2.0 / 3, 1.0 / 3, 1.0 / 3, nan, nan, nan, 0, 0, 0}, 0x1p-20));
+    }
   }
 }
 

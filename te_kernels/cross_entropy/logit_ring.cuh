@@ -1,4 +1,5 @@
-// Rows of logits on their way through a thread's ring in shared memory.
+// What cross entropy's kernels work on, and the ring in shared memory through which a thread's part
+// of the rows comes.
 #pragma once
 
 #include <cstdint>
@@ -8,19 +9,20 @@
 
 namespace te::cross_entropy_cuda {
 
+// The operation's arguments, and how blocks share a row.
 struct Rows {
   const void* logits;
   void* dlogits;  // may be null
   const int32_t* labels;
   float* loss;
-  int64_t logits_stride, dlogits_stride, labels_stride, loss_stride;
+  int64_t logits_stride, dlogits_stride;
   int64_t rows, classes;
   int64_t chunk;  // classes of one block of a cluster; a multiple of the vector
   int groups;     // of a thread's ring that a chunk takes
   int32_t ignore_index;
   float label_smoothing;
 
-  __device__ int32_t Label(int64_t t) const { return labels[t * labels_stride]; }
+  __device__ int32_t Label(int64_t t) const { return labels[t]; }
   __device__ bool Counts(int32_t label) const {
     return label != ignore_index && label >= 0 && label < classes;
   }
@@ -28,14 +30,15 @@ struct Rows {
 
 // Threads of a block, blocks of an SM, and a thread's ring in shared memory: groups of kVectors of
 // 16 bytes, one row's and kAhead more, kGroups together.
-template <int kThreadsOfBlock, int kBlocksOfSm, int kVectorsOfGroup, int kGroupsOfRing, int kMore>
+template <int kThreadsOfBlock, int kBlocksOfSm, int kVectorsOfGroup, int kGroupsOfRing,
+          int kGroupsAhead>
 struct Shape {
   static constexpr int kThreads = kThreadsOfBlock;
   static constexpr int kWarps = kThreads / cuda::kWarp;
   static constexpr int kBlocks = kBlocksOfSm;
   static constexpr int kVectors = kVectorsOfGroup;
   static constexpr int kGroups = kGroupsOfRing;
-  static constexpr int kAhead = kMore;
+  static constexpr int kAhead = kGroupsAhead;
   static constexpr int kRingBytes = kThreads * 16 * kVectors * kGroups;
 };
 
@@ -68,7 +71,7 @@ class Ring {
  public:
   static constexpr int N = cuda::kLanes<T>;
   static constexpr int kStep = Block::kThreads * N;  // between a thread's vectors
-  static constexpr int kGroup = kStep * Block::kVectors;
+  static constexpr int kGroupStep = kStep * Block::kVectors;
 
   // `begin`, `whole`: the block's part of a row, and how many of its classes fill vectors.
   __device__ Ring(unsigned char* shared, const Rows& rows, int64_t t, int64_t step, int64_t begin,
@@ -78,17 +81,17 @@ class Ring {
         row_(static_cast<const T*>(rows.logits) + t * rows.logits_stride + begin),
         whole_(whole),
         slots_(reinterpret_cast<T*>(shared) + First()),
-        end_((rows.groups + Block::kAhead) * kGroup),
+        end_((rows.groups + Block::kAhead) * kGroupStep),
         t_(t) {
-    if (t < rows.rows) label_ = rows.Label(t);
+    label_ = rows.Label(t);
     Enter();
   }
   // A thread's first vector in a row.
   __device__ static int First() { return static_cast<int>(threadIdx.x) * N; }
 
   // The place of the group that stands `groups` behind the oldest.
-  __device__ int Place(int groups) const { return Wrapped(oldest_ + groups * kGroup); }
-  __device__ int NextPlace(int place) const { return Wrapped(place + kGroup); }
+  __device__ int Place(int groups) const { return Wrapped(oldest_ + groups * kGroupStep); }
+  __device__ int NextPlace(int place) const { return Wrapped(place + kGroupStep); }
   // Until the first row's group g has arrived, all of the ring having been filled.
   __device__ void WaitFirst(int g) const {
     WaitForCopies<Block::kGroups - 1>(rows_.groups + Block::kAhead - 1 - g);
@@ -113,8 +116,8 @@ class Ring {
     }
     CommitCopies();  // without copies too: groups are counted
     oldest_ = NextPlace(oldest_);
-    j_ += kGroup;
-    if (j_ < rows_.groups * kGroup) return;
+    j_ += kGroupStep;
+    if (j_ < rows_.groups * kGroupStep) return;
     t_ += step_;
     row_ += step_ * rows_.logits_stride;
     Enter();

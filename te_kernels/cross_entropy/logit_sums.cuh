@@ -6,16 +6,14 @@
 #include <cmath>
 #include <cstdint>
 
+#include "te_kernels/cuda/mbarrier.cuh"
 #include "te_kernels/cuda/reduce.cuh"
 
 namespace te::cross_entropy_cuda {
 
 inline constexpr int kMaxCluster = 8;  // the largest that every device with clusters takes
 
-// Exponentials are powers of 2 of x log2(e): one multiplication with an addition and one special
-// function. A row's maximum is kept times log2(e), too; rounding it there is no error, since the
-// sum, the gradient and the loss all are relative to the same value.
-inline constexpr float kLog2E = 1.44269504f, kLn2 = 0.693147181f;
+constexpr float kLog2E = 1.44269504f;
 
 // 2^x, 0 below 2^-126. Without ftz each costs three instructions more, for subnormal results that
 // neither a sum with a 1 in it nor a gradient has a use for. Errs by 2 units of the last place.
@@ -24,27 +22,54 @@ __device__ inline float Exp2(float x) {
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
 }
+// e^x for a single value. Errs by half a unit for each unit of x, too.
+__device__ inline float Exp(float x) { return Exp2(x * kLog2E); }
 
-// What a part of a row contributes: the exponentials are relative to e^most, most2 = most log2(e).
+// e^(x - base) for many x. Of a small base one multiplication with an addition and one special
+// function: rounding base log2(e) errs by half a unit for each unit of base, no more than the
+// log-sum-exp does as a float. Of a large one an instruction more, and right up to the largest
+// floats.
+class Exponential {
+ public:
+  __device__ explicit Exponential(float base)
+      : base_(base), base2_(base * kLog2E), small_(fabsf(base) <= kSmall) {}
+  template <int N>
+  __device__ void Of(const float (&x)[N], float (&out)[N]) const {
+    if (small_) {
+#pragma unroll
+      for (int e = 0; e < N; ++e) out[e] = Exp2(__fmaf_rn(x[e], kLog2E, -base2_));
+    } else {
+#pragma unroll
+      for (int e = 0; e < N; ++e) out[e] = Exp(x[e] - base_);
+    }
+  }
+
+ private:
+  static constexpr float kSmall = 64;
+  float base_, base2_;
+  bool small_;
+};
+
+// What a part of a row contributes: the exponentials are relative to `most`.
 struct alignas(16) Partial {
-  float most2 = -INFINITY;
+  float most = -INFINITY;
   float exps = 0;
   float sum = 0;  // of the logits; only smoothing asks for it
 
-  // What to subtract: where all logits are -infinity so far, anything finite keeps 2^x at 0.
-  __device__ static float Base(float most2) { return most2 == -INFINITY ? 0 : most2; }
+  // What to subtract: where all logits are -infinity so far, anything finite keeps e^x at 0.
+  __device__ static float Base(float most) { return most == -INFINITY ? 0 : most; }
   template <bool kSmooths, int N>
   __device__ void Add(const float (&x)[N]) {
-    float most = x[0];
+    float larger = most;
 #pragma unroll
-    for (int e = 1; e < N; ++e) most = fmaxf(most, x[e]);
-    const float larger = fmaxf(most2, most * kLog2E);
+    for (int e = 0; e < N; ++e) larger = fmaxf(larger, x[e]);
     const float base = Base(larger);
-    float added = 0;
+    float terms[N], added = 0;
+    Exponential(base).Of(x, terms);
 #pragma unroll
-    for (int e = 0; e < N; ++e) added += Exp2(__fmaf_rn(x[e], kLog2E, -base));
-    exps = exps * Exp2(most2 - base) + added;
-    most2 = larger;
+    for (int e = 0; e < N; ++e) added += terms[e];
+    exps = exps * Exp(most - base) + added;
+    most = larger;
     if constexpr (kSmooths) {
       added = 0;
 #pragma unroll
@@ -57,8 +82,8 @@ struct alignas(16) Partial {
 // The lanes' partials as one, in every lane.
 __device__ inline Partial WarpReduce(const Partial& p) {
   Partial whole;
-  whole.most2 = cuda::WarpMax(p.most2);
-  whole.exps = cuda::WarpSum(p.exps * Exp2(p.most2 - Partial::Base(whole.most2)));
+  whole.most = cuda::WarpMax(p.most);
+  whole.exps = cuda::WarpSum(p.exps * Exp(p.most - Partial::Base(whole.most)));
   whole.sum = cuda::WarpSum(p.sum);
   return whole;
 }
@@ -97,70 +122,40 @@ template <int kWarps>
 class ClusterReduction {
  public:
   static constexpr int kShared = BlockReduction<kWarps>::kShared + 2 * kMaxCluster;
-  // Ends with a barrier of the cluster: no block writes into another's shared memory before that
-  // one has started.
-  __device__ explicit ClusterReduction(Partial* shared)
-      : of_block_(shared), shared_(shared + BlockReduction<kWarps>::kShared) {
-    const auto cluster = cooperative_groups::this_cluster();
-    size_ = cluster.num_blocks();
-    rank_ = cluster.block_rank();
-    __shared__ uint64_t arrived[2];
-    arrived_ = arrived;
-    if (threadIdx.x == 0) {
-      for (int i = 0; i < 2; ++i)
-        asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(Address(arrived + i))
-                     : "memory");
-      asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
-    }
-    cluster.sync();
-  }
+  // `arrived`: two barriers, initialized, and known to the whole cluster.
+  __device__ ClusterReduction(Partial* shared, uint64_t* arrived)
+      : of_block_(shared),
+        shared_(shared + BlockReduction<kWarps>::kShared),
+        arrived_(arrived),
+        size_(cooperative_groups::this_cluster().num_blocks()),
+        rank_(cooperative_groups::this_cluster().block_rank()) {}
   __device__ Partial Sum(const Partial& part) {
     const int buffer = row_ & 1;
     Partial* const parts = shared_ + buffer * kMaxCluster;
-    const unsigned int arrived = Address(arrived_ + buffer);
+    uint64_t* const arrived = arrived_ + buffer;
     const Partial p = of_block_.Sum(part);
-    if (threadIdx.x == 0) {
-      asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(arrived),
-                   "r"(size_ * static_cast<unsigned int>(sizeof(Partial)))
-                   : "memory");
-    }
+    if (threadIdx.x == 0)
+      cuda::ArriveExpecting(arrived, size_ * static_cast<unsigned int>(sizeof(Partial)));
     if (threadIdx.x < size_) {
       asm volatile(
           "{\n.reg .b32 to, counter;\n"
           "mapa.shared::cluster.u32 to, %0, %2;\n"
           "mapa.shared::cluster.u32 counter, %1, %2;\n"
           "st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [to], {%3, %4, %5, %5}, "
-          "[counter];\n}" ::"r"(Address(parts + rank_)),
-          "r"(arrived), "r"(threadIdx.x), "f"(p.most2), "f"(p.exps), "f"(p.sum)
+          "[counter];\n}" ::"r"(cuda::SharedAddress(parts + rank_)),
+          "r"(cuda::SharedAddress(arrived)), "r"(threadIdx.x), "f"(p.most), "f"(p.exps), "f"(p.sum)
           : "memory");
     }
-    Wait(arrived, row_ >> 1 & 1);
+    cuda::WaitForPhase(arrived, row_ >> 1 & 1);
     ++row_;
     return ReduceShared(parts, static_cast<int>(size_));
   }
 
  private:
-  template <typename P>
-  __device__ static unsigned int Address(P* shared) {
-    return static_cast<unsigned int>(__cvta_generic_to_shared(shared));
-  }
-  __device__ static void Wait(unsigned int barrier, unsigned int parity) {
-    unsigned int done = 0;
-    while (done == 0) {
-      asm volatile(
-          "{\n.reg .pred p;\n"
-          "mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\n"
-          "selp.u32 %0, 1, 0, p;\n}"
-          : "=r"(done)
-          : "r"(barrier), "r"(parity)
-          : "memory");
-    }
-  }
-
   BlockReduction<kWarps> of_block_;
   Partial* const shared_;
-  uint64_t* arrived_;
-  unsigned int size_, rank_;
+  uint64_t* const arrived_;
+  const unsigned int size_, rank_;
   unsigned int row_ = 0;
 };
 #endif
