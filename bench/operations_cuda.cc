@@ -23,8 +23,8 @@ constexpr BenchModelShape kModels[] = {{"7B", 4096, 11008, 32, 32, 128, 32000},
 }  // namespace
 
 Status OperationsBench::Run() {
-  TE_RETURN_IF_ERROR(timer_->WarmUp());
   TE_ASSIGN_OR_RETURN(copy_, timer_->CopyBandwidth(kLargeCopy));
+  TE_RETURN_IF_ERROR(timer_->WarmUp());
   fmt::print(
       "copy of 4 GiB: {:.0f} GB/s, read and written; last column: of a copy of the operation's own "
       "size\n\n{:<26}{:<26}{:>10}{:>12}{:>12}{:>9}{:>9}\n",

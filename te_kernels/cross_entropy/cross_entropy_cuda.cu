@@ -39,45 +39,37 @@ __device__ void Fill(T* p, int64_t classes, float value) {
 
 // One row's probabilities and loss, once its sum is known.
 struct RowResult {
-  float most, inverse_exps, log_exps;
-  float smoothing, uniform;  // uniform: what smoothing gives to each class
   Exponential exponential;
+  float inverse_exps, log_exps;
+  float smoothing, uniform;  // uniform: what smoothing gives to each class
 
   __device__ RowResult(const Rows& rows, const Partial& row)
-      : most(row.most),
+      : exponential(row.most),
         inverse_exps(1.0f / row.exps),
         log_exps(logf(row.exps)),
         smoothing(rows.label_smoothing),
-        uniform(smoothing / static_cast<float>(rows.classes)),
-        exponential(row.most) {}
-  // Of N classes, as if none were the label.
-  template <int N>
-  __device__ void Gradients(const float (&x)[N], float (&out)[N]) const {
-    exponential.Of(x, out);
-#pragma unroll
-    for (int e = 0; e < N; ++e) out[e] = __fmaf_rn(out[e], inverse_exps, -uniform);
+        uniform(smoothing / static_cast<float>(rows.classes)) {}
+  // Of a class that is not the label.
+  __device__ float Gradient(float x) const {
+    return __fmaf_rn(exponential.Of(x), inverse_exps, -uniform);
   }
-  __device__ float LabelGradient(float target) const {
-    const float x[1] = {target};
-    float out[1];
-    Gradients(x, out);
-    return out[0] - (1 - smoothing);
-  }
-  // `sum`: of the row's logits. Without smoothing it may be infinite and has no part in it, and the
-  // largest logit's loss is as exact as the exponentials.
+  __device__ float LabelGradient(float x) const { return Gradient(x) - (1 - smoothing); }
+  // `sum`: of the row's logits. Without smoothing it may be infinite and has no part in it.
   __device__ float Loss(float target, float sum) const {
-    if (smoothing == 0) return most - target + log_exps;
-    return most + log_exps - (1 - smoothing) * target - uniform * sum;
+    if (smoothing == 0) return log_exps - exponential.Natural(exponential.Exponent(target));
+    const float log_sum_exp = log_exps - exponential.Natural(exponential.Exponent(0));
+    return log_sum_exp - (1 - smoothing) * target - uniform * sum;
   }
 };
 
 // The gradients of N classes, as if none were the label.
 template <int N, typename T>
 __device__ void WriteGradients(const RowResult& result, const T* x, T* dx) {
-  float values[N], gradients[N];
+  float values[N];
   cuda::Load<N>(x, values);
-  result.Gradients(values, gradients);
-  cuda::Store<N>(dx, gradients);
+#pragma unroll
+  for (int e = 0; e < N; ++e) values[e] = result.Gradient(values[e]);
+  cuda::Store<N>(dx, values);
 }
 
 // Rows whose label does not count: zeros, NaN for a label that is no class.
@@ -145,23 +137,23 @@ __global__ void __launch_bounds__(Block::kThreads, Block::kBlocks)
   };
   auto sums = make_sums();
   const T* const logits = static_cast<const T*>(rows.logits);
-  const auto add = [&](int place, int j, Partial* part) {
+  const auto add = [&](int place, int j, Accumulator<kSmooths>* part) {
     ring.ForEach(place, j, [&](int, const T* vector) {
       float values[N];
       cuda::Load<N>(vector, values);
-      part->Add<kSmooths>(values);
+      part->Add(values);
     });
   };
-  const auto add_last = [&](const T* row, Partial* part) {
+  const auto add_last = [&](const T* row, Accumulator<kSmooths>* part) {
     for (int j = whole + static_cast<int>(threadIdx.x); j < classes; j += kThreads) {
       const float value[1] = {cuda::ToFloat(row[begin + j])};
-      part->Add<kSmooths>(value);
+      part->Add(value);
     }
   };
 
   int32_t label = rows.Label(t);
   bool counts = rows.Counts(label);
-  Partial part;
+  Accumulator<kSmooths> part;
   if (counts) {
     for (int g = 0; g < rows.groups; ++g) {
       ring.WaitFirst(g);
@@ -178,15 +170,16 @@ __global__ void __launch_bounds__(Block::kThreads, Block::kBlocks)
     const bool next_counts = rows.Counts(next_label);
     const bool owns = counts && Owns<kThreads, N>(label - begin, whole, classes);
     const float target = owns ? cuda::ToFloat(row[label]) : 0;
+    Partial whole_row;
     if (counts) {
-      part = sums.Sum(part);
+      whole_row = sums.Sum(part.part());
     } else {
       SkipRow<kThreads, N>(rows, t, label, dx, classes, rank == 0 && threadIdx.x == 0);
     }
-    const RowResult result(rows, part);
-    if (owns) rows.loss[t] = result.Loss(target, part.sum);
+    const RowResult result(rows, whole_row);
+    if (owns) rows.loss[t] = result.Loss(target, whole_row.sum);
     // This row's gradients and, beside them, the next one's sums.
-    part = Partial();
+    part = {};
     const bool writes = counts && dx != nullptr;
     int place = ring.Place(0), next_place = ring.Place(rows.groups);
     for (int g = 0, j = RowRing::First(); g < rows.groups; ++g, j += RowRing::kGroupStep) {
@@ -234,22 +227,22 @@ __global__ void __launch_bounds__(kRereadThreads, 2)
   const int64_t whole = rows.classes / N * N;
   const bool owns = Owns<kThreads, N>(label, whole, rows.classes);
   const float target = owns ? cuda::ToFloat(x[label]) : 0;
-  Partial part;
+  Accumulator<kSmooths> part;
 #pragma unroll 4
   for (int64_t j = int64_t{threadIdx.x} * N; j < whole; j += kStep) {
     float values[N];
     cuda::Load<N>(x + j, values);
-    part.Add<kSmooths>(values);
+    part.Add(values);
   }
   for (int64_t j = whole + threadIdx.x; j < rows.classes; j += kThreads) {
     const float value[1] = {cuda::ToFloat(x[j])};
-    part.Add<kSmooths>(value);
+    part.Add(value);
   }
   using Reduction = BlockReduction<kThreads / cuda::kWarp>;
   __shared__ Partial parts[Reduction::kShared];
-  part = Reduction(parts).Sum(part);
-  const RowResult result(rows, part);
-  if (owns) rows.loss[t] = result.Loss(target, part.sum);
+  const Partial whole_row = Reduction(parts).Sum(part.part());
+  const RowResult result(rows, whole_row);
+  if (owns) rows.loss[t] = result.Loss(target, whole_row.sum);
   if (dx == nullptr) return;
 #pragma unroll 2
   for (int64_t j = int64_t{threadIdx.x} * N; j < whole; j += kStep)

@@ -13,8 +13,6 @@ namespace te::cross_entropy_cuda {
 
 inline constexpr int kMaxCluster = 8;  // the largest that every device with clusters takes
 
-constexpr float kLog2E = 1.44269504f;
-
 // 2^x, 0 below 2^-126. Without ftz each costs three instructions more, for subnormal results that
 // neither a sum with a 1 in it nor a gradient has a use for. Errs by 2 units of the last place.
 __device__ inline float Exp2(float x) {
@@ -22,68 +20,78 @@ __device__ inline float Exp2(float x) {
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
 }
-// e^x for a single value. Errs by half a unit for each unit of x, too.
-__device__ inline float Exp(float x) { return Exp2(x * kLog2E); }
 
-// e^(x - base) for many x. Of a small base one multiplication with an addition and one special
-// function: rounding base log2(e) errs by half a unit for each unit of base, no more than the
-// log-sum-exp does as a float. Of a large one an instruction more, and right up to the largest
-// floats.
+// e^(x - most) up to a factor that is the same for all x <= most: 2^(slope x + offset), one
+// multiplication with an addition and one special function. Slope log2(e), and the factor is what
+// rounding the offset leaves; it cancels where results relative to one offset are compared. From
+// 2^29 on it would leave the range of floats; but there x is most, or smaller by 64 at least, whose
+// exponential is nothing beside 1, whatever the slope: slope 1 has no rounding.
 class Exponential {
  public:
-  __device__ explicit Exponential(float base)
-      : base_(base), base2_(base * kLog2E), small_(fabsf(base) <= kSmall) {}
-  template <int N>
-  __device__ void Of(const float (&x)[N], float (&out)[N]) const {
-    if (small_) {
-#pragma unroll
-      for (int e = 0; e < N; ++e) out[e] = Exp2(__fmaf_rn(x[e], kLog2E, -base2_));
-    } else {
-#pragma unroll
-      for (int e = 0; e < N; ++e) out[e] = Exp(x[e] - base_);
-    }
+  // Relative to 0 where `most` is -infinity, so that every 2^-infinity is 0.
+  __device__ explicit Exponential(float most) {
+    const float base = most == -INFINITY ? 0 : most;
+    slope_ = fabsf(base) < 0x1p29f ? kLog2E : 1;
+    offset_ = -(base * slope_);
+  }
+  __device__ float Exponent(float x) const { return __fmaf_rn(x, slope_, offset_); }
+  __device__ float Of(float x) const { return Exp2(Exponent(x)); }
+  // What a sum relative to a smaller `most` is to be multiplied with. (An empty one is relative to
+  // 0, which may be the larger: any finite factor will do.)
+  __device__ float Rescale(const Exponential& smaller) const {
+    return slope_ == smaller.slope_ ? Exp2(fminf(offset_ - smaller.offset_, 0)) : 0;
+  }
+  // The natural logarithm of 2^exponent.
+  __device__ float Natural(float exponent) const {
+    return slope_ == 1 ? exponent : exponent * 0.693147181f;
   }
 
  private:
-  static constexpr float kSmall = 64;
-  float base_, base2_;
-  bool small_;
+  static constexpr float kLog2E = 1.44269504f;
+  float slope_, offset_;
 };
 
-// What a part of a row contributes: the exponentials are relative to `most`.
+// What a part of a row contributes: the exponentials are Exponential(most)'s.
 struct alignas(16) Partial {
   float most = -INFINITY;
   float exps = 0;
   float sum = 0;  // of the logits; only smoothing asks for it
+};
 
-  // What to subtract: where all logits are -infinity so far, anything finite keeps e^x at 0.
-  __device__ static float Base(float most) { return most == -INFINITY ? 0 : most; }
-  template <bool kSmooths, int N>
+// A thread's part.
+template <bool kSmooths>
+class Accumulator {
+ public:
+  template <int N>
   __device__ void Add(const float (&x)[N]) {
-    float larger = most;
+    float larger = part_.most, sum = 0;
 #pragma unroll
     for (int e = 0; e < N; ++e) larger = fmaxf(larger, x[e]);
-    const float base = Base(larger);
-    float terms[N], added = 0;
-    Exponential(base).Of(x, terms);
+    const Exponential exponential(larger);
+    float added = 0;
 #pragma unroll
-    for (int e = 0; e < N; ++e) added += terms[e];
-    exps = exps * Exp(most - base) + added;
-    most = larger;
+    for (int e = 0; e < N; ++e) added += exponential.Of(x[e]);
+    part_.exps = part_.exps * exponential.Rescale(exponential_) + added;
+    part_.most = larger;
+    exponential_ = exponential;
     if constexpr (kSmooths) {
-      added = 0;
 #pragma unroll
-      for (int e = 0; e < N; ++e) added += x[e];
-      sum += added;
+      for (int e = 0; e < N; ++e) sum += x[e];
+      part_.sum += sum;
     }
   }
+  __device__ const Partial& part() const { return part_; }
+
+ private:
+  Partial part_;
+  Exponential exponential_{-INFINITY};
 };
 
 // The lanes' partials as one, in every lane.
 __device__ inline Partial WarpReduce(const Partial& p) {
   Partial whole;
   whole.most = cuda::WarpMax(p.most);
-  whole.exps = cuda::WarpSum(p.exps * Exp(p.most - Partial::Base(whole.most)));
+  whole.exps = cuda::WarpSum(p.exps * Exponential(whole.most).Rescale(Exponential(p.most)));
   whole.sum = cuda::WarpSum(p.sum);
   return whole;
 }
