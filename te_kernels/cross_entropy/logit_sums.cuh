@@ -154,7 +154,7 @@ class ClusterReduction {
           "r"(cuda::SharedAddress(arrived)), "r"(threadIdx.x), "f"(p.most), "f"(p.exps), "f"(p.sum)
           : "memory");
     }
-    cuda::WaitForPhase(arrived, row_ >> 1 & 1);
+    cuda::WaitForPhase<cuda::Senders::kCluster>(arrived, row_ >> 1 & 1);
     ++row_;
     return ReduceShared(parts, static_cast<int>(size_));
   }
