@@ -375,16 +375,12 @@ struct ParameterGradients {
 };
 
 // Stages of a ring, for a block that needs `stage_bytes` for each; 0: no ring.
-inline StatusOr<int> RingStages(const cuda::CudaState& state, size_t stage_bytes) {
+inline StatusOr<int> RingStages(const cuda::CudaState& state, int64_t stage_bytes) {
   if (state.compute_capability() < 90) return 0;
-  int device = 0, most = 0;
-  TE_RETURN_IF_ERROR(cuda::ToStatus(cudaGetDevice(&device), "cudaGetDevice"));
-  TE_RETURN_IF_ERROR(
-      cuda::ToStatus(cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device),
-                     "cudaDeviceGetAttribute"));
-  constexpr int kStatic = 4096;  // more than the kernel's other arrays
-  const auto stages =
-      static_cast<int>(std::min<size_t>(kMostStages, std::max(0, most - kStatic) / stage_bytes));
+  TE_ASSIGN_OR_RETURN(const int64_t most, cuda::MostSharedMemory());
+  constexpr int64_t kStatic = 4096;  // more than the kernel's other arrays
+  const auto stages = static_cast<int>(
+      std::min<int64_t>(kMostStages, std::max<int64_t>(0, most - kStatic) / stage_bytes));
   return stages < 2 ? 0 : stages;
 }
 
@@ -400,9 +396,9 @@ Status LaunchBackwardVectors(const Exec& exec, const BackwardRows<T, P>& p,
     const int64_t rounds = (p.rows + most - 1) / most;
     int64_t blocks = (p.rows + rounds * Tile::kRows - 1) / (rounds * Tile::kRows);
     int stages = 0;
-    size_t stage_bytes = 0;  // of a block
+    int64_t stage_bytes = 0;  // of a block
     if constexpr (kHasRing<T, N, Tile>) {
-      stage_bytes = (kAdd ? 3 : 2) * sizeof(T) * p.hidden * kRingGroups<Tile>;
+      stage_bytes = int64_t{kAdd ? 3 : 2} * sizeof(T) * p.hidden * kRingGroups<Tile>;
       TE_ASSIGN_OR_RETURN(stages, RingStages(*state, stage_bytes));
       if (stages > 0) blocks = std::min<int64_t>(state->num_sms(), p.rows);
     }

@@ -4,6 +4,8 @@
 
 #include <cstdint>
 
+#include "te_kernels/cuda/mbarrier.cuh"
+
 namespace te::norm {
 
 // Stages that a ring may have.
@@ -21,22 +23,21 @@ class RowRing {
 
   // By one thread, before its first Fill and before a barrier of all that wait.
   __device__ void Initialize() const {
-#if __CUDA_ARCH__ >= 900
 #pragma unroll 1
-    for (int s = 0; s < stages_; ++s)
-      asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(Address(barriers_ + s)));
-    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
-#endif
+    for (int s = 0; s < stages_; ++s) cuda::InitBarrier(barriers_ + s, 1);
+    cuda::FenceBarrierInit();
   }
 
   // Starts the copies of one row of each tensor into `stage`.
   template <typename T>
   __device__ void Fill(int stage, const T* const (&rows)[kTensors]) const {
 #if __CUDA_ARCH__ >= 900
-    const uint32_t barrier = Address(barriers_ + stage);
-    uint32_t to = Address(Stage(stage));
+    const uint32_t barrier = cuda::SharedAddress(barriers_ + stage);
+    uint32_t to = cuda::SharedAddress(Stage(stage));
     // What the group has read of the stage, it has read before the copies write there.
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+    // Of the block alone, as in Wait: cuda::ArriveExpecting orders what the cluster sees, with a
+    // fence of the device for every row.
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier),
                  "r"(row_bytes_ * kTensors)
                  : "memory");
@@ -51,10 +52,11 @@ class RowRing {
 #endif
   }
 
-  // Returns when the current stage's rows are there.
+  // Returns when the current stage's rows are there. Not cuda::WaitForPhase, which empties the L1
+  // cache besides.
   __device__ void Wait() const {
 #if __CUDA_ARCH__ >= 900
-    const uint32_t barrier = Address(barriers_ + stage_);
+    const uint32_t barrier = cuda::SharedAddress(barriers_ + stage_);
     uint32_t done;
     do {
       asm volatile(
@@ -85,9 +87,6 @@ class RowRing {
   }
 
  private:
-  __device__ static uint32_t Address(const void* shared) {
-    return static_cast<uint32_t>(__cvta_generic_to_shared(shared));
-  }
   __device__ unsigned char* Stage(int stage) const {
     return memory_ + stage * (row_bytes_ * kTensors);
   }
