@@ -58,18 +58,18 @@ __device__ inline float AddProduct(float a, float b, float sum) { return __fmaf_
 __device__ inline float Rstd(float squares, float inverse_hidden, float epsilon) {
   return rsqrtf(__fmaf_rn(squares, inverse_hidden, epsilon));
 }
-// A term of y without beta; of the gradient, w = dy g.
+// A term of y without beta.
 __device__ inline float Normalized(float centered, float rstd, float gamma, float plus) {
   return __fmul_rn(__fmul_rn(centered, rstd), __fadd_rn(gamma, plus));
 }
-__device__ inline float Weighted(float dy, float gamma, float plus) {
-  return __fmul_rn(dy, __fadd_rn(gamma, plus));
-}
-// dx = rstd w + offset + slope (x - mean), with slope = -rstd^2 mean(w xhat), offset = -rstd
-// mean(w).
+// dx = rstd w + offset + slope (x - mean), with w = dy g, slope = -rstd^2 mean(w xhat), offset =
+// -rstd mean(w).
 __device__ inline float Slope(float rstd, float weighted_sum, float inverse_hidden) {
   return __fmul_rn(__fmul_rn(-rstd, rstd),
                    __fmul_rn(__fmul_rn(weighted_sum, rstd), inverse_hidden));
+}
+__device__ inline float Offset(float rstd, float weight_sum, float inverse_hidden) {
+  return -rstd * (weight_sum * inverse_hidden);
 }
 __device__ inline float InputGradient(float w, float rstd, float slope, float centered) {
   return __fmaf_rn(slope, centered, __fmul_rn(rstd, w));

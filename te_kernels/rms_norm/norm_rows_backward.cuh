@@ -11,7 +11,48 @@
 
 namespace te::norm {
 
-// ---- Backward ----
+// ---- Arithmetic: one vector of a row ----
+
+// gamma + plus.
+template <int N, typename P>
+__device__ inline void LoadGamma(const P* gamma, float plus, float (&g)[N]) {
+  cuda::LoadParameter<N>(gamma, g);
+#pragma unroll
+  for (int e = 0; e < N; ++e) g[e] = __fadd_rn(g[e], plus);
+}
+
+// Adds to the row's sums, of w (x - mean), which is w xhat / rstd, and (LayerNorm) of w; and to the
+// thread's sums over rows for dgamma and (LayerNorm) the N for dbeta.
+template <bool kCentered, int N>
+__device__ inline void AddTerms(const float (&xs)[N], const float (&dys)[N], const float (&g)[N],
+                                float mean, float rstd, float (&sums)[kCentered ? 2 : 1],
+                                float (&dgamma)[N], float* dbeta) {
+#pragma unroll
+  for (int e = 0; e < N; ++e) {
+    const float centered = kCentered ? xs[e] - mean : xs[e];
+    const float w = __fmul_rn(dys[e], g[e]);
+    sums[0] = AddProduct(w, centered, sums[0]);
+    if constexpr (kCentered) sums[1] += w;
+    dgamma[e] = AddProduct(dys[e], centered * rstd, dgamma[e]);
+    if constexpr (kCentered) dbeta[e] += dys[e];
+  }
+}
+
+// dx, with the row's Slope and Offset; with kAdd, added to what `out` holds.
+template <bool kCentered, bool kAdd, int N>
+__device__ inline void InputGradients(const float (&xs)[N], const float (&dys)[N],
+                                      const float (&g)[N], float mean, float rstd, float slope,
+                                      float offset, float (&out)[N]) {
+#pragma unroll
+  for (int e = 0; e < N; ++e) {
+    const float w = __fmul_rn(dys[e], g[e]);
+    const float gradient = kCentered ? InputGradient(w, rstd, slope, xs[e] - mean, offset)
+                                     : InputGradient(w, rstd, slope, xs[e]);
+    out[e] = kAdd ? gradient + out[e] : gradient;
+  }
+}
+
+// ---- Rows in registers ----
 
 // Registers of a thread bound what a tile may hold: two vectors each of x, dy and add, twice.
 // LayerNorm has a second row of sums to hold.
@@ -84,51 +125,33 @@ __global__ void __launch_bounds__(Tile::kBlock, kBackwardBlocks<kCentered, Tile>
     if constexpr (kAhead) {
       if (t + step < p.rows) next.Read(p, t + step, lane, vectors);
     }
-    // sums: of w (x - mean), which is w xhat / rstd, and (LayerNorm) of w. The zeros beyond the
-    // row's end add nothing.
-    float sums[kSums] = {};
+    float sums[kSums] = {};  // the zeros beyond the row's end add nothing
 #pragma unroll
     for (int j = 0; j < row.x.Count(vectors); ++j) {
       const int i = lane + j * Tile::kThreads;
       if (!kAhead && i >= vectors) break;  // branches save the registers that loads ahead take
-      float xs[N], dys[N], gamma[N];
+      float xs[N], dys[N], g[N];
       row.x.Get(j, xs);
       row.dy.Get(j, dys);
-      cuda::LoadParameter<N>(p.gamma + int64_t{min(i, vectors - 1)} * N, gamma);
-#pragma unroll
-      for (int e = 0; e < N; ++e) {
-        const float centered = kCentered ? xs[e] - row.mean : xs[e];
-        const float w = Weighted(dys[e], gamma[e], p.plus);
-        sums[0] = AddProduct(w, centered, sums[0]);
-        if constexpr (kCentered) sums[1] += w;
-        if constexpr (Tile::kVectors > 0) {
-          dgamma[j][e] = AddProduct(dys[e], centered * row.rstd, dgamma[j][e]);
-          if constexpr (kCentered) dbeta[j][e] += dys[e];
-        }
-      }
+      LoadGamma(p.gamma + int64_t{min(i, vectors - 1)} * N, p.plus, g);
+      const int held = Tile::kVectors > 0 ? j : 0;  // of rows not held: sums that nobody reads
+      AddTerms<kCentered>(xs, dys, g, row.mean, row.rstd, sums, dgamma[held], dbeta[held]);
     }
     // The barrier of the next row's sums lies between this buffer's uses.
     cuda::RowSums<Tile>(sums, shared[buffer]);
     const float slope = Slope(row.rstd, sums[0], p.inverse_hidden);
-    const float offset = kCentered ? -row.rstd * (sums[kSums - 1] * p.inverse_hidden) : 0;
+    const float offset = kCentered ? Offset(row.rstd, sums[kSums - 1], p.inverse_hidden) : 0;
     T* dx = p.dx + t * p.dx_stride;
 #pragma unroll
     for (int j = 0; j < row.x.Count(vectors); ++j) {
       const int i = lane + j * Tile::kThreads;
       if (!kAhead && i >= vectors) break;
-      float xs[N], dys[N], gamma[N], out[N];
+      float xs[N], dys[N], g[N], out[N];
       row.x.Get(j, xs);
       row.dy.Get(j, dys);
       if constexpr (kAdd) row.add.Get(j, out);
-      cuda::LoadParameter<N>(p.gamma + int64_t{min(i, vectors - 1)} * N, gamma);
-#pragma unroll
-      for (int e = 0; e < N; ++e) {
-        const float centered = kCentered ? xs[e] - row.mean : xs[e];
-        const float w = Weighted(dys[e], gamma[e], p.plus);
-        const float gradient = kCentered ? InputGradient(w, row.rstd, slope, centered, offset)
-                                         : InputGradient(w, row.rstd, slope, centered);
-        out[e] = kAdd ? gradient + out[e] : gradient;
-      }
+      LoadGamma(p.gamma + int64_t{min(i, vectors - 1)} * N, p.plus, g);
+      InputGradients<kCentered, kAdd>(xs, dys, g, row.mean, row.rstd, slope, offset, out);
       if (i < vectors) cuda::Store<N>(dx + int64_t{i} * N, out);
     }
     if constexpr (kAhead) {
@@ -173,10 +196,11 @@ __global__ void __launch_bounds__(Tile::kBlock, kBackwardBlocks<kCentered, Tile>
   }
 }
 
-// The kernel where rows come through rings in shared memory (RowRing): as many rows on their way as
-// fit there, not in registers. One block a multiprocessor; its groups of Tile::kThreads threads go
-// through rows each with a ring of its own, and the block writes one partial sum. The arithmetic
-// and the order of a row's sums are BackwardKernel's.
+// ---- Rows through rings ----
+
+// RowRing: as many rows on their way as fit in shared memory, not in registers. One block a
+// multiprocessor; its groups of Tile::kThreads threads go through rows each with a ring of its own,
+// and the block writes one partial sum. The order of a row's sums is BackwardKernel's.
 
 // Tiles whose row, gamma and sums for dgamma a thread can hold.
 template <typename T, int N, typename Tile>
@@ -224,13 +248,11 @@ __global__ void __launch_bounds__(Tile::kThreads* kRingGroups<Tile>, 1)
   }
   __syncthreads();
 
-  float g[kVectors][N];  // gamma + plus
+  float g[kVectors][N];
 #pragma unroll
   for (int j = 0; j < kVectors; ++j) {
     const int i = min(lane + j * Tile::kThreads, vectors - 1);
-    cuda::LoadParameter<N>(p.gamma + int64_t{i} * N, g[j]);
-#pragma unroll
-    for (int e = 0; e < N; ++e) g[j][e] = __fadd_rn(g[j][e], p.plus);
+    LoadGamma(p.gamma + int64_t{i} * N, p.plus, g[j]);
   }
   float dgamma[kVectors][N] = {}, dbeta[kVectors][N] = {};
   float rstd = 0, mean = 0;
@@ -269,15 +291,7 @@ __global__ void __launch_bounds__(Tile::kThreads* kRingGroups<Tile>, 1)
       float xs[N], dys[N];
       cuda::Unpack<T>(row[0][j], xs);
       cuda::Unpack<T>(row[1][j], dys);
-#pragma unroll
-      for (int e = 0; e < N; ++e) {
-        const float centered = kCentered ? xs[e] - mean : xs[e];
-        const float w = __fmul_rn(dys[e], g[j][e]);
-        sums[0] = AddProduct(w, centered, sums[0]);
-        if constexpr (kCentered) sums[1] += w;
-        dgamma[j][e] = AddProduct(dys[e], centered * rstd, dgamma[j][e]);
-        if constexpr (kCentered) dbeta[j][e] += dys[e];
-      }
+      AddTerms<kCentered>(xs, dys, g[j], mean, rstd, sums, dgamma[j], dbeta[j]);
     }
     // cuda::RowSums, of a group. Its barrier: all have read the stage.
     float(&group_sums)[kSums][Tile::kWarps] = shared[buffer][group];
@@ -295,7 +309,7 @@ __global__ void __launch_bounds__(Tile::kThreads* kRingGroups<Tile>, 1)
       for (int w = 0; w < Tile::kWarps; ++w) sums[k] += group_sums[k][w];
     }
     const float slope = Slope(rstd, sums[0], p.inverse_hidden);
-    const float offset = kCentered ? -rstd * (sums[kSums - 1] * p.inverse_hidden) : 0;
+    const float offset = kCentered ? Offset(rstd, sums[kSums - 1], p.inverse_hidden) : 0;
     T* const dx = p.dx + t * p.dx_stride;
 #pragma unroll
     for (int j = 0; j < kVectors; ++j) {
@@ -304,14 +318,7 @@ __global__ void __launch_bounds__(Tile::kThreads* kRingGroups<Tile>, 1)
       cuda::Unpack<T>(row[0][j], xs);
       cuda::Unpack<T>(row[1][j], dys);
       if constexpr (kAdd) cuda::Unpack<T>(row[kTensors - 1][j], out);
-#pragma unroll
-      for (int e = 0; e < N; ++e) {
-        const float centered = kCentered ? xs[e] - mean : xs[e];
-        const float w = __fmul_rn(dys[e], g[j][e]);
-        const float gradient = kCentered ? InputGradient(w, rstd, slope, centered, offset)
-                                         : InputGradient(w, rstd, slope, centered);
-        out[e] = kAdd ? gradient + out[e] : gradient;
-      }
+      InputGradients<kCentered, kAdd>(xs, dys, g[j], mean, rstd, slope, offset, out);
       if (i < vectors) cuda::Store<N>(dx + int64_t{i} * N, out);
     }
     rstd = next_rstd;
@@ -352,7 +359,9 @@ __global__ void __launch_bounds__(Tile::kThreads* kRingGroups<Tile>, 1)
   }
 }
 
-// dy xhat, for the sums over rows that no block can hold.
+// ---- Rows that no block holds ----
+
+// dy xhat, for the sums over rows.
 template <bool kCentered, int N, typename T, typename P>
 struct GammaTerms {
   BackwardRows<T, P> p;

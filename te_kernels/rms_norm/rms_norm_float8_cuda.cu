@@ -174,38 +174,29 @@ __global__ void __launch_bounds__(kThreads, 1)
       if constexpr (kAhead) {
         if (next_t < p.rows) next.Read(p, next_t, lane, vectors);
       }
-      float sum = 0;
+      float sums[1] = {};
 #pragma unroll
       for (int j = 0; j < Tile::kVectors; ++j) {
         const int i = lane + j * Tile::kThreads;
         if (i >= vectors) break;
-        float xs[kN], dys[kN], gamma[kN];
+        float xs[kN], dys[kN], g[kN];
         row.x.Get(j, xs);
         row.dy.Get(j, dys);
-        cuda::LoadParameter<kN>(p.gamma + i * kN, gamma);
-#pragma unroll
-        for (int e = 0; e < kN; ++e) {
-          sum = AddProduct(Weighted(dys[e], gamma[e], p.plus), xs[e], sum);
-          dgamma[j][e] = AddProduct(dys[e], xs[e] * row.rstd, dgamma[j][e]);
-        }
+        LoadGamma(p.gamma + i * kN, p.plus, g);
+        AddTerms<false>(xs, dys, g, 0, row.rstd, sums, dgamma[j], nullptr);
       }
-      const float slope = Slope(row.rstd, row_sums.Sum(sum, group, buffer), p.inverse_hidden);
+      const float slope = Slope(row.rstd, row_sums.Sum(sums[0], group, buffer), p.inverse_hidden);
       bfloat16* const dx = p.dx == nullptr ? nullptr : p.dx + t * p.dx_stride;
 #pragma unroll
       for (int j = 0; j < Tile::kVectors; ++j) {
         const int i = lane + j * Tile::kThreads;
         if (i >= vectors) break;
-        float xs[kN], dys[kN], gamma[kN], result[kN];
+        float xs[kN], dys[kN], g[kN], result[kN];
         row.x.Get(j, xs);
         row.dy.Get(j, dys);
         if constexpr (kAdd) row.add.Get(j, result);
-        cuda::LoadParameter<kN>(p.gamma + i * kN, gamma);
-#pragma unroll
-        for (int e = 0; e < kN; ++e) {
-          const float w = Weighted(dys[e], gamma[e], p.plus);
-          const float gradient = InputGradient(w, row.rstd, slope, xs[e]);
-          result[e] = kAdd ? gradient + result[e] : gradient;
-        }
+        LoadGamma(p.gamma + i * kN, p.plus, g);
+        InputGradients<false, kAdd>(xs, dys, g, 0, row.rstd, slope, 0, result);
         StoreVector(result, out, t, tile_row, i * kN, dx, &encoder, codes);
       }
       if constexpr (kAhead) {
