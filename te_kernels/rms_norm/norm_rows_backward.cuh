@@ -211,6 +211,9 @@ inline constexpr bool kHasRing = Tile::kVectors > 0 && Tile::kVectors* N <= 16 &
 template <typename Tile>
 inline constexpr int kRingGroups = 512 / Tile::kThreads;
 
+// Bytes of a block's shared memory that its rings leave to the kernel's other arrays.
+inline constexpr int64_t kBesideRings = 4096;
+
 template <bool kCentered, bool kAdd, int N, typename Tile, typename T, typename P>
 __global__ void __launch_bounds__(Tile::kThreads* kRingGroups<Tile>, 1)
     BackwardRingKernel(BackwardRows<T, P> p, int stages, float* partials) {
@@ -223,6 +226,7 @@ __global__ void __launch_bounds__(Tile::kThreads* kRingGroups<Tile>, 1)
   extern __shared__ uint4 dynamic[];
   __shared__ float shared[2][kGroups][kSums][Tile::kWarps];
   __shared__ uint64_t barriers[kGroups][kMostStages];
+  static_assert(sizeof(shared) + sizeof(barriers) <= kBesideRings);
   const int lane = threadIdx.x % Tile::kThreads, group = threadIdx.x / Tile::kThreads;
   const int vectors = static_cast<int>(p.hidden / N);
   const uint32_t row_bytes = static_cast<uint32_t>(p.hidden * sizeof(T));
@@ -387,9 +391,8 @@ struct ParameterGradients {
 inline StatusOr<int> RingStages(const cuda::CudaState& state, int64_t stage_bytes) {
   if (state.compute_capability() < 90) return 0;
   TE_ASSIGN_OR_RETURN(const int64_t most, cuda::MostSharedMemory());
-  constexpr int64_t kStatic = 4096;  // more than the kernel's other arrays
   const auto stages = static_cast<int>(
-      std::min<int64_t>(kMostStages, std::max<int64_t>(0, most - kStatic) / stage_bytes));
+      std::min<int64_t>(kMostStages, std::max<int64_t>(0, most - kBesideRings) / stage_bytes));
   return stages < 2 ? 0 : stages;
 }
 
