@@ -46,6 +46,10 @@ std::vector<Case> Cases() {
       out.push_back({shape[0], shape[1], dtype, DType::kFloat32, true, 5});
     }
   }
+  // With a pad of 5 elements no rows are read in vectors; with 8 these are.
+  for (const auto& [tokens, hidden] : {std::pair<int64_t, int64_t>(5, 1024), {3, 4096}}) {
+    out.push_back({tokens, hidden, DType::kBFloat16, DType::kFloat32, true, 8});
+  }
   return out;
 }
 
