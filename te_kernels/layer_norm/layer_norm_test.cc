@@ -393,10 +393,19 @@ TEST(LayerNormTest, ManyRowsAreWhatFewAre) {
         EXPECT_TRUE(test::Near(got, want, tolerance));
         EXPECT_FALSE(test::Near(got, test::Disturbed(want, hidden - 1, 1), tolerance));
       }
-      if (!with_add) continue;
-      args.dx = Sink(add);  // in place
+      const HostTensor in_place(dtype, {tokens, hidden}, kPad);
+      test::FromDoubles(test::ToDoubles(dy), in_place);
+      args.dy = in_place;
+      args.dx = Sink(in_place);
       args.dgamma = few_dgamma;
       args.dbeta = few_dbeta;
+      ASSERT_TRUE(test::IsOk(TE_OP(LayerNormBackward)(exec, args)));
+      EXPECT_TRUE(in_place.Bytes() == dx.Bytes());
+      EXPECT_TRUE(few_dgamma.Bytes() == dgamma.Bytes());
+      EXPECT_TRUE(few_dbeta.Bytes() == dbeta.Bytes());
+      if (!with_add) continue;
+      args.dy = dy;
+      args.dx = Sink(add);  // in place, too
       ASSERT_TRUE(test::IsOk(TE_OP(LayerNormBackward)(exec, args)));
       EXPECT_TRUE(add.Bytes() == dx.Bytes());
       EXPECT_TRUE(few_dgamma.Bytes() == dgamma.Bytes());

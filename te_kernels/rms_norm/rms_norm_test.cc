@@ -300,9 +300,17 @@ TEST(RmsNormTest, ManyRowsAreWhatFewAre) {
       const Doubles want = few_dgamma.ToDoubles();
       EXPECT_TRUE(test::Near(dgamma.ToDoubles(), want, tolerance));
       EXPECT_FALSE(test::Near(dgamma.ToDoubles(), test::Disturbed(want, hidden - 1, 1), tolerance));
-      if (!with_add) continue;
-      args.dx = Sink(add);  // in place
+      const HostTensor in_place(dtype, {tokens, hidden}, kPad);
+      test::FromDoubles(test::ToDoubles(dy), in_place);
+      args.dy = in_place;
+      args.dx = Sink(in_place);
       args.dgamma = few_dgamma;
+      ASSERT_TRUE(test::IsOk(TE_OP(RmsNormBackward)(exec, args)));
+      EXPECT_TRUE(in_place.Bytes() == dx.Bytes());
+      EXPECT_TRUE(few_dgamma.Bytes() == dgamma.Bytes());
+      if (!with_add) continue;
+      args.dy = dy;
+      args.dx = Sink(add);  // in place, too
       ASSERT_TRUE(test::IsOk(TE_OP(RmsNormBackward)(exec, args)));
       EXPECT_TRUE(add.Bytes() == dx.Bytes());
       EXPECT_TRUE(few_dgamma.Bytes() == dgamma.Bytes());
