@@ -331,7 +331,7 @@ TEST(LayerNormTest, ManyRows) {
 }
 
 // Tokens, hidden size and dtype. On CUDA rows come through rings: more than twice as many as these
-// hold, in each of the rings' forms.
+// hold on 132 multiprocessors, in each of the rings' forms.
 struct RingShape {
   int64_t tokens, hidden;
   DType dtype;
@@ -339,9 +339,9 @@ struct RingShape {
 
 std::vector<RingShape> RingShapes() {
   if (!test::kOnCuda) return {{130, 520, DType::kBFloat16}, {130, 24, DType::kFloat32}};
-  return {{9'000, 520, DType::kBFloat16},  {4'500, 2048, DType::kBFloat16},
-          {2'400, 4096, DType::kBFloat16}, {1'200, 8192, DType::kBFloat16},
-          {2'400, 2048, DType::kFloat32},  {600, 8192, DType::kFloat32}};
+  return {{9'000, 520, DType::kBFloat16},  {6'500, 2048, DType::kBFloat16},
+          {3'200, 4096, DType::kBFloat16}, {1'600, 8192, DType::kBFloat16},
+          {3'200, 2048, DType::kFloat32},  {1'600, 4096, DType::kFloat32}};
 }
 
 // Backward, of many rows at once and of few at a time: the same rows and sums.
