@@ -36,11 +36,7 @@ class RowRing {
     uint32_t to = cuda::SharedAddress(Stage(stage));
     // What the group has read of the stage, it has read before the copies write there.
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
-    // Of the block alone, as in Wait: cuda::ArriveExpecting orders what the cluster sees, with a
-    // fence of the device for every row.
-    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier),
-                 "r"(row_bytes_ * kTensors)
-                 : "memory");
+    cuda::ArriveExpecting(barriers_ + stage, row_bytes_ * kTensors);
 #pragma unroll
     for (int i = 0; i < kTensors; ++i, to += row_bytes_) {
       asm volatile(
@@ -52,25 +48,8 @@ class RowRing {
 #endif
   }
 
-  // Returns when the current stage's rows are there. Not cuda::WaitForPhase, which empties the L1
-  // cache besides.
-  __device__ void Wait() const {
-#if __CUDA_ARCH__ >= 900
-    const uint32_t barrier = cuda::SharedAddress(barriers_ + stage_);
-    uint32_t done;
-    do {
-      asm volatile(
-          "{\n"
-          ".reg .pred p;\n"
-          "mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\n"
-          "selp.u32 %0, 1, 0, p;\n"
-          "}"
-          : "=r"(done)
-          : "r"(barrier), "r"(parity_)
-          : "memory");
-    } while (done == 0);
-#endif
-  }
+  // Returns when the current stage's rows are there.
+  __device__ void Wait() const { cuda::WaitForPhase(barriers_ + stage_, parity_); }
 
   // Vector i of tensor `tensor`'s row in the current stage.
   template <typename Vector>
