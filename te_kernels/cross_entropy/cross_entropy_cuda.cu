@@ -9,7 +9,6 @@
 // 128256 2.1 GB, 0.57 ms.
 #include <algorithm>
 #include <cmath>
-#include <type_traits>
 
 #include "te_kernels/cross_entropy/cross_entropy.h"
 #include "te_kernels/cross_entropy/logit_ring.cuh"
