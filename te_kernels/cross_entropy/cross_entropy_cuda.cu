@@ -16,6 +16,7 @@
 #include "te_kernels/cuda/cuda_state.h"
 #include "te_kernels/cuda/cuda_status.h"
 #include "te_kernels/cuda/launch.cuh"
+#include "te_kernels/cuda/shared_memory.h"
 #include "te_kernels/cuda/vector.cuh"
 
 namespace te {

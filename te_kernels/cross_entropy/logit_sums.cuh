@@ -24,7 +24,7 @@ __device__ inline float Exp2(float x) {
 // e^(x - most) up to a factor that is the same for all x <= most: 2^(slope x + offset), one
 // multiplication with an addition and one special function. Slope log2(e), and the factor is what
 // rounding the offset leaves; it cancels where results relative to one offset are compared. From
-// 2^29 on it would leave the range of floats; but there x is most, or smaller by 64 at least, whose
+// 2^29 on it would leave the range of floats; but there x is most, or smaller by 32 at least, whose
 // exponential is nothing beside 1, whatever the slope: slope 1 has no rounding.
 class Exponential {
  public:

@@ -1,13 +1,10 @@
 // Barriers in shared memory that count arrivals and the bytes that asynchronous copies bring (sm_90
-// on; elsewhere these functions do nothing), and how much of that memory a block may have.
+// on; elsewhere these functions do nothing).
 #pragma once
 
 #include <cuda_runtime.h>
 
-#include <cstddef>
 #include <cstdint>
-
-#include "te_kernels/cuda/cuda_status.h"
 
 namespace te::cuda {
 
@@ -74,17 +71,6 @@ __device__ inline void WaitForPhase(uint64_t* barrier, uint32_t parity) {
     }
   } while (done == 0);
 #endif
-}
-
-// Bytes of shared memory that a block of the current device may ask for: 227 KiB on Hopper, 163 on
-// A100, 99 on smaller cards.
-inline StatusOr<int64_t> MostSharedMemory() {
-  int device = 0, most = 0;
-  TE_RETURN_IF_ERROR(ToStatus(cudaGetDevice(&device), "cudaGetDevice"));
-  TE_RETURN_IF_ERROR(
-      ToStatus(cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device),
-               "cudaDeviceGetAttribute"));
-  return int64_t{most};
 }
 
 }  // namespace te::cuda

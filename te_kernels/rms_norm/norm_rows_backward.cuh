@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "te_kernels/cuda/column_sums.cuh"
+#include "te_kernels/cuda/shared_memory.h"
 #include "te_kernels/rms_norm/norm_rows.cuh"
 #include "te_kernels/rms_norm/row_ring.cuh"
 
