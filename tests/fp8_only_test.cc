@@ -301,8 +301,8 @@ TEST_P(Fp8Only, TheLossesAreTheCpus) {
   settings_.steps = static_cast<int>(want.size());
   const Trained run = Train(settings_);
   ASSERT_EQ(run.losses.size(), want.size());
-  // Another rounding of the loss alone has moved a step's by 0.7%: codes fall to the other side.
-  const double tolerance = std::string(TestDevice()) == "cpu" ? 0.02 : 0.05;
+  const double tolerance =
+      std::string(TestDevice()) == "cpu" ? 0.005 : 0.05;  // other threads, vectors
   for (size_t k = 0; k < want.size(); ++k)
     EXPECT_NEAR(run.losses[k], want[k], tolerance * want[k]) << "step " << k;
   EXPECT_GT(std::fabs(run.losses.front() - want.back()), 0.05 * want.back());
