@@ -8,6 +8,7 @@
 
 #include "gtest/gtest.h"
 #include "te_kernels/layer_norm/layer_norm_ref.h"
+#include "te_kernels/rms_norm/many_rows_test.h"
 #include "te_kernels/testing/host_tensor.h"
 #include "te_kernels/testing/near.h"
 #include "te_kernels/testing/quantized_sink.h"
@@ -330,87 +331,21 @@ TEST(LayerNormTest, ManyRows) {
       test::Near(dbeta.ToDoubles(), test::Disturbed(want.dbeta, 3, 40), want.dbeta_tolerance));
 }
 
-// Tokens, hidden size and dtype. On CUDA rows come through rings: more than twice as many as these
-// hold on 132 multiprocessors, in each of the rings' forms.
-struct RingShape {
-  int64_t tokens, hidden;
-  DType dtype;
-};
-
-std::vector<RingShape> RingShapes() {
-  if (!test::kOnCuda) return {{130, 520, DType::kBFloat16}, {130, 24, DType::kFloat32}};
-  return {{9'000, 520, DType::kBFloat16},  {6'500, 2048, DType::kBFloat16},
-          {3'200, 4096, DType::kBFloat16}, {1'600, 8192, DType::kBFloat16},
-          {3'200, 2048, DType::kFloat32},  {1'600, 4096, DType::kFloat32}};
-}
-
-// Backward, of many rows at once and of few at a time: the same rows and sums.
 TEST(LayerNormTest, ManyRowsAreWhatFewAre) {
   const test::TestExec exec;
-  for (const auto& [tokens, hidden, dtype] : RingShapes()) {
-    constexpr int64_t kPad = 16, kFew = 100;
-    const HostTensor rows = HostTensor::Uniform(dtype, {tokens + 1, hidden}, 1, -1, 1, kPad),
-                     add = HostTensor::Uniform(dtype, {tokens, hidden}, 2, -1, 1, kPad),
-                     gamma = HostTensor::Uniform(dtype, {hidden}, 3, 0.5, 1.5),
-                     rstd = HostTensor::Uniform(DType::kFloat32, {tokens}, 4, 0.5, 1.5),
-                     mean = HostTensor::Uniform(DType::kFloat32, {tokens}, 5, -0.5, 0.5);
-    const TensorView x = rows.view().Slice(0, 0, tokens), dy = rows.view().Slice(0, 1, tokens + 1);
-    for (const bool with_add : {false, true}) {
-      const HostTensor dx(dtype, {tokens, hidden}, kPad), few(dtype, {tokens, hidden}, kPad),
-          dgamma(DType::kFloat32, {hidden}), few_dgamma(DType::kFloat32, {hidden}),
-          dbeta(DType::kFloat32, {hidden}), few_dbeta(DType::kFloat32, {hidden});
-      LayerNormBackwardArgs args;
-      args.gamma = gamma;
-      args.dgamma = few_dgamma;
-      args.dbeta = few_dbeta;
-      args.accumulate_parameter_gradients = true;
-      for (int64_t begin = 0; begin < tokens; begin += kFew) {
-        const int64_t end = std::min(begin + kFew, tokens);
-        args.x = x.Slice(0, begin, end);
-        args.dy = dy.Slice(0, begin, end);
-        args.mean = mean.view().Slice(0, begin, end);
-        args.rstd = rstd.view().Slice(0, begin, end);
-        if (with_add) args.add = add.view().Slice(0, begin, end);
-        args.dx = Sink(few.view().Slice(0, begin, end));
-        ASSERT_TRUE(test::IsOk(TE_OP(LayerNormBackward)(exec, args)));
-      }
-      args.x = x;
-      args.dy = dy;
-      args.mean = mean;
-      args.rstd = rstd;
-      if (with_add) args.add = add;
-      args.dx = Sink(dx);
-      args.dgamma = dgamma;
-      args.dbeta = dbeta;
-      args.accumulate_parameter_gradients = false;
-      ASSERT_TRUE(test::IsOk(TE_OP(LayerNormBackward)(exec, args)));
-      EXPECT_TRUE(dx.Bytes() == few.Bytes()) << tokens << " x " << hidden;
-      EXPECT_TRUE(dx.GuardsIntact());
-      // Each sum's terms, at most 2.25, pass through fewer than 256 additions.
-      const double tolerance = 2 * 256 * kFloat * 2.25 * static_cast<double>(tokens);
-      for (const auto& [got, want] : {std::pair(dgamma.ToDoubles(), few_dgamma.ToDoubles()),
-                                      std::pair(dbeta.ToDoubles(), few_dbeta.ToDoubles())}) {
-        EXPECT_TRUE(test::Near(got, want, tolerance));
-        EXPECT_FALSE(test::Near(got, test::Disturbed(want, hidden - 1, 1), tolerance));
-      }
-      const HostTensor in_place(dtype, {tokens, hidden}, kPad);
-      test::FromDoubles(test::ToDoubles(dy), in_place);
-      args.dy = in_place;
-      args.dx = Sink(in_place);
-      args.dgamma = few_dgamma;
-      args.dbeta = few_dbeta;
-      ASSERT_TRUE(test::IsOk(TE_OP(LayerNormBackward)(exec, args)));
-      EXPECT_TRUE(in_place.Bytes() == dx.Bytes());
-      EXPECT_TRUE(few_dgamma.Bytes() == dgamma.Bytes());
-      EXPECT_TRUE(few_dbeta.Bytes() == dbeta.Bytes());
-      if (!with_add) continue;
-      args.dy = dy;
-      args.dx = Sink(add);  // in place, too
-      ASSERT_TRUE(test::IsOk(TE_OP(LayerNormBackward)(exec, args)));
-      EXPECT_TRUE(add.Bytes() == dx.Bytes());
-      EXPECT_TRUE(few_dgamma.Bytes() == dgamma.Bytes());
-      EXPECT_TRUE(few_dbeta.Bytes() == dbeta.Bytes());
-    }
+  for (const auto& many : test::ManyRowsCases({1'600, 4096, DType::kFloat32})) {
+    test::ExpectManyRowsAreWhatFewAre(many, 2, 2.25, [&](const test::NormBackwardCall& call) {
+      return TE_OP(LayerNormBackward)(exec, {.dy = call.dy,
+                                             .x = call.x,
+                                             .gamma = call.gamma,
+                                             .mean = call.mean,
+                                             .rstd = call.rstd,
+                                             .add = call.add,
+                                             .dx = call.dx,
+                                             .dgamma = call.gradients[0],
+                                             .dbeta = call.gradients[1],
+                                             .accumulate_parameter_gradients = call.accumulate});
+    });
   }
 }
 

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "gtest/gtest.h"
+#include "te_kernels/rms_norm/many_rows_test.h"
 #include "te_kernels/rms_norm/rms_norm_ref.h"
 #include "te_kernels/testing/host_tensor.h"
 #include "te_kernels/testing/near.h"
@@ -245,76 +246,19 @@ TEST(RmsNormTest, ManyRows) {
   EXPECT_FALSE(test::Near(dgamma.ToDoubles(), test::Disturbed(want.dgamma, 3, 20), pieces));
 }
 
-// Tokens, hidden size and dtype. On CUDA rows come through rings: more than twice as many as these
-// hold on 132 multiprocessors, in each of the rings' forms.
-struct RingShape {
-  int64_t tokens, hidden;
-  DType dtype;
-};
-
-std::vector<RingShape> RingShapes() {
-  if (!test::kOnCuda) return {{130, 520, DType::kBFloat16}, {130, 24, DType::kFloat32}};
-  return {{9'000, 520, DType::kBFloat16},  {6'500, 2048, DType::kBFloat16},
-          {3'200, 4096, DType::kBFloat16}, {1'600, 8192, DType::kBFloat16},
-          {3'200, 2048, DType::kFloat32},  {900, 8192, DType::kFloat32}};
-}
-
-// Backward, of many rows at once and of few at a time: the same rows and sums.
 TEST(RmsNormTest, ManyRowsAreWhatFewAre) {
   const test::TestExec exec;
-  for (const auto& [tokens, hidden, dtype] : RingShapes()) {
-    constexpr int64_t kPad = 16, kFew = 100;
-    const HostTensor rows = HostTensor::Uniform(dtype, {tokens + 1, hidden}, 1, -1, 1, kPad),
-                     add = HostTensor::Uniform(dtype, {tokens, hidden}, 2, -1, 1, kPad),
-                     gamma = HostTensor::Uniform(dtype, {hidden}, 3, 0.5, 1.5),
-                     rstd = HostTensor::Uniform(DType::kFloat32, {tokens}, 4, 0.5, 1.5);
-    const TensorView x = rows.view().Slice(0, 0, tokens), dy = rows.view().Slice(0, 1, tokens + 1);
-    for (const bool with_add : {false, true}) {
-      const HostTensor dx(dtype, {tokens, hidden}, kPad), few(dtype, {tokens, hidden}, kPad),
-          dgamma(DType::kFloat32, {hidden}), few_dgamma(DType::kFloat32, {hidden});
-      RmsNormBackwardArgs args;
-      args.gamma = gamma;
-      args.dgamma = few_dgamma;
-      args.accumulate_dgamma = true;
-      for (int64_t begin = 0; begin < tokens; begin += kFew) {
-        const int64_t end = std::min(begin + kFew, tokens);
-        args.x = x.Slice(0, begin, end);
-        args.dy = dy.Slice(0, begin, end);
-        args.rstd = rstd.view().Slice(0, begin, end);
-        if (with_add) args.add = add.view().Slice(0, begin, end);
-        args.dx = Sink(few.view().Slice(0, begin, end));
-        ASSERT_TRUE(test::IsOk(TE_OP(RmsNormBackward)(exec, args)));
-      }
-      args.x = x;
-      args.dy = dy;
-      args.rstd = rstd;
-      if (with_add) args.add = add;
-      args.dx = Sink(dx);
-      args.dgamma = dgamma;
-      args.accumulate_dgamma = false;
-      ASSERT_TRUE(test::IsOk(TE_OP(RmsNormBackward)(exec, args)));
-      EXPECT_TRUE(dx.Bytes() == few.Bytes()) << tokens << " x " << hidden;
-      EXPECT_TRUE(dx.GuardsIntact());
-      // Each sum's terms, at most 1.5, pass through fewer than 256 additions.
-      const double tolerance = 2 * 256 * kFloat * 1.5 * static_cast<double>(tokens);
-      const Doubles want = few_dgamma.ToDoubles();
-      EXPECT_TRUE(test::Near(dgamma.ToDoubles(), want, tolerance));
-      EXPECT_FALSE(test::Near(dgamma.ToDoubles(), test::Disturbed(want, hidden - 1, 1), tolerance));
-      const HostTensor in_place(dtype, {tokens, hidden}, kPad);
-      test::FromDoubles(test::ToDoubles(dy), in_place);
-      args.dy = in_place;
-      args.dx = Sink(in_place);
-      args.dgamma = few_dgamma;
-      ASSERT_TRUE(test::IsOk(TE_OP(RmsNormBackward)(exec, args)));
-      EXPECT_TRUE(in_place.Bytes() == dx.Bytes());
-      EXPECT_TRUE(few_dgamma.Bytes() == dgamma.Bytes());
-      if (!with_add) continue;
-      args.dy = dy;
-      args.dx = Sink(add);  // in place, too
-      ASSERT_TRUE(test::IsOk(TE_OP(RmsNormBackward)(exec, args)));
-      EXPECT_TRUE(add.Bytes() == dx.Bytes());
-      EXPECT_TRUE(few_dgamma.Bytes() == dgamma.Bytes());
-    }
+  for (const auto& many : test::ManyRowsCases({900, 8192, DType::kFloat32})) {
+    test::ExpectManyRowsAreWhatFewAre(many, 1, 1.5, [&](const test::NormBackwardCall& call) {
+      return TE_OP(RmsNormBackward)(exec, {.dy = call.dy,
+                                           .x = call.x,
+                                           .gamma = call.gamma,
+                                           .rstd = call.rstd,
+                                           .add = call.add,
+                                           .dx = call.dx,
+                                           .dgamma = call.gradients[0],
+                                           .accumulate_dgamma = call.accumulate});
+    });
   }
 }
 
