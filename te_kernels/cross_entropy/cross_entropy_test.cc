@@ -240,8 +240,20 @@ TEST(CrossEntropy, InPlaceGivesTheSameBits) {
   }
 }
 
-// Masked logits are finite and large, infinite, or all there is; the others have what they have
-// without them.
+void ExpectRow(DType dtype, const Doubles& x, int64_t label, int64_t pad, double loss_wanted,
+               const Doubles& gradient_wanted) {
+  const auto classes = static_cast<int64_t>(x.size());
+  const HostTensor logits(dtype, {1, classes}, x, pad);
+  const HostTensor labels(DType::kInt32, {1}, Doubles{static_cast<double>(label)});
+  HostTensor loss(DType::kFloat32, {1}), dlogits(dtype, {1, classes}, pad);
+  ASSERT_TRUE(test::IsOk(
+      TE_OP(CrossEntropy)(test::TestExec().exec(),
+                          {.logits = logits, .labels = labels, .loss = loss, .dlogits = dlogits})));
+  EXPECT_TRUE(test::Near(loss.ToDoubles(), {loss_wanted}, 0x1p-20));
+  EXPECT_TRUE(test::Near(dlogits.ToDoubles(), gradient_wanted, test::UnitRoundoff(dtype)));
+}
+
+// Masked logits are finite and large, or infinite; the others have what they have without them.
 TEST(CrossEntropy, MaskedLogitsTakeNoPart) {
   constexpr double kInfinity = std::numeric_limits<double>::infinity();
   for (DType dtype : {DType::kFloat32, DType::kBFloat16}) {
@@ -251,13 +263,7 @@ TEST(CrossEntropy, MaskedLogitsTakeNoPart) {
         Doubles x(32, 0.0), want(32, 1.0 / 16);
         for (int64_t j = 0; j < 16; ++j) x[j] = mask, want[j] = 0;
         want[20] -= 1;
-        const HostTensor logits(dtype, {1, 32}, x, pad), labels(DType::kInt32, {1}, Doubles{20});
-        HostTensor loss(DType::kFloat32, {1}), dlogits(dtype, {1, 32}, pad);
-        ASSERT_TRUE(test::IsOk(TE_OP(CrossEntropy)(
-            test::TestExec().exec(),
-            {.logits = logits, .labels = labels, .loss = loss, .dlogits = dlogits})));
-        EXPECT_TRUE(test::Near(loss.ToDoubles(), {std::log(16)}, 0x1p-20));
-        EXPECT_TRUE(test::Near(dlogits.ToDoubles(), want, test::UnitRoundoff(dtype)));
+        ExpectRow(dtype, x, 20, pad, std::log(16), want);
       }
     }
   }
@@ -269,14 +275,7 @@ TEST(CrossEntropy, ARowOfOneLargeValueIsUniform) {
       SCOPED_TRACE(fmt::format("{} of {}", value, Name(dtype)));
       Doubles want(32, 1.0 / 32);
       want[7] -= 1;
-      const HostTensor logits(dtype, {1, 32}, Doubles(32, value)),
-          labels(DType::kInt32, {1}, Doubles{7});
-      HostTensor loss(DType::kFloat32, {1}), dlogits(dtype, {1, 32});
-      ASSERT_TRUE(test::IsOk(TE_OP(CrossEntropy)(
-          test::TestExec().exec(),
-          {.logits = logits, .labels = labels, .loss = loss, .dlogits = dlogits})));
-      EXPECT_TRUE(test::Near(loss.ToDoubles(), {std::log(32)}, 0x1p-20));
-      EXPECT_TRUE(test::Near(dlogits.ToDoubles(), want, test::UnitRoundoff(dtype)));
+      ExpectRow(dtype, Doubles(32, value), 7, 0, std::log(32), want);
     }
   }
 }
