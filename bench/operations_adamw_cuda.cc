@@ -48,35 +48,25 @@ Status OperationsBench::Float8Optimizer(const BenchModelShape& model, Rounding r
   return Memory(
       operation.c_str(), model, 0, (only_float8 ? 13 : 16) * shape.elements(),
       [&](int count) -> StatusOr<OperationTimer::Call> {
-        const Shape words = {shape.elements() / 4};
         TE_ASSIGN_OR_RETURN(const Buffers param, Random(only_float8 ? Shape{1} : shape, count));
         TE_ASSIGN_OR_RETURN(const Buffers grad, Random(shape, count));
         TE_ASSIGN_OR_RETURN(const Buffers m, Random(shape, count));
         TE_ASSIGN_OR_RETURN(const Buffers v, Random(shape, count));
-        TE_ASSIGN_OR_RETURN(const Buffers rowwise, Random(words, count, DType::kFloat32));
-        TE_ASSIGN_OR_RETURN(const Buffers columnwise, Random(words, count, DType::kFloat32));
-        TE_ASSIGN_OR_RETURN(const Buffers scale, Random({1}, 4, DType::kFloat32));
+        TE_ASSIGN_OR_RETURN(const Float8Copies copies, Float8(shape, count));
+        TE_ASSIGN_OR_RETURN(const Buffers previous_scale_inv, Random({1}, 1, DType::kFloat32));
+        TE_RETURN_IF_ERROR(timer_->context()->Zero(View(previous_scale_inv, 0)));
         for (int i = 0; i < count; ++i)  // a variance is not negative
           TE_RETURN_IF_ERROR(timer_->context()->Zero(View(v, i)));
-        for (int i = 1; i < 4; ++i) TE_RETURN_IF_ERROR(timer_->context()->Zero(View(scale, i)));
         return OperationTimer::Call([=, this](int i) {
-          const auto number = [&](int which) { return View(scale, which).as<float>(); };
           AdamWArgs args = {.grad = View(grad, i), .m = View(m, i), .v = View(v, i)};
           if (only_float8) {
-            args.previous_scale_inv = number(3);
+            args.previous_scale_inv = View(previous_scale_inv, 0).as<float>();
           } else {
             args.param = View(param, i);
           }
           args.rounding = rounding;
           args.scalars = timer_->context()->scalars();
-          args.quantized_param = {
-              .format = QuantFormat::kFloat8E4M3,
-              .scale = number(0),
-              .scale_inv = number(1),
-              .amax = number(2),
-              .rowwise_data = TensorView(View(rowwise, i).data(), DType::kUInt8, shape),
-              .columnwise_data =
-                  TensorView(View(columnwise, i).data(), DType::kUInt8, {shape[1], shape[0]})};
+          args.quantized_param = copies.Spec(i);
           return run().adamw(exec(), args);
         });
       });

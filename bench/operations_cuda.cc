@@ -32,6 +32,7 @@ Status OperationsBench::Run() {
   for (const BenchModelShape& model : kModels) {
     for (const int64_t tokens : options_.tokens) {
       TE_RETURN_IF_ERROR(Norms(model, tokens));
+      TE_RETURN_IF_ERROR(Float8Norms(model, tokens));
       TE_RETURN_IF_ERROR(SwiGlu(model, tokens));
       TE_RETURN_IF_ERROR(Rope(model, tokens));
       TE_RETURN_IF_ERROR(Losses(model, tokens));
@@ -97,6 +98,26 @@ StatusOr<OperationsBench::Buffers> OperationsBench::Random(const Shape& shape, i
                                                            DType dtype) {
   TE_ASSIGN_OR_RETURN(std::vector<Tensor> tensors, timer_->Random(dtype, shape, count));
   return std::make_shared<std::vector<Tensor>>(std::move(tensors));
+}
+
+StatusOr<OperationsBench::Float8Copies> OperationsBench::Float8(const Shape& shape, int count) {
+  const Shape words = {shape.elements() / 4};
+  Float8Copies out = {.shape = shape, .rowwise = {}, .columnwise = {}, .numbers = {}};
+  TE_ASSIGN_OR_RETURN(out.rowwise, Random(words, count, DType::kFloat32));
+  TE_ASSIGN_OR_RETURN(out.columnwise, Random(words, count, DType::kFloat32));
+  TE_ASSIGN_OR_RETURN(out.numbers, Random({1}, 3, DType::kFloat32));
+  for (int i = 1; i < 3; ++i) TE_RETURN_IF_ERROR(timer_->context()->Zero(View(out.numbers, i)));
+  return out;
+}
+
+QuantSpec OperationsBench::Float8Copies::Spec(int i) const {
+  return {.format = QuantFormat::kFloat8E4M3,
+          .scale = View(numbers, 0).as<float>(),
+          .scale_inv = View(numbers, 1).as<float>(),
+          .amax = View(numbers, 2).as<float>(),
+          .rowwise_data = TensorView(View(rowwise, i).data(), DType::kUInt8, shape),
+          .columnwise_data =
+              TensorView(View(columnwise, i).data(), DType::kUInt8, {shape[1], shape[0]})};
 }
 
 namespace {

@@ -48,7 +48,16 @@ class OperationsBench {
   // Tensors that live as long as the call that holds them.
   using Buffers = std::shared_ptr<std::vector<Tensor>>;
 
+  // E4M3 copies of matrices of one shape in both orientations, under one scale known beforehand.
+  struct Float8Copies {
+    Shape shape;
+    Buffers rowwise, columnwise;
+    Buffers numbers;  // scale, scale_inv and amax
+    QuantSpec Spec(int i) const;
+  };
+
   Status Norms(const BenchModelShape& model, int64_t tokens);
+  Status Float8Norms(const BenchModelShape& model, int64_t tokens);
   Status SwiGlu(const BenchModelShape& model, int64_t tokens);
   Status Rope(const BenchModelShape& model, int64_t tokens);
   Status Losses(const BenchModelShape& model, int64_t tokens);
@@ -80,6 +89,7 @@ class OperationsBench {
   Status Memory(const char* operation, const BenchModelShape& model, int64_t tokens, int64_t bytes,
                 const std::function<StatusOr<OperationTimer::Call>(int)>& prepare);
   StatusOr<Buffers> Random(const Shape& shape, int count, DType dtype = DType::kBFloat16);
+  StatusOr<Float8Copies> Float8(const Shape& shape, int count);
   static TensorView View(const Buffers& buffers, int i) {
     return (*buffers)[static_cast<size_t>(i)].view();
   }
