@@ -442,6 +442,58 @@ TEST(RmsNormTest, QuantizedSinksDoNotDisturbTheGammaGradient) {
   }
 }
 
+// More tiles than blocks: on CUDA a block writes the codes of up to four, from two places in shared
+// memory or (backward, 4096 columns) from one.
+TEST(RmsNormTest, QuantizedSinksOfManyTilesHoldTheQuantizedDenseResult) {
+  const test::TestExec exec;
+  constexpr DType kType = DType::kBFloat16;
+  std::vector<std::pair<int64_t, int64_t>> shapes = {{48, 144}};
+  if (test::kOnCuda) shapes = {{6'512, 2048}, {3'200, 4096}};
+  for (const auto& [tokens, hidden] : shapes) {
+    SCOPED_TRACE(std::to_string(tokens) + " x " + std::to_string(hidden));
+    const HostTensor rows = HostTensor::Uniform(kType, {tokens + 1, hidden}, 1, -1, 1, 16),
+                     add = HostTensor::Uniform(kType, {tokens, hidden}, 2, -1, 1, 16),
+                     gamma = HostTensor::Uniform(kType, {hidden}, 3, 0.5, 1.5),
+                     rstd = HostTensor::Uniform(DType::kFloat32, {tokens}, 4, 0.5, 1.5),
+                     dgamma(DType::kFloat32, {hidden}), dense_dgamma(DType::kFloat32, {hidden});
+    const TensorView x = rows.view().Slice(0, 0, tokens), dy = rows.view().Slice(0, 1, tokens + 1);
+    const auto expect = [&](QuantFormat format, const auto& run) {
+      const HostTensor dense(kType, {tokens, hidden}), again(kType, {tokens, hidden});
+      const test::SinkCase c = {.format = format};
+      const test::QuantizedTensor want(c, tokens, hidden), twin(c, tokens, hidden),
+          got(c, tokens, hidden);
+      ASSERT_TRUE(test::IsOk(run(Sink(dense))));
+      ASSERT_TRUE(test::IsOk(TE_OP(Quantize)(exec, {.x = dense, .out = want.spec()})));
+      Sink sink(again);
+      sink.quant = got.spec();
+      ASSERT_TRUE(test::IsOk(run(sink)));
+      EXPECT_TRUE(again.Bytes() == dense.Bytes());
+      EXPECT_TRUE(got.Bytes() == want.Bytes());
+      EXPECT_TRUE(got.GuardsIntact());
+      dense.view().as<bfloat16>()[tokens * hidden - 1].bits ^= 0x8000;  // the twin
+      ASSERT_TRUE(test::IsOk(TE_OP(Quantize)(exec, {.x = dense, .out = twin.spec()})));
+      EXPECT_FALSE(got.Bytes() == twin.Bytes());
+    };
+    expect(QuantFormat::kFloat8E4M3, [&](const Sink& sink) {
+      RmsNormForwardArgs args = {.x = x, .gamma = gamma};
+      args.y = sink;
+      return TE_OP(RmsNormForward)(exec, args);
+    });
+    expect(QuantFormat::kFloat8E5M2, [&](const Sink& sink) {
+      RmsNormBackwardArgs args = {.dy = dy, .x = x, .gamma = gamma, .rstd = rstd};
+      args.add = add;
+      args.dx = sink;
+      args.dgamma = sink.quantized() ? dgamma : dense_dgamma;
+      return TE_OP(RmsNormBackward)(exec, args);
+    });
+    // As in ManyRowsAreWhatFewAre.
+    const double tolerance = 2 * 256 * kFloat * 1.5 * static_cast<double>(tokens);
+    const Doubles want = dense_dgamma.ToDoubles();
+    EXPECT_TRUE(test::Near(dgamma.ToDoubles(), want, tolerance));
+    EXPECT_FALSE(test::Near(dgamma.ToDoubles(), test::Disturbed(want, hidden - 1, 1), tolerance));
+  }
+}
+
 // Rows at addresses that allow no vectors are written unfused.
 TEST(RmsNormTest, MisalignedQuantizedSinksAreTheSame) {
   const test::TestExec exec;
