@@ -58,9 +58,12 @@ __device__ inline float AddProduct(float a, float b, float sum) { return __fmaf_
 __device__ inline float Rstd(float squares, float inverse_hidden, float epsilon) {
   return rsqrtf(__fmaf_rn(squares, inverse_hidden, epsilon));
 }
-// A term of y without beta.
+// A term of y without beta; g = gamma + plus.
+__device__ inline float Normalized(float centered, float rstd, float g) {
+  return __fmul_rn(__fmul_rn(centered, rstd), g);
+}
 __device__ inline float Normalized(float centered, float rstd, float gamma, float plus) {
-  return __fmul_rn(__fmul_rn(centered, rstd), __fadd_rn(gamma, plus));
+  return Normalized(centered, rstd, __fadd_rn(gamma, plus));
 }
 // dx = rstd w + offset + slope (x - mean), with w = dy g, slope = -rstd^2 mean(w xhat), offset =
 // -rstd mean(w).

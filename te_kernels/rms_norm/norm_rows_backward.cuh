@@ -388,12 +388,13 @@ struct ParameterGradients {
   bool accumulate;
 };
 
-// Stages of a ring, for a block that needs `stage_bytes` for each; 0: no ring.
-inline StatusOr<int> RingStages(const cuda::CudaState& state, int64_t stage_bytes) {
+// Stages of a ring, for a block that needs `stage_bytes` for each and `others` besides; 0: no ring.
+inline StatusOr<int> RingStages(const cuda::CudaState& state, int64_t stage_bytes,
+                                int64_t others = 0) {
   if (state.compute_capability() < 90) return 0;
   TE_ASSIGN_OR_RETURN(const int64_t most, cuda::MostSharedMemory());
-  const auto stages = static_cast<int>(
-      std::min<int64_t>(kMostStages, std::max<int64_t>(0, most - kBesideRings) / stage_bytes));
+  const auto stages = static_cast<int>(std::min(
+      int64_t{kMostStages}, std::max(int64_t{0}, most - kBesideRings - others) / stage_bytes));
   return stages < 2 ? 0 : stages;
 }
 

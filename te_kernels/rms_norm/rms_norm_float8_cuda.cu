@@ -10,9 +10,24 @@
 //   two kernels      4 (+ 2) / 10 (+ 6)      14.9 / 32.7    25.8 / 61
 // 2048 rows are 128 blocks of 132 multiprocessors: more rows a block would leave some idle. What it
 // costs: a 16-byte piece of a column is half of a sector; the L2 cache puts the halves together.
+//
+// With one row of each group on its way, in registers, that came to about half of a copy's rate:
+// rows, sums, codes and transposed writes took turns. So rows come through rings in shared memory
+// (float8_ring.cuh) where the card copies in bulk. Two limits, at 4096 columns, and a prediction;
+// forward / backward with add, us; 128 multiprocessors of 4 schedulers at 1.755 GHz:
+//                                               2048 tokens    4096 tokens
+//   memory: 4 / 10 bytes an element             7.8 / 19.5     15.6 / 39
+//   issue: 14.5 / 27 instructions an element    4.2 / 7.9      8.5  / 15.8
+//   predicted                                   9.4 / 23.5     17.2 / 43
+// Predicted: memory's time, but for the last tile's transposed codes, which nothing overlaps, the L2
+// cache's (1.5 us); 1 us to start, 1 until the first rows come; backward 2.5 us for the kernel that
+// adds the blocks' sums for dgamma.
 #include <algorithm>
+#include <type_traits>
 
 #include "te_kernels/cuda/fused_float8.cuh"
+#include "te_kernels/rms_norm/float8_ring.cuh"
+#include "te_kernels/rms_norm/float8_tile.cuh"
 #include "te_kernels/rms_norm/norm_rows.cuh"
 #include "te_kernels/rms_norm/norm_rows_backward.cuh"
 #include "te_kernels/rms_norm/rms_norm_float8.h"
@@ -21,62 +36,25 @@ namespace te::norm {
 namespace {
 
 using cuda::Float8Output;
+using float8::BackwardFloat8RingKernel;
+using float8::ForwardFloat8RingKernel;
+using float8::Groups;
+using float8::kBackwardRing;
+using float8::kForwardRing;
+using float8::kN;
+using float8::kThreads;
+using float8::kTileRows;
+using float8::PlanRings;
+using float8::RingPlan;
+using float8::StoreColumns;
+using float8::StorePartials;
+using float8::StoreVector;
 
-constexpr int kN = 8;                    // elements of a vector
-constexpr int kTileRows = 16;            // of a block's tile
-constexpr int kThreads = 512;            // of a block
 constexpr int kMostShared = 160 * 1024;  // that every architecture can give a block
 
-// A tile of the dense kernels whose threads are one of a block's groups.
-template <typename Tile>
-struct Groups {
-  static constexpr int kCount = kThreads / Tile::kThreads;
-  static constexpr int kSteps = kTileRows / kCount;  // rows of a group
-  static_assert(kCount * Tile::kThreads == kThreads && kSteps * kCount == kTileRows);
-
-  float sums[2][kCount][Tile::kWarps];
-
-  // cuda::RowSum, of a group. The barrier of the next sum lies between one buffer's uses.
-  __device__ float Sum(float value, int group, int buffer) {
-    value = cuda::WarpSum(value);
-    if constexpr (Tile::kWarps > 1) {
-      float(&shared)[Tile::kWarps] = sums[buffer][group];
-      if (threadIdx.x % cuda::kWarp == 0) shared[threadIdx.x / cuda::kWarp % Tile::kWarps] = value;
-      // One of the hardware's barriers for each group; 0 is __syncthreads'.
-      asm volatile("bar.sync %0, %1;" ::"r"(group + 1), "n"(Tile::kThreads) : "memory");
-      value = 0;
-#pragma unroll
-      for (int w = 0; w < Tile::kWarps; ++w) value += shared[w];
-    }
-    return value;
-  }
-};
-
-// The tile's codes as [16][hidden] in shared memory; by all threads, between barriers.
-__device__ inline void StoreColumns(const uint8_t* codes, const Float8Output& out,
-                                    int64_t first_row) {
-  const int hidden = static_cast<int>(out.columns);
-  for (int column = threadIdx.x * 4; column < hidden; column += kThreads * 4) {
-    cuda::StoreTransposed<kTileRows>(codes + column, hidden,
-                                     out.columnwise + column * out.rows + first_row, out.rows);
-  }
-}
-
-// The codes of a vector to both orientations, and the dense vector.
-__device__ inline void StoreVector(const float (&values)[kN], const Float8Output& out, int64_t row,
-                                   int tile_row, int column, bfloat16* dense,
-                                   cuda::Float8Encoder* encoder, uint8_t* tile) {
-  uint4 rounded;
-  const uint2 codes = encoder->Encode(values, &rounded);
-  if (dense != nullptr) cuda::StoreVector(dense + column, rounded);
-  if (out.rowwise != nullptr)
-    *reinterpret_cast<uint2*>(out.rowwise + row * out.columns + column) = codes;
-  if (out.columnwise != nullptr)
-    *reinterpret_cast<uint2*>(tile + tile_row * static_cast<int>(out.columns) + column) = codes;
-}
-
-// Both kernels are persistent grids: a block goes through every gridDim'th tile, and the next row
-// is on its way while a group works on one.
+// Kernels for cards without bulk copies and for rows whose rings find no room beside the codes.
+// Both are persistent grids: a block goes through every gridDim'th tile, and the next row is on its
+// way while a group works on one.
 
 // ---- Forward ----
 
@@ -87,6 +65,7 @@ inline constexpr int kForwardBlocks = Tile::kVectors >= 4 ? 1 : 2;
 template <typename Tile, typename P>
 __global__ void __launch_bounds__(kThreads, kForwardBlocks<Tile>)
     ForwardFloat8Kernel(ForwardRows<bfloat16, P> p, Float8Output out) {
+  cuda::StartAfterEarlierKernels();
   using Group = Groups<Tile>;
   extern __shared__ uint4 dynamic[];
   uint8_t* const codes = reinterpret_cast<uint8_t*>(dynamic);
@@ -148,6 +127,7 @@ __global__ void __launch_bounds__(kThreads, kForwardBlocks<Tile>)
 template <bool kAdd, typename Tile, typename P>
 __global__ void __launch_bounds__(kThreads, 1)
     BackwardFloat8Kernel(BackwardRows<bfloat16, P> p, Float8Output out, float* partials) {
+  cuda::StartAfterEarlierKernels();
   using Group = Groups<Tile>;
   constexpr bool kAhead = kReadsAhead<false, bfloat16, kN, Tile>;
   extern __shared__ uint4 dynamic[];
@@ -212,23 +192,8 @@ __global__ void __launch_bounds__(kThreads, 1)
   }
   encoder.Finish<kThreads>(out, shared);
 
-  if (partials == nullptr) return;
-  // The groups in order, through the codes' memory.
-  float* const columns = reinterpret_cast<float*>(dynamic);
-  const int hidden = static_cast<int>(p.hidden);
-  __syncthreads();
-#pragma unroll
-  for (int j = 0; j < Tile::kVectors; ++j) {
-    const int i = lane + j * Tile::kThreads;
-    if (i < vectors) cuda::StoreFloats<kN>(columns + group * hidden + i * kN, dgamma[j]);
-  }
-  __syncthreads();
-  for (int h = threadIdx.x; h < hidden; h += kThreads) {
-    float sum = 0;
-#pragma unroll
-    for (int g = 0; g < Group::kCount; ++g) sum += columns[g * hidden + h];
-    partials[blockIdx.x * p.hidden + h] = sum;
-  }
+  StorePartials<Tile>(dgamma, reinterpret_cast<float*>(dynamic), static_cast<int>(p.hidden),
+                      partials);
 }
 
 // ---- Launchers ----
@@ -239,11 +204,21 @@ int SharedBytes(int64_t hidden) {
   return static_cast<int>(hidden) * std::max(kTileRows, 4 * Groups<Tile>::kCount);
 }
 
-template <typename Kernel>
-Status AllowShared(Kernel kernel, int bytes) {
-  return cuda::ToStatus(
-      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
-      "cudaFuncSetAttribute");
+// The codes and the rings.
+int64_t SharedBytes(const RingPlan& plan, int64_t hidden, int64_t stage_bytes) {
+  return plan.code_tiles * kTileRows * hidden + plan.stages * stage_bytes;
+}
+
+template <typename... Parameters>
+Status Launch(const Exec& exec, const char* name, void (*kernel)(Parameters...), int64_t blocks,
+              int64_t bytes, const std::type_identity_t<Parameters>&... args) {
+  TE_RETURN_IF_ERROR(
+      cuda::ToStatus(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                          static_cast<int>(bytes)),
+                     "cudaFuncSetAttribute"));
+  cuda::LaunchOverlapping(exec, kernel, dim3(static_cast<unsigned int>(blocks)), dim3(kThreads),
+                          {.shared_bytes = static_cast<size_t>(bytes)}, args...);
+  return cuda::LaunchStatus(name);
 }
 
 // As many tiles for one block as for another, as far as they divide.
@@ -284,21 +259,44 @@ Status Forward(const Exec& exec, const RmsNormForwardArgs& args) {
   rows.rstd = args.rstd.defined() ? args.rstd.as<float>() : nullptr;
   const Float8Output out = cuda::Float8OutputOf(args.y.quant, rows.rows, rows.hidden);
   TE_ASSIGN_OR_RETURN(const cuda::CudaState* state, cuda::GetCudaState(exec));
-  const int num_sms = state->num_sms();
   return cuda::WithRowTile<kN>(rows.hidden / kN, [&](auto tile) -> Status {
     using Tile = decltype(tile);
     if constexpr (kFits<Tile>) {
-      const auto kernel = ForwardFloat8Kernel<Tile, P>;
-      const int bytes = SharedBytes<Tile>(rows.hidden);
-      TE_RETURN_IF_ERROR(AllowShared(kernel, bytes));
-      const int64_t blocks = Blocks(rows.rows, int64_t{num_sms} * kForwardBlocks<Tile>);
-      kernel<<<static_cast<unsigned int>(blocks), kThreads, bytes, cuda::StreamOf(exec)>>>(rows,
-                                                                                           out);
-      return cuda::LaunchStatus("rms_norm_forward_fp8");
+      constexpr const char* kName = "rms_norm_forward_fp8";
+      if constexpr (kForwardRing<Tile>) {
+        const int64_t stage_bytes = 2 * rows.hidden * Groups<Tile>::kCount;
+        TE_ASSIGN_OR_RETURN(const RingPlan plan,
+                            PlanRings(*state, rows.hidden, stage_bytes, out.columnwise != nullptr));
+        if (plan.stages > 0) {
+          return Launch(exec, kName, ForwardFloat8RingKernel<Tile, P>,
+                        Blocks(rows.rows, state->num_sms()),
+                        SharedBytes(plan, rows.hidden, stage_bytes), rows, out, plan);
+        }
+      }
+      return Launch(exec, kName, ForwardFloat8Kernel<Tile, P>,
+                    Blocks(rows.rows, int64_t{state->num_sms()} * kForwardBlocks<Tile>),
+                    SharedBytes<Tile>(rows.hidden), rows, out);
     } else {
       return Internal("rms_norm_forward: no FP8 kernel for rows of {}", rows.hidden);
     }
   });
+}
+
+template <bool kAdd, typename Tile, typename P>
+Status LaunchTile(const Exec& exec, const cuda::CudaState& state, int64_t blocks,
+                  const BackwardRows<bfloat16, P>& rows, const Float8Output& out, float* partials) {
+  constexpr const char* kName = "rms_norm_backward_fp8";
+  if constexpr (kBackwardRing<Tile>) {
+    const int64_t stage_bytes = (kAdd ? 3 : 2) * 2 * rows.hidden * Groups<Tile>::kCount;
+    TE_ASSIGN_OR_RETURN(const RingPlan plan,
+                        PlanRings(state, rows.hidden, stage_bytes, out.columnwise != nullptr));
+    if (plan.stages > 0) {
+      return Launch(exec, kName, BackwardFloat8RingKernel<kAdd, Tile, P>, blocks,
+                    SharedBytes(plan, rows.hidden, stage_bytes), rows, out, plan, partials);
+    }
+  }
+  return Launch(exec, kName, BackwardFloat8Kernel<kAdd, Tile, P>, blocks,
+                SharedBytes<Tile>(rows.hidden), rows, out, partials);
 }
 
 template <bool kAdd, typename P>
@@ -320,14 +318,10 @@ Status Backward(const Exec& exec, const RmsNormBackwardArgs& args) {
   rows.dx_stride = args.dx.dense.stride(0);
   const Float8Output out = cuda::Float8OutputOf(args.dx.quant, rows.rows, rows.hidden);
   TE_ASSIGN_OR_RETURN(const cuda::CudaState* state, cuda::GetCudaState(exec));
-  const int num_sms = state->num_sms();
   return WithBackwardTile<false, kN>(rows.hidden / kN, [&](auto tile) -> Status {
     using Tile = decltype(tile);
     if constexpr (kFits<Tile>) {
-      const auto kernel = BackwardFloat8Kernel<kAdd, Tile, P>;
-      const int bytes = SharedBytes<Tile>(rows.hidden);
-      TE_RETURN_IF_ERROR(AllowShared(kernel, bytes));
-      const int64_t blocks = Blocks(rows.rows, num_sms);
+      const int64_t blocks = Blocks(rows.rows, state->num_sms());
       ArenaScope scope(exec.scratch);
       float* partials = nullptr;
       if (args.dgamma.defined()) {
@@ -335,9 +329,7 @@ Status Backward(const Exec& exec, const RmsNormBackwardArgs& args) {
                             exec.scratch->Allocate(DType::kFloat32, {blocks, rows.hidden}));
         partials = scratch.as<float>();
       }
-      kernel<<<static_cast<unsigned int>(blocks), kThreads, bytes, cuda::StreamOf(exec)>>>(
-          rows, out, partials);
-      TE_RETURN_IF_ERROR(cuda::LaunchStatus("rms_norm_backward_fp8"));
+      TE_RETURN_IF_ERROR((LaunchTile<kAdd, Tile>(exec, *state, blocks, rows, out, partials)));
       if (partials == nullptr) return OkStatus();
       return cuda::CombinePartials(exec, partials, blocks, rows.hidden, args.accumulate_dgamma,
                                    args.dgamma);

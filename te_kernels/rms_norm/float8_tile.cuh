@@ -1,0 +1,95 @@
+// What kernels of a norm that write FP8 codes in both orientations share. A block takes tiles of 16
+// whole rows: its threads form groups that go through rows as the dense kernels do (the same sums
+// in the same order: the same bits) and leave the codes in shared memory, from where the block
+// writes them transposed, 16 bytes a column.
+#pragma once
+
+#include <algorithm>
+
+#include "te_kernels/cuda/fused_float8.cuh"
+#include "te_kernels/cuda/rows.cuh"
+
+namespace te::norm::float8 {
+
+using cuda::Float8Output;
+
+inline constexpr int kN = 8;          // elements of a vector
+inline constexpr int kTileRows = 16;  // of a block's tile
+inline constexpr int kThreads = 512;  // of a block
+
+// A tile of the dense kernels whose threads are one of a block's groups.
+template <typename Tile>
+struct Groups {
+  static constexpr int kCount = kThreads / Tile::kThreads;
+  static constexpr int kSteps = kTileRows / kCount;  // rows of a group
+  static_assert(kCount * Tile::kThreads == kThreads && kSteps * kCount == kTileRows);
+
+  float sums[2][kCount][Tile::kWarps];
+
+  // Of all threads of a group: one of the hardware's barriers for each; 0 is __syncthreads'.
+  __device__ static void Barrier(int group) {
+    asm volatile("bar.sync %0, %1;" ::"r"(group + 1), "n"(Tile::kThreads) : "memory");
+  }
+
+  // cuda::RowSum, of a group, whose Barrier it passes where it has several warps. That of the next
+  // sum lies between one buffer's uses.
+  __device__ float Sum(float value, int group, int buffer) {
+    value = cuda::WarpSum(value);
+    if constexpr (Tile::kWarps > 1) {
+      float(&shared)[Tile::kWarps] = sums[buffer][group];
+      if (threadIdx.x % cuda::kWarp == 0) shared[threadIdx.x / cuda::kWarp % Tile::kWarps] = value;
+      Barrier(group);
+      value = 0;
+#pragma unroll
+      for (int w = 0; w < Tile::kWarps; ++w) value += shared[w];
+    }
+    return value;
+  }
+};
+
+// The tile's codes as [16][hidden] in shared memory; by all threads, between barriers.
+__device__ inline void StoreColumns(const uint8_t* codes, const Float8Output& out,
+                                    int64_t first_row) {
+  const int hidden = static_cast<int>(out.columns);
+  for (int column = threadIdx.x * 4; column < hidden; column += kThreads * 4) {
+    cuda::StoreTransposed<kTileRows>(codes + column, hidden,
+                                     out.columnwise + column * out.rows + first_row, out.rows);
+  }
+}
+
+// The codes of a vector to both orientations, and the dense vector.
+__device__ inline void StoreVector(const float (&values)[kN], const Float8Output& out, int64_t row,
+                                   int tile_row, int column, bfloat16* dense,
+                                   cuda::Float8Encoder* encoder, uint8_t* tile) {
+  uint4 rounded;
+  const uint2 codes = encoder->Encode(values, &rounded);
+  if (dense != nullptr) cuda::StoreVector(dense + column, rounded);
+  if (out.rowwise != nullptr)
+    *reinterpret_cast<uint2*>(out.rowwise + row * out.columns + column) = codes;
+  if (out.columnwise != nullptr)
+    *reinterpret_cast<uint2*>(tile + tile_row * static_cast<int>(out.columns) + column) = codes;
+}
+
+// A block's part of dgamma: the sums of its groups in order, through `columns` (kCount * hidden
+// floats of shared memory that others may still use). partials: null, or [blocks, hidden].
+template <typename Tile>
+__device__ inline void StorePartials(const float (&dgamma)[Tile::kVectors][kN], float* columns,
+                                     int hidden, float* partials) {
+  if (partials == nullptr) return;
+  const int group = threadIdx.x / Tile::kThreads, lane = threadIdx.x % Tile::kThreads;
+  __syncthreads();
+#pragma unroll
+  for (int j = 0; j < Tile::kVectors; ++j) {
+    const int column = (lane + j * Tile::kThreads) * kN;
+    if (column < hidden) cuda::StoreFloats<kN>(columns + group * hidden + column, dgamma[j]);
+  }
+  __syncthreads();
+  for (int h = threadIdx.x; h < hidden; h += kThreads) {
+    float sum = 0;
+#pragma unroll
+    for (int g = 0; g < Groups<Tile>::kCount; ++g) sum += columns[g * hidden + h];
+    partials[int64_t{blockIdx.x} * hidden + h] = sum;
+  }
+}
+
+}  // namespace te::norm::float8
