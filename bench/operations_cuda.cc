@@ -32,12 +32,14 @@ Status OperationsBench::Run() {
   for (const BenchModelShape& model : kModels) {
     for (const int64_t tokens : options_.tokens) {
       TE_RETURN_IF_ERROR(Norms(model, tokens));
-      TE_RETURN_IF_ERROR(Float8Norms(model, tokens));
       TE_RETURN_IF_ERROR(SwiGlu(model, tokens));
       TE_RETURN_IF_ERROR(Rope(model, tokens));
       TE_RETURN_IF_ERROR(Losses(model, tokens));
       TE_RETURN_IF_ERROR(Embeddings(model, tokens));
       TE_RETURN_IF_ERROR(Elementwise(model, tokens));
+      TE_RETURN_IF_ERROR(Float8Norms(model, tokens));
+      TE_RETURN_IF_ERROR(Float8SwiGlu(model, tokens));
+      TE_RETURN_IF_ERROR(Float8Attention(model, tokens));
     }
     TE_RETURN_IF_ERROR(Optimizer(model));
     for (const Rounding rounding : {Rounding::kNearest, Rounding::kStochastic}) {

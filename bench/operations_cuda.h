@@ -1,5 +1,6 @@
 // The operations of a Llama step on a GPU, one row of a table each. Families of operations stand in
-// files of their own: operations_memory_cuda.cc, _adamw_, _attention_ and _gemm_.
+// files of their own: operations_memory_cuda.cc, _float8_, _adamw_, _attention_ and
+// _gemm_.
 #pragma once
 
 #include <map>
@@ -57,12 +58,15 @@ class OperationsBench {
   };
 
   Status Norms(const BenchModelShape& model, int64_t tokens);
-  Status Float8Norms(const BenchModelShape& model, int64_t tokens);
   Status SwiGlu(const BenchModelShape& model, int64_t tokens);
   Status Rope(const BenchModelShape& model, int64_t tokens);
   Status Losses(const BenchModelShape& model, int64_t tokens);
   Status Embeddings(const BenchModelShape& model, int64_t tokens);
   Status Elementwise(const BenchModelShape& model, int64_t tokens);
+
+  Status Float8Norms(const BenchModelShape& model, int64_t tokens);
+  Status Float8SwiGlu(const BenchModelShape& model, int64_t tokens);
+  Status Float8Attention(const BenchModelShape& model, int64_t tokens);
 
   Status Optimizer(const BenchModelShape& model);
   Status Float8Optimizer(const BenchModelShape& model, Rounding rounding, bool only_float8);

@@ -41,45 +41,6 @@ Status OperationsBench::Norms(const BenchModelShape& model, int64_t tokens) {
                 });
 }
 
-// The same with FP8 copies: forward instead of y, backward beside dx.
-Status OperationsBench::Float8Norms(const BenchModelShape& model, int64_t tokens) {
-  const int64_t h = model.hidden;
-  TE_RETURN_IF_ERROR(
-      Memory("rms_norm_forward fp8", model, tokens, 4 * tokens * h,
-             [&, h, tokens](int count) -> StatusOr<OperationTimer::Call> {
-               TE_ASSIGN_OR_RETURN(const Buffers x, Random({tokens, h}, count));
-               TE_ASSIGN_OR_RETURN(const Float8Copies copies, Float8({tokens, h}, count));
-               TE_ASSIGN_OR_RETURN(const Buffers gamma, Random({h}, 1));
-               TE_ASSIGN_OR_RETURN(const Buffers rstd, Random({tokens}, 1, DType::kFloat32));
-               return OperationTimer::Call([=, this](int i) {
-                 RmsNormForwardArgs args = {.x = View(x, i), .gamma = View(gamma, 0)};
-                 args.y.quant = copies.Spec(i);
-                 args.rstd = View(rstd, 0);
-                 return run().rms_norm_forward(exec(), args);
-               });
-             }));
-  return Memory("rms_norm_backward fp8", model, tokens, 10 * tokens * h,
-                [&, h, tokens](int count) -> StatusOr<OperationTimer::Call> {
-                  TE_ASSIGN_OR_RETURN(const Buffers x, Random({tokens, h}, count));
-                  TE_ASSIGN_OR_RETURN(const Buffers dy, Random({tokens, h}, count));
-                  TE_ASSIGN_OR_RETURN(const Buffers add, Random({tokens, h}, count));
-                  TE_ASSIGN_OR_RETURN(const Buffers dx, Random({tokens, h}, count));
-                  TE_ASSIGN_OR_RETURN(const Float8Copies copies, Float8({tokens, h}, count));
-                  TE_ASSIGN_OR_RETURN(const Buffers gamma, Random({h}, 2));
-                  TE_ASSIGN_OR_RETURN(const Buffers rstd, Random({tokens}, 1, DType::kFloat32));
-                  return OperationTimer::Call([=, this](int i) {
-                    RmsNormBackwardArgs args = {.dy = View(dy, i), .x = View(x, i)};
-                    args.gamma = View(gamma, 0);
-                    args.rstd = View(rstd, 0);
-                    args.add = View(add, i);
-                    args.dx = Sink(View(dx, i));
-                    args.dx.quant = copies.Spec(i);
-                    args.dgamma = View(gamma, 1);
-                    return run().rms_norm_backward(exec(), args);
-                  });
-                });
-}
-
 Status OperationsBench::SwiGlu(const BenchModelShape& model, int64_t tokens) {
   const int64_t f = model.ffn;
   TE_RETURN_IF_ERROR(Memory("swiglu_forward", model, tokens, 6 * tokens * f,
