@@ -12,19 +12,35 @@ namespace te::norm::float8 {
 
 // How a block divides its shared memory.
 struct RingPlan {
-  int stages = 0;      // of each group's ring; 0: no rings
+  int tile_rows = kPieceRows;  // 16 or 32
   int code_tiles = 0;  // 0: no transposed codes; 2: one is filled while the other is written
+  int stages = 0;      // of each group's ring; 0: no rings
 };
 
+// What the kernels below have in shared memory beside codes and rings.
+inline constexpr int64_t kBesideCodes = 2048;
+
 // `stage_bytes`: of one stage of every ring of a block.
-inline StatusOr<RingPlan> PlanRings(const cuda::CudaState& state, int64_t hidden,
-                                    int64_t stage_bytes, bool columnwise) {
-  RingPlan plan = {.stages = 0, .code_tiles = columnwise ? 2 : 0};
-  for (;; plan.code_tiles = 1) {
-    TE_ASSIGN_OR_RETURN(plan.stages,
-                        RingStages(state, stage_bytes, plan.code_tiles * kTileRows * hidden));
-    if (plan.stages > 0 || plan.code_tiles < 2) return plan;
+inline StatusOr<RingPlan> PlanRings(const cuda::CudaState& state, const Float8Output& out,
+                                    int64_t stage_bytes) {
+  RingPlan plan;
+  if (out.columnwise == nullptr) {
+    TE_ASSIGN_OR_RETURN(plan.stages, RingStages(state, stage_bytes, kBesideCodes));
+    return plan;
   }
+  const int hidden = static_cast<int>(out.columns);
+  // Where tiles of 16 rows would leave many multiprocessors idle, those of 32 leave too many.
+  const bool many = out.rows / kPieceRows * 8 >= int64_t{state.num_sms()} * 7;
+  for (const int rows : {2 * kPieceRows, kPieceRows}) {
+    if (rows > kPieceRows && (!many || out.rows % rows != 0)) continue;
+    for (const int tiles : {2, 1}) {
+      plan = {.tile_rows = rows, .code_tiles = tiles};
+      TE_ASSIGN_OR_RETURN(plan.stages, RingStages(state, stage_bytes,
+                                                  kBesideCodes + tiles * CodesAt(rows, hidden)));
+      if (plan.stages > 0) return plan;
+    }
+  }
+  return RingPlan();
 }
 
 // Tiles whose row, gamma and (backward) sums for dgamma a thread can hold.
@@ -34,9 +50,9 @@ template <typename Tile>
 inline constexpr bool kBackwardRing = kHasRing<bfloat16, kN, Tile>;
 
 // Row k of those that a group goes through: the block's tiles are blockIdx.x, + gridDim.x, ...
-template <typename Tile>
+template <typename Tile, int kTileRows>
 __device__ inline int64_t GroupRow(int group, int k) {
-  using Group = Groups<Tile>;
+  using Group = Groups<Tile, kTileRows>;
   const int64_t tile = blockIdx.x + int64_t{k / Group::kSteps} * gridDim.x;
   return tile * kTileRows + k % Group::kSteps * Group::kCount + group;
 }
@@ -70,25 +86,25 @@ __device__ inline void LoadGammas(const P* gamma, float plus, int lane, int vect
 // them where the numbers differ. A group's Sum is behind its reads of a stage, which one thread
 // then fills again.
 
-template <typename Tile, typename P>
+template <int kTileRows, typename Tile, typename P>
 __global__ void __launch_bounds__(kThreads, 1)
     ForwardFloat8RingKernel(ForwardRows<bfloat16, P> p, Float8Output out, RingPlan plan) {
   cuda::StartAfterEarlierKernels();
-  using Group = Groups<Tile>;
+  using Group = Groups<Tile, kTileRows>;
   constexpr int kVectors = Tile::kVectors;
   extern __shared__ uint4 dynamic[];
   __shared__ Group sums;
   __shared__ float shared[kThreads / cuda::kWarp];
   __shared__ uint64_t barriers[Group::kCount][kMostStages];
-  static_assert(sizeof(sums) + sizeof(shared) + sizeof(barriers) <= kBesideRings);
+  static_assert(sizeof(sums) + sizeof(shared) + sizeof(barriers) <= kBesideCodes);
   const int group = threadIdx.x / Tile::kThreads, lane = threadIdx.x % Tile::kThreads;
   const int hidden = static_cast<int>(p.hidden), vectors = hidden / kN;
-  const int tile_bytes = kTileRows * hidden, row_bytes = hidden * int{sizeof(bfloat16)};
+  const int tile_bytes = CodesAt(kTileRows, hidden), row_bytes = hidden * int{sizeof(bfloat16)};
   uint8_t* const tiles = reinterpret_cast<uint8_t*>(dynamic);
   RowRing<1> ring(tiles + plan.code_tiles * tile_bytes + group * plan.stages * row_bytes,
                   barriers[group], plan.stages, row_bytes);
   const auto fill = [&](int stage, int k) {
-    const int64_t t = GroupRow<Tile>(group, k);
+    const int64_t t = GroupRow<Tile, kTileRows>(group, k);
     if (t < p.rows) ring.Fill(stage, {p.x + t * p.x_stride});
   };
   if (lane == 0) {
@@ -138,7 +154,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     }
     if (out.columnwise == nullptr) continue;
     __syncthreads();
-    StoreColumns(codes, out, first_row);
+    StoreColumns<kTileRows>(codes, out, first_row);
     // With two tiles the next one's barrier lies between the reads of this one and its next codes.
     if (plan.code_tiles == 1) {
       __syncthreads();
@@ -151,28 +167,28 @@ __global__ void __launch_bounds__(kThreads, 1)
 
 // A block keeps the sums of its rows for dgamma in registers. partials: null, or [blocks, hidden].
 // dx may be dy or add: a group has read a row before it writes it.
-template <bool kAdd, typename Tile, typename P>
+template <int kTileRows, bool kAdd, typename Tile, typename P>
 __global__ void __launch_bounds__(kThreads, 1)
     BackwardFloat8RingKernel(BackwardRows<bfloat16, P> p, Float8Output out, RingPlan plan,
                              float* partials) {
   cuda::StartAfterEarlierKernels();
-  using Group = Groups<Tile>;
+  using Group = Groups<Tile, kTileRows>;
   constexpr int kTensors = kAdd ? 3 : 2;
   constexpr int kVectors = Tile::kVectors;
   extern __shared__ uint4 dynamic[];
   __shared__ Group row_sums;
   __shared__ float shared[kThreads / cuda::kWarp];
   __shared__ uint64_t barriers[Group::kCount][kMostStages];
-  static_assert(sizeof(row_sums) + sizeof(shared) + sizeof(barriers) <= kBesideRings);
+  static_assert(sizeof(row_sums) + sizeof(shared) + sizeof(barriers) <= kBesideCodes);
   const int group = threadIdx.x / Tile::kThreads, lane = threadIdx.x % Tile::kThreads;
   const int hidden = static_cast<int>(p.hidden), vectors = hidden / kN;
-  const int tile_bytes = kTileRows * hidden, row_bytes = hidden * int{sizeof(bfloat16)};
+  const int tile_bytes = CodesAt(kTileRows, hidden), row_bytes = hidden * int{sizeof(bfloat16)};
   uint8_t* const tiles = reinterpret_cast<uint8_t*>(dynamic);
   RowRing<kTensors> ring(
       tiles + plan.code_tiles * tile_bytes + group * plan.stages * kTensors * row_bytes,
       barriers[group], plan.stages, row_bytes);
   const auto fill = [&](int stage, int k) {
-    const int64_t t = GroupRow<Tile>(group, k);
+    const int64_t t = GroupRow<Tile, kTileRows>(group, k);
     if (t >= p.rows) return;
     const bfloat16* const x = p.x + t * p.x_stride;
     const bfloat16* const dy = p.dy + t * p.dy_stride;
@@ -195,14 +211,14 @@ __global__ void __launch_bounds__(kThreads, 1)
   float dgamma[kVectors][kN] = {};
   uint8_t* codes = tiles;
   int k = 0;
-  float rstd = p.rstd[GroupRow<Tile>(group, 0)];  // every block has a tile
+  float rstd = p.rstd[GroupRow<Tile, kTileRows>(group, 0)];  // every block has a tile
   const int64_t tile_step = int64_t{gridDim.x} * kTileRows;
   for (int64_t first_row = int64_t{blockIdx.x} * kTileRows; first_row < p.rows;
        first_row += tile_step) {
 #pragma unroll 1
     for (int step = 0; step < Group::kSteps; ++step, ++k, ring.Advance()) {
       const int tile_row = step * Group::kCount + group;
-      const int64_t t = first_row + tile_row, next_t = GroupRow<Tile>(group, k + 1);
+      const int64_t t = first_row + tile_row, next_t = GroupRow<Tile, kTileRows>(group, k + 1);
       float next_rstd = 0;
       if (next_t < p.rows) next_rstd = p.rstd[next_t];
       uint4 row[kTensors][kVectors];
@@ -234,7 +250,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     }
     if (out.columnwise == nullptr) continue;
     __syncthreads();
-    StoreColumns(codes, out, first_row);
+    StoreColumns<kTileRows>(codes, out, first_row);
     if (plan.code_tiles == 1) {
       __syncthreads();
     } else {

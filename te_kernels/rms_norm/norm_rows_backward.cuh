@@ -389,12 +389,11 @@ struct ParameterGradients {
 };
 
 // Stages of a ring, for a block that needs `stage_bytes` for each and `others` besides; 0: no ring.
-inline StatusOr<int> RingStages(const cuda::CudaState& state, int64_t stage_bytes,
-                                int64_t others = 0) {
+inline StatusOr<int> RingStages(const cuda::CudaState& state, int64_t stage_bytes, int64_t others) {
   if (state.compute_capability() < 90) return 0;
   TE_ASSIGN_OR_RETURN(const int64_t most, cuda::MostSharedMemory());
-  const auto stages = static_cast<int>(std::min(
-      int64_t{kMostStages}, std::max(int64_t{0}, most - kBesideRings - others) / stage_bytes));
+  const auto stages = static_cast<int>(
+      std::min(int64_t{kMostStages}, std::max(int64_t{0}, most - others) / stage_bytes));
   return stages < 2 ? 0 : stages;
 }
 
@@ -413,7 +412,7 @@ Status LaunchBackwardVectors(const Exec& exec, const BackwardRows<T, P>& p,
     int64_t stage_bytes = 0;  // of a block
     if constexpr (kHasRing<T, N, Tile>) {
       stage_bytes = int64_t{kAdd ? 3 : 2} * sizeof(T) * p.hidden * kRingGroups<Tile>;
-      TE_ASSIGN_OR_RETURN(stages, RingStages(*state, stage_bytes));
+      TE_ASSIGN_OR_RETURN(stages, RingStages(*state, stage_bytes, kBesideRings));
       if (stages > 0) blocks = std::min<int64_t>(state->num_sms(), p.rows);
     }
     const auto launch = [&](float* partials) -> Status {

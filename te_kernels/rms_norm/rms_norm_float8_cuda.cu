@@ -19,9 +19,9 @@
 //   memory: 4 / 10 bytes an element             7.8 / 19.5     15.6 / 39
 //   issue: 14.5 / 27 instructions an element    4.2 / 7.9      8.5  / 15.8
 //   predicted                                   9.4 / 23.5     17.2 / 43
-// Predicted: memory's time, but for the last tile's transposed codes, which nothing overlaps, the L2
-// cache's (1.5 us); 1 us to start, 1 until the first rows come; backward 2.5 us for the kernel that
-// adds the blocks' sums for dgamma.
+// Predicted: memory's time, but for the last tile's transposed codes, which nothing overlaps, the
+// L2 cache's (1.5 us); 1 us to start, 1 until the first rows come; backward 2.5 us for the kernel
+// that adds the blocks' sums for dgamma.
 #include <algorithm>
 #include <type_traits>
 
@@ -37,13 +37,14 @@ namespace {
 
 using cuda::Float8Output;
 using float8::BackwardFloat8RingKernel;
+using float8::CodesAt;
 using float8::ForwardFloat8RingKernel;
 using float8::Groups;
 using float8::kBackwardRing;
 using float8::kForwardRing;
 using float8::kN;
+using float8::kPieceRows;
 using float8::kThreads;
-using float8::kTileRows;
 using float8::PlanRings;
 using float8::RingPlan;
 using float8::StoreColumns;
@@ -51,6 +52,9 @@ using float8::StorePartials;
 using float8::StoreVector;
 
 constexpr int kMostShared = 160 * 1024;  // that every architecture can give a block
+
+// Of the kernels of this file.
+constexpr int kTileRows = kPieceRows;
 
 // Kernels for cards without bulk copies and for rows whose rings find no room beside the codes.
 // Both are persistent grids: a block goes through every gridDim'th tile, and the next row is on its
@@ -66,7 +70,7 @@ template <typename Tile, typename P>
 __global__ void __launch_bounds__(kThreads, kForwardBlocks<Tile>)
     ForwardFloat8Kernel(ForwardRows<bfloat16, P> p, Float8Output out) {
   cuda::StartAfterEarlierKernels();
-  using Group = Groups<Tile>;
+  using Group = Groups<Tile, kTileRows>;
   extern __shared__ uint4 dynamic[];
   uint8_t* const codes = reinterpret_cast<uint8_t*>(dynamic);
   __shared__ Group sums;
@@ -114,7 +118,7 @@ __global__ void __launch_bounds__(kThreads, kForwardBlocks<Tile>)
     }
     if (out.columnwise == nullptr) continue;
     __syncthreads();
-    StoreColumns(codes, out, first_row);
+    StoreColumns<kTileRows>(codes, out, first_row);
     __syncthreads();
   }
   encoder.Finish<kThreads>(out, shared);
@@ -128,7 +132,7 @@ template <bool kAdd, typename Tile, typename P>
 __global__ void __launch_bounds__(kThreads, 1)
     BackwardFloat8Kernel(BackwardRows<bfloat16, P> p, Float8Output out, float* partials) {
   cuda::StartAfterEarlierKernels();
-  using Group = Groups<Tile>;
+  using Group = Groups<Tile, kTileRows>;
   constexpr bool kAhead = kReadsAhead<false, bfloat16, kN, Tile>;
   extern __shared__ uint4 dynamic[];
   uint8_t* const codes = reinterpret_cast<uint8_t*>(dynamic);
@@ -187,7 +191,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     }
     if (out.columnwise == nullptr) continue;
     __syncthreads();
-    StoreColumns(codes, out, first_row);
+    StoreColumns<kTileRows>(codes, out, first_row);
     __syncthreads();
   }
   encoder.Finish<kThreads>(out, shared);
@@ -198,15 +202,16 @@ __global__ void __launch_bounds__(kThreads, 1)
 
 // ---- Launchers ----
 
-// Codes of 16 rows, or a float of each group for each column.
+// A tile's codes, or a float of each group for each column.
 template <typename Tile>
 int SharedBytes(int64_t hidden) {
-  return static_cast<int>(hidden) * std::max(kTileRows, 4 * Groups<Tile>::kCount);
+  return static_cast<int>(hidden) * std::max(kTileRows, 4 * Groups<Tile, kTileRows>::kCount);
 }
 
 // The codes and the rings.
 int64_t SharedBytes(const RingPlan& plan, int64_t hidden, int64_t stage_bytes) {
-  return plan.code_tiles * kTileRows * hidden + plan.stages * stage_bytes;
+  return plan.code_tiles * CodesAt(plan.tile_rows, static_cast<int>(hidden)) +
+         plan.stages * stage_bytes;
 }
 
 template <typename... Parameters>
@@ -222,10 +227,14 @@ Status Launch(const Exec& exec, const char* name, void (*kernel)(Parameters...),
 }
 
 // As many tiles for one block as for another, as far as they divide.
-int64_t Blocks(int64_t rows, int64_t most) {
-  const int64_t tiles = rows / kTileRows, rounds = (tiles + most - 1) / most;
+int64_t Blocks(int64_t tiles, int64_t most) {
+  const int64_t rounds = (tiles + most - 1) / most;
   return (tiles + rounds - 1) / rounds;
 }
+
+// Of a block's threads.
+template <typename Tile>
+inline constexpr int64_t kGroups = kThreads / Tile::kThreads;
 
 // Tiles of rows held in registers by at most kThreads threads.
 template <typename Tile>
@@ -264,39 +273,24 @@ Status Forward(const Exec& exec, const RmsNormForwardArgs& args) {
     if constexpr (kFits<Tile>) {
       constexpr const char* kName = "rms_norm_forward_fp8";
       if constexpr (kForwardRing<Tile>) {
-        const int64_t stage_bytes = 2 * rows.hidden * Groups<Tile>::kCount;
-        TE_ASSIGN_OR_RETURN(const RingPlan plan,
-                            PlanRings(*state, rows.hidden, stage_bytes, out.columnwise != nullptr));
+        const int64_t stage_bytes = 2 * rows.hidden * kGroups<Tile>;
+        TE_ASSIGN_OR_RETURN(const RingPlan plan, PlanRings(*state, out, stage_bytes));
         if (plan.stages > 0) {
-          return Launch(exec, kName, ForwardFloat8RingKernel<Tile, P>,
-                        Blocks(rows.rows, state->num_sms()),
+          return Launch(exec, kName,
+                        plan.tile_rows == kPieceRows
+                            ? ForwardFloat8RingKernel<kPieceRows, Tile, P>
+                            : ForwardFloat8RingKernel<2 * kPieceRows, Tile, P>,
+                        Blocks(rows.rows / plan.tile_rows, state->num_sms()),
                         SharedBytes(plan, rows.hidden, stage_bytes), rows, out, plan);
         }
       }
       return Launch(exec, kName, ForwardFloat8Kernel<Tile, P>,
-                    Blocks(rows.rows, int64_t{state->num_sms()} * kForwardBlocks<Tile>),
+                    Blocks(rows.rows / kTileRows, int64_t{state->num_sms()} * kForwardBlocks<Tile>),
                     SharedBytes<Tile>(rows.hidden), rows, out);
     } else {
       return Internal("rms_norm_forward: no FP8 kernel for rows of {}", rows.hidden);
     }
   });
-}
-
-template <bool kAdd, typename Tile, typename P>
-Status LaunchTile(const Exec& exec, const cuda::CudaState& state, int64_t blocks,
-                  const BackwardRows<bfloat16, P>& rows, const Float8Output& out, float* partials) {
-  constexpr const char* kName = "rms_norm_backward_fp8";
-  if constexpr (kBackwardRing<Tile>) {
-    const int64_t stage_bytes = (kAdd ? 3 : 2) * 2 * rows.hidden * Groups<Tile>::kCount;
-    TE_ASSIGN_OR_RETURN(const RingPlan plan,
-                        PlanRings(state, rows.hidden, stage_bytes, out.columnwise != nullptr));
-    if (plan.stages > 0) {
-      return Launch(exec, kName, BackwardFloat8RingKernel<kAdd, Tile, P>, blocks,
-                    SharedBytes(plan, rows.hidden, stage_bytes), rows, out, plan, partials);
-    }
-  }
-  return Launch(exec, kName, BackwardFloat8Kernel<kAdd, Tile, P>, blocks,
-                SharedBytes<Tile>(rows.hidden), rows, out, partials);
 }
 
 template <bool kAdd, typename P>
@@ -321,7 +315,13 @@ Status Backward(const Exec& exec, const RmsNormBackwardArgs& args) {
   return WithBackwardTile<false, kN>(rows.hidden / kN, [&](auto tile) -> Status {
     using Tile = decltype(tile);
     if constexpr (kFits<Tile>) {
-      const int64_t blocks = Blocks(rows.rows, state->num_sms());
+      constexpr const char* kName = "rms_norm_backward_fp8";
+      const int64_t stage_bytes = (kAdd ? 3 : 2) * 2 * rows.hidden * kGroups<Tile>;
+      RingPlan plan;
+      if constexpr (kBackwardRing<Tile>) {
+        TE_ASSIGN_OR_RETURN(plan, PlanRings(*state, out, stage_bytes));
+      }
+      const int64_t blocks = Blocks(rows.rows / plan.tile_rows, state->num_sms());
       ArenaScope scope(exec.scratch);
       float* partials = nullptr;
       if (args.dgamma.defined()) {
@@ -329,7 +329,21 @@ Status Backward(const Exec& exec, const RmsNormBackwardArgs& args) {
                             exec.scratch->Allocate(DType::kFloat32, {blocks, rows.hidden}));
         partials = scratch.as<float>();
       }
-      TE_RETURN_IF_ERROR((LaunchTile<kAdd, Tile>(exec, *state, blocks, rows, out, partials)));
+      const auto launch = [&]() -> Status {
+        if constexpr (kBackwardRing<Tile>) {
+          if (plan.stages > 0) {
+            return Launch(exec, kName,
+                          plan.tile_rows == kPieceRows
+                              ? BackwardFloat8RingKernel<kPieceRows, kAdd, Tile, P>
+                              : BackwardFloat8RingKernel<2 * kPieceRows, kAdd, Tile, P>,
+                          blocks, SharedBytes(plan, rows.hidden, stage_bytes), rows, out, plan,
+                          partials);
+          }
+        }
+        return Launch(exec, kName, BackwardFloat8Kernel<kAdd, Tile, P>, blocks,
+                      SharedBytes<Tile>(rows.hidden), rows, out, partials);
+      };
+      TE_RETURN_IF_ERROR(launch());
       if (partials == nullptr) return OkStatus();
       return cuda::CombinePartials(exec, partials, blocks, rows.hidden, args.accumulate_dgamma,
                                    args.dgamma);
