@@ -331,23 +331,27 @@ TEST(LayerNormTest, ManyRows) {
       test::Near(dbeta.ToDoubles(), test::Disturbed(want.dbeta, 3, 40), want.dbeta_tolerance));
 }
 
-TEST(LayerNormTest, ManyRowsAreWhatFewAre) {
+class LayerNormManyRows : public testing::TestWithParam<test::ManyRowsCase> {};
+
+TEST_P(LayerNormManyRows, AreWhatFewAre) {
   const test::TestExec exec;
-  for (const auto& many : test::ManyRowsCases({1'600, 4096, DType::kFloat32})) {
-    test::ExpectManyRowsAreWhatFewAre(many, 2, 2.25, [&](const test::NormBackwardCall& call) {
-      return TE_OP(LayerNormBackward)(exec, {.dy = call.dy,
-                                             .x = call.x,
-                                             .gamma = call.gamma,
-                                             .mean = call.mean,
-                                             .rstd = call.rstd,
-                                             .add = call.add,
-                                             .dx = call.dx,
-                                             .dgamma = call.gradients[0],
-                                             .dbeta = call.gradients[1],
-                                             .accumulate_parameter_gradients = call.accumulate});
-    });
-  }
+  test::ExpectManyRowsAreWhatFewAre(GetParam(), 2, 2.25, [&](const test::NormBackwardCall& call) {
+    return TE_OP(LayerNormBackward)(exec, {.dy = call.dy,
+                                           .x = call.x,
+                                           .gamma = call.gamma,
+                                           .mean = call.mean,
+                                           .rstd = call.rstd,
+                                           .add = call.add,
+                                           .dx = call.dx,
+                                           .dgamma = call.gradients[0],
+                                           .dbeta = call.gradients[1],
+                                           .accumulate_parameter_gradients = call.accumulate});
+  });
 }
+
+INSTANTIATE_TEST_SUITE_P(Shapes, LayerNormManyRows,
+                         testing::ValuesIn(test::ManyRowsCases({1'600, 4096, DType::kFloat32})),
+                         test::NameOf);
 
 TEST(LayerNormTest, EitherParameterGradientAloneIsTheSame) {
   const test::TestExec exec;

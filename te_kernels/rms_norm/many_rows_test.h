@@ -2,9 +2,11 @@
 #pragma once
 
 #include <algorithm>
+#include <string>
 #include <utility>
 #include <vector>
 
+#include "fmt/format.h"
 #include "gtest/gtest.h"
 #include "te_kernels/testing/host_tensor.h"
 #include "te_kernels/testing/near.h"
@@ -26,6 +28,10 @@ inline std::vector<ManyRowsCase> ManyRowsCases(const ManyRowsCase& longest) {
           {3'200, 2048, DType::kFloat32},  longest};
 }
 
+inline std::string NameOf(const testing::TestParamInfo<ManyRowsCase>& info) {
+  return fmt::format("{}_{}x{}", Name(info.param.dtype), info.param.tokens, info.param.hidden);
+}
+
 // One call of a backward operation, on `begin` and the rows behind it.
 struct NormBackwardCall {
   ConstTensorView x, dy, gamma, mean, rstd;
@@ -40,7 +46,6 @@ struct NormBackwardCall {
 template <typename Run>
 void ExpectManyRowsAreWhatFewAre(const ManyRowsCase& c, size_t num_gradients, double largest_term,
                                  Run run) {
-  SCOPED_TRACE(fmt::format("{} {} x {}", Name(c.dtype), c.tokens, c.hidden));
   constexpr int64_t kPad = 16, kFew = 100;
   const int64_t tokens = c.tokens, hidden = c.hidden;
   const HostTensor rows = HostTensor::Uniform(c.dtype, {tokens + 1, hidden}, 1, -1, 1, kPad),

@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "fmt/format.h"
 #include "gtest/gtest.h"
 #include "te_kernels/rms_norm/many_rows_test.h"
 #include "te_kernels/rms_norm/rms_norm_ref.h"
@@ -246,21 +247,25 @@ TEST(RmsNormTest, ManyRows) {
   EXPECT_FALSE(test::Near(dgamma.ToDoubles(), test::Disturbed(want.dgamma, 3, 20), pieces));
 }
 
-TEST(RmsNormTest, ManyRowsAreWhatFewAre) {
+class RmsNormManyRows : public testing::TestWithParam<test::ManyRowsCase> {};
+
+TEST_P(RmsNormManyRows, AreWhatFewAre) {
   const test::TestExec exec;
-  for (const auto& many : test::ManyRowsCases({900, 8192, DType::kFloat32})) {
-    test::ExpectManyRowsAreWhatFewAre(many, 1, 1.5, [&](const test::NormBackwardCall& call) {
-      return TE_OP(RmsNormBackward)(exec, {.dy = call.dy,
-                                           .x = call.x,
-                                           .gamma = call.gamma,
-                                           .rstd = call.rstd,
-                                           .add = call.add,
-                                           .dx = call.dx,
-                                           .dgamma = call.gradients[0],
-                                           .accumulate_dgamma = call.accumulate});
-    });
-  }
+  test::ExpectManyRowsAreWhatFewAre(GetParam(), 1, 1.5, [&](const test::NormBackwardCall& call) {
+    return TE_OP(RmsNormBackward)(exec, {.dy = call.dy,
+                                         .x = call.x,
+                                         .gamma = call.gamma,
+                                         .rstd = call.rstd,
+                                         .add = call.add,
+                                         .dx = call.dx,
+                                         .dgamma = call.gradients[0],
+                                         .accumulate_dgamma = call.accumulate});
+  });
 }
+
+INSTANTIATE_TEST_SUITE_P(Shapes, RmsNormManyRows,
+                         testing::ValuesIn(test::ManyRowsCases({900, 8192, DType::kFloat32})),
+                         test::NameOf);
 
 // Rows whose strides allow vectors and whose addresses do not.
 TEST(RmsNormTest, MisalignedAddressesAreTheSame) {
@@ -380,40 +385,46 @@ std::vector<SinkShape> SinkShapes() {
   return out;
 }
 
-TEST(RmsNormTest, QuantizedSinksHoldTheQuantizedDenseResult) {
+class RmsNormSinks : public testing::TestWithParam<SinkShape> {};
+
+TEST_P(RmsNormSinks, HoldTheQuantizedDenseResult) {
   const test::TestExec exec;
-  for (const SinkShape& shape : SinkShapes()) {
-    for (const auto& [dtype, parameter] : {std::pair(DType::kBFloat16, DType::kBFloat16),
-                                           std::pair(DType::kBFloat16, DType::kFloat32),
-                                           std::pair(DType::kFloat32, DType::kFloat32)}) {
-      const bool zero_centered = parameter == DType::kFloat32;
-      Problem p({shape.tokens, shape.hidden, dtype, parameter, zero_centered, 8});
-      const bool fuses = shape.fuses && dtype == DType::kBFloat16;
-      const auto forward = [&](const Exec& e, const Sink& sink) {
-        RmsNormForwardArgs args = p.ForwardArgs(p.x);
-        args.y = sink;
-        return TE_OP(RmsNormForward)(e, args);
+  const SinkShape& shape = GetParam();
+  for (const auto& [dtype, parameter] :
+       {std::pair(DType::kBFloat16, DType::kBFloat16), std::pair(DType::kBFloat16, DType::kFloat32),
+        std::pair(DType::kFloat32, DType::kFloat32)}) {
+    const bool zero_centered = parameter == DType::kFloat32;
+    Problem p({shape.tokens, shape.hidden, dtype, parameter, zero_centered, 8});
+    const bool fuses = shape.fuses && dtype == DType::kBFloat16;
+    const auto forward = [&](const Exec& e, const Sink& sink) {
+      RmsNormForwardArgs args = p.ForwardArgs(p.x);
+      args.y = sink;
+      return TE_OP(RmsNormForward)(e, args);
+    };
+    test::ExpectSinksQuantizeTheDenseResult(exec, dtype, {shape.tokens, shape.hidden}, shape.tokens,
+                                            shape.hidden,
+                                            fuses ? "rms_norm_forward_fp8_cuda" : nullptr, forward);
+    EXPECT_TRUE(
+        test::Near(p.rstd.ToDoubles(), p.WantRstd(), p.RstdError() * test::MaxAbs(p.WantRstd())));
+    for (const bool with_add : {false, true}) {
+      const HostTensor dgamma(parameter, {shape.hidden});
+      const auto backward = [&](const Exec& e, const Sink& sink) {
+        RmsNormBackwardArgs args = p.BackwardArgs(p.dy, dgamma);
+        if (with_add) args.add = p.add;
+        args.dx = sink;
+        return TE_OP(RmsNormBackward)(e, args);
       };
       test::ExpectSinksQuantizeTheDenseResult(
           exec, dtype, {shape.tokens, shape.hidden}, shape.tokens, shape.hidden,
-          fuses ? "rms_norm_forward_fp8_cuda" : nullptr, forward);
-      EXPECT_TRUE(
-          test::Near(p.rstd.ToDoubles(), p.WantRstd(), p.RstdError() * test::MaxAbs(p.WantRstd())));
-      for (const bool with_add : {false, true}) {
-        const HostTensor dgamma(parameter, {shape.hidden});
-        const auto backward = [&](const Exec& e, const Sink& sink) {
-          RmsNormBackwardArgs args = p.BackwardArgs(p.dy, dgamma);
-          if (with_add) args.add = p.add;
-          args.dx = sink;
-          return TE_OP(RmsNormBackward)(e, args);
-        };
-        test::ExpectSinksQuantizeTheDenseResult(
-            exec, dtype, {shape.tokens, shape.hidden}, shape.tokens, shape.hidden,
-            fuses ? "rms_norm_backward_fp8_cuda" : nullptr, backward);
-      }
+          fuses ? "rms_norm_backward_fp8_cuda" : nullptr, backward);
     }
   }
 }
+
+INSTANTIATE_TEST_SUITE_P(Shapes, RmsNormSinks, testing::ValuesIn(SinkShapes()),
+                         [](const auto& info) {
+                           return fmt::format("{}x{}", info.param.tokens, info.param.hidden);
+                         });
 
 // The parameter's gradient, which a kernel that writes FP8 copies sums in other pieces.
 TEST(RmsNormTest, QuantizedSinksDoNotDisturbTheGammaGradient) {
@@ -442,57 +453,66 @@ TEST(RmsNormTest, QuantizedSinksDoNotDisturbTheGammaGradient) {
   }
 }
 
-// More tiles than blocks: on CUDA a block writes the codes of up to four, from two places in shared
-// memory or (backward, 4096 columns) from one.
-TEST(RmsNormTest, QuantizedSinksOfManyTilesHoldTheQuantizedDenseResult) {
+// More tiles than blocks: on CUDA a block writes the codes of two to four, of 16 or (where 32
+// divides the rows, up to 4096 columns) of 32 rows, from two places in shared memory or (4096
+// columns and more) from one.
+class RmsNormManyTiles : public testing::TestWithParam<std::pair<int64_t, int64_t>> {};
+
+TEST_P(RmsNormManyTiles, HoldTheQuantizedDenseResult) {
   const test::TestExec exec;
   constexpr DType kType = DType::kBFloat16;
-  std::vector<std::pair<int64_t, int64_t>> shapes = {{48, 144}};
-  if (test::kOnCuda) shapes = {{6'512, 2048}, {3'200, 4096}};
-  for (const auto& [tokens, hidden] : shapes) {
-    SCOPED_TRACE(std::to_string(tokens) + " x " + std::to_string(hidden));
-    const HostTensor rows = HostTensor::Uniform(kType, {tokens + 1, hidden}, 1, -1, 1, 16),
-                     add = HostTensor::Uniform(kType, {tokens, hidden}, 2, -1, 1, 16),
-                     gamma = HostTensor::Uniform(kType, {hidden}, 3, 0.5, 1.5),
-                     rstd = HostTensor::Uniform(DType::kFloat32, {tokens}, 4, 0.5, 1.5),
-                     dgamma(DType::kFloat32, {hidden}), dense_dgamma(DType::kFloat32, {hidden});
-    const TensorView x = rows.view().Slice(0, 0, tokens), dy = rows.view().Slice(0, 1, tokens + 1);
-    const auto expect = [&](QuantFormat format, const auto& run) {
-      const HostTensor dense(kType, {tokens, hidden}), again(kType, {tokens, hidden});
-      const test::SinkCase c = {.format = format};
-      const test::QuantizedTensor want(c, tokens, hidden), twin(c, tokens, hidden),
-          got(c, tokens, hidden);
-      ASSERT_TRUE(test::IsOk(run(Sink(dense))));
-      ASSERT_TRUE(test::IsOk(TE_OP(Quantize)(exec, {.x = dense, .out = want.spec()})));
-      Sink sink(again);
-      sink.quant = got.spec();
-      ASSERT_TRUE(test::IsOk(run(sink)));
-      EXPECT_TRUE(again.Bytes() == dense.Bytes());
-      EXPECT_TRUE(got.Bytes() == want.Bytes());
-      EXPECT_TRUE(got.GuardsIntact());
-      dense.view().as<bfloat16>()[tokens * hidden - 1].bits ^= 0x8000;  // the twin
-      ASSERT_TRUE(test::IsOk(TE_OP(Quantize)(exec, {.x = dense, .out = twin.spec()})));
-      EXPECT_FALSE(got.Bytes() == twin.Bytes());
-    };
-    expect(QuantFormat::kFloat8E4M3, [&](const Sink& sink) {
-      RmsNormForwardArgs args = {.x = x, .gamma = gamma};
-      args.y = sink;
-      return TE_OP(RmsNormForward)(exec, args);
-    });
-    expect(QuantFormat::kFloat8E5M2, [&](const Sink& sink) {
-      RmsNormBackwardArgs args = {.dy = dy, .x = x, .gamma = gamma, .rstd = rstd};
-      args.add = add;
-      args.dx = sink;
-      args.dgamma = sink.quantized() ? dgamma : dense_dgamma;
-      return TE_OP(RmsNormBackward)(exec, args);
-    });
-    // As in ManyRowsAreWhatFewAre.
-    const double tolerance = 2 * 256 * kFloat * 1.5 * static_cast<double>(tokens);
-    const Doubles want = dense_dgamma.ToDoubles();
-    EXPECT_TRUE(test::Near(dgamma.ToDoubles(), want, tolerance));
-    EXPECT_FALSE(test::Near(dgamma.ToDoubles(), test::Disturbed(want, hidden - 1, 1), tolerance));
-  }
+  const auto& [tokens, hidden] = GetParam();
+  const HostTensor rows = HostTensor::Uniform(kType, {tokens + 1, hidden}, 1, -1, 1, 16),
+                   add = HostTensor::Uniform(kType, {tokens, hidden}, 2, -1, 1, 16),
+                   gamma = HostTensor::Uniform(kType, {hidden}, 3, 0.5, 1.5),
+                   rstd = HostTensor::Uniform(DType::kFloat32, {tokens}, 4, 0.5, 1.5),
+                   dgamma(DType::kFloat32, {hidden}), dense_dgamma(DType::kFloat32, {hidden});
+  const TensorView x = rows.view().Slice(0, 0, tokens), dy = rows.view().Slice(0, 1, tokens + 1);
+  const auto expect = [&](QuantFormat format, const auto& run) {
+    const HostTensor dense(kType, {tokens, hidden}), again(kType, {tokens, hidden});
+    const test::SinkCase c = {.format = format};
+    const test::QuantizedTensor want(c, tokens, hidden), twin(c, tokens, hidden),
+        got(c, tokens, hidden);
+    ASSERT_TRUE(test::IsOk(run(Sink(dense))));
+    ASSERT_TRUE(test::IsOk(TE_OP(Quantize)(exec, {.x = dense, .out = want.spec()})));
+    Sink sink(again);
+    sink.quant = got.spec();
+    ASSERT_TRUE(test::IsOk(run(sink)));
+    EXPECT_TRUE(again.Bytes() == dense.Bytes());
+    EXPECT_TRUE(got.Bytes() == want.Bytes());
+    EXPECT_TRUE(got.GuardsIntact());
+    dense.view().as<bfloat16>()[tokens * hidden - 1].bits ^= 0x8000;  // the twin
+    ASSERT_TRUE(test::IsOk(TE_OP(Quantize)(exec, {.x = dense, .out = twin.spec()})));
+    EXPECT_FALSE(got.Bytes() == twin.Bytes());
+  };
+  expect(QuantFormat::kFloat8E4M3, [&](const Sink& sink) {
+    RmsNormForwardArgs args = {.x = x, .gamma = gamma};
+    args.y = sink;
+    return TE_OP(RmsNormForward)(exec, args);
+  });
+  expect(QuantFormat::kFloat8E5M2, [&](const Sink& sink) {
+    RmsNormBackwardArgs args = {.dy = dy, .x = x, .gamma = gamma, .rstd = rstd};
+    args.add = add;
+    args.dx = sink;
+    args.dgamma = sink.quantized() ? dgamma : dense_dgamma;
+    return TE_OP(RmsNormBackward)(exec, args);
+  });
+  // As in ManyRows' AreWhatFewAre.
+  const double tolerance = 2 * 256 * kFloat * 1.5 * static_cast<double>(tokens);
+  const Doubles want = dense_dgamma.ToDoubles();
+  EXPECT_TRUE(test::Near(dgamma.ToDoubles(), want, tolerance));
+  EXPECT_FALSE(test::Near(dgamma.ToDoubles(), test::Disturbed(want, hidden - 1, 1), tolerance));
 }
+
+std::vector<std::pair<int64_t, int64_t>> ManyTilesShapes() {
+  if (!test::kOnCuda) return {{48, 144}, {64, 144}};
+  return {{6'512, 2048}, {8'512, 2048}, {4'256, 4096}, {4'240, 6144}};
+}
+
+INSTANTIATE_TEST_SUITE_P(Shapes, RmsNormManyTiles, testing::ValuesIn(ManyTilesShapes()),
+                         [](const auto& info) {
+                           return fmt::format("{}x{}", info.param.first, info.param.second);
+                         });
 
 // Rows at addresses that allow no vectors are written unfused.
 TEST(RmsNormTest, MisalignedQuantizedSinksAreTheSame) {
