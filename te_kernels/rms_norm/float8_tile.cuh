@@ -1,8 +1,8 @@
 // What kernels of a norm that write FP8 codes in both orientations share. A block takes tiles of 16
 // or 32 whole rows: its threads form groups that go through rows as the dense kernels do (the same
 // sums in the same order: the same bits) and leave the codes in shared memory, from where the block
-// writes them transposed, a byte of a column for each row. Memory is written 32 bytes at a time:
-// tiles of 16 rows, half of that, cost a fifth to a half more time.
+// writes them transposed, a byte of a column for each row. Memory takes 32 bytes at a time: tiles
+// of 16 rows, half of that, take up to twice the time.
 #pragma once
 
 #include <algorithm>
@@ -18,8 +18,8 @@ inline constexpr int kN = 8;           // elements of a vector
 inline constexpr int kThreads = 512;   // of a block
 inline constexpr int kPieceRows = 16;  // whose codes of a column a thread writes at once
 
-// A block's tile of kTileRows rows, and the groups that its threads form: kTile, a tile of the
-// dense kernels, says what a group does with a row.
+// The groups that a block's threads form, for its tiles of kTileRows rows. Tile, the dense
+// kernels', says how a group spreads a row.
 template <typename Tile, int kTileRows>
 struct Groups {
   static constexpr int kCount = kThreads / Tile::kThreads;

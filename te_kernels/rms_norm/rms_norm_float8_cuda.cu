@@ -1,27 +1,20 @@
-// RMSNorm that writes the FP8 copies of its result. A block takes 16 whole rows: its threads form
-// groups that go through rows as the dense kernels do (the same sums in the same order: the same
-// bits), leave the codes in shared memory, and the block writes them transposed, 16 bytes a column.
+// RMSNorm that writes the FP8 copies of its result. A block takes 16 or 32 whole rows: its threads
+// form groups that go through rows as the dense kernels do (the same sums in the same order: the
+// same bits), leave the codes in shared memory, and the block writes them transposed.
 //
 // Why whole rows: the alternative is a kernel for the rows' statistics and a tile kernel that reads
-// x again, from the L2 cache. Predicted for 4096 columns at 4.3 TB/s (HBM) and 5.5 (L2), 1 us to
-// start a kernel and 1 to fill its pipe; forward / backward, us:
-//                    bytes an element        2048 tokens    4096 tokens
-//   16 whole rows    4       / 10 with add   9.8  / 21.5    17.6 / 41
-//   two kernels      4 (+ 2) / 10 (+ 6)      14.9 / 32.7    25.8 / 61
-// 2048 rows are 128 blocks of 132 multiprocessors: more rows a block would leave some idle. What it
-// costs: a 16-byte piece of a column is half of a sector; the L2 cache puts the halves together.
-//
-// With one row of each group on its way, in registers, that came to about half of a copy's rate:
-// rows, sums, codes and transposed writes took turns. So rows come through rings in shared memory
-// (float8_ring.cuh) where the card copies in bulk. Two limits, at 4096 columns, and a prediction;
-// forward / backward with add, us; 128 multiprocessors of 4 schedulers at 1.755 GHz:
+// x again, from the L2 cache: predicted, half as much time again. Rows come through rings in shared
+// memory (float8_ring.cuh) where the card copies in bulk. Two limits at 4096 columns, forward /
+// backward with add, us (128 multiprocessors of 4 schedulers at 1.755 GHz), and one H200:
 //                                               2048 tokens    4096 tokens
 //   memory: 4 / 10 bytes an element             7.8 / 19.5     15.6 / 39
 //   issue: 14.5 / 27 instructions an element    4.2 / 7.9      8.5  / 15.8
-//   predicted                                   9.4 / 23.5     17.2 / 43
-// Predicted: memory's time, but for the last tile's transposed codes, which nothing overlaps, the
-// L2 cache's (1.5 us); 1 us to start, 1 until the first rows come; backward 2.5 us for the kernel
-// that adds the blocks' sums for dgamma.
+//   one row ahead in registers, 16 rows a tile  18.8 / 36.1    40   / 73
+//   rings, 16 rows                              17.7 / 33.4    35.6 / 65.6
+//   rings, 32 rows                              16.9 / 31.9    22.2 / 52.2
+// A column's piece of 16 bytes is half of a sector: 14 us more for 4096 x 4096 codes, 100 for four
+// times as many. 2048 tokens are 64 tiles of 32 rows, for 132 multiprocessors; pairs of blocks that
+// put 16 rows each together took 15.8 / 31.4 there but 25.1 / 55.4 for 4096 (bench/notes.md 14).
 #include <algorithm>
 #include <type_traits>
 
@@ -53,12 +46,10 @@ using float8::StoreVector;
 
 constexpr int kMostShared = 160 * 1024;  // that every architecture can give a block
 
-// Of the kernels of this file.
-constexpr int kTileRows = kPieceRows;
-
 // Kernels for cards without bulk copies and for rows whose rings find no room beside the codes.
 // Both are persistent grids: a block goes through every gridDim'th tile, and the next row is on its
 // way while a group works on one.
+constexpr int kTileRows = kPieceRows;
 
 // ---- Forward ----
 
