@@ -38,25 +38,36 @@ flags=$(mktemp)
 trap 'rm -f "$results" "$flags"' EXIT
 mkdir -p logs
 
-# Reads GoogleTest's output: a line for each test, and what a failing one said.
+# Reads GoogleTest's output: a line for each test as it ends, and what a failing one said. (Not awk: Debian's waits for
+# 4096 bytes of its input, and a test that hangs would hide those that passed before it.)
 judge() {
-  awk -v results="$results" '
-    function verdict(word) {
-      print word, test
-      print word, test >>results
-      if (word == "FAIL") printf "%s", said
-      test = said = ""
-      fflush()
-    }
-    /^\[ RUN      \] / { test = $4; said = ""; next }
-    test != "" && /^\[       OK \] / { verdict("PASS"); next }
-    test != "" && /^\[  FAILED  \] / { verdict("FAIL"); next }
-    test != "" && /^\[  SKIPPED \] / { verdict("SKIP"); next }
-    test != "" { said = said "    " $0 "\n"; next }
-    # Of a sanitizer, and of a program that stops before its tests.
-    /^=========|[Ee]rror/ { print "    " $0 }
-    END { if (test != "") { said = said "    (the program ended here)\n"; verdict("FAIL") } }
-  '
+  local line test='' said=''
+  verdict() {
+    printf '%s %s%s\n' "$1" "$test" "$2"
+    printf '%s %s\n' "$1" "$test" >>"$results"
+    [[ $1 != PASS ]] && printf '%s' "$said"
+    test='' said=''
+  }
+  while IFS= read -r line; do
+    case $line in
+      '[ RUN      ] '*)
+        test=${line#*] } said=''
+        continue
+        ;;
+      '[       OK ] '*) [[ -n $test ]] && verdict PASS "${line#*"$test"}" && continue ;;
+      '[  FAILED  ] '*) [[ -n $test ]] && verdict FAIL '' && continue ;;
+      '[  SKIPPED ] '*) [[ -n $test ]] && verdict SKIP '' && continue ;;
+    esac
+    if [[ -n $test ]]; then
+      said+="    $line"$'\n'
+    elif [[ $line == =========* || $line == *[Ee]rror* ]]; then # of a sanitizer, of a program that stops before its tests
+      printf '    %s\n' "$line"
+    fi
+  done
+  if [[ -n $test ]]; then
+    said+=$'    (the program ended here)\n'
+    verdict FAIL ''
+  fi
 }
 
 # The tests of `program` that `pattern` names, one a line.
