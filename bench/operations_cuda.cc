@@ -27,7 +27,7 @@ Status OperationsBench::Run() {
   TE_RETURN_IF_ERROR(timer_->WarmUp());
   fmt::print(
       "copy of 4 GiB: {:.0f} GB/s, read and written; last column: of a copy of the operation's own "
-      "size\n\n{:<26}{:<26}{:>10}{:>12}{:>12}{:>9}{:>9}\n",
+      "size\n\n{:<30}{:<26}{:>10}{:>12}{:>12}{:>9}{:>9}\n",
       copy_ * 1e-9, "operation", "shape", "us", "rate", "ceiling", "ratio", "own size");
   for (const BenchModelShape& model : kModels) {
     for (const int64_t tokens : options_.tokens) {
@@ -63,7 +63,7 @@ bool OperationsBench::Wanted(const std::string& operation, const std::string& sh
 
 void OperationsBench::Add(OperationRow row) {
   const double unit = row.flops ? 1e-12 : 1e-9;
-  fmt::print("{:<26}{:<26}{:>10.1f}{:>7.{}f} {}", row.operation, row.shape, row.seconds * 1e6,
+  fmt::print("{:<30}{:<26}{:>10.1f}{:>7.{}f} {}", row.operation, row.shape, row.seconds * 1e6,
              row.rate * unit, row.flops ? 1 : 0, row.flops ? "TF/s" : "GB/s");
   if (row.ceiling > 0) {
     fmt::print("{:>12.{}f}{:>8.1f}%", row.ceiling * unit, row.flops ? 1 : 0,

@@ -424,7 +424,7 @@ int main(int argc, char** argv) {
                  "Steps at learning rate 1e-3 after them, which must teach; 0: none")
       ->check(CLI::NonNegativeNumber);
   app.add_flag("--profile", options.profile, "Time each operation, too (and wait for each)");
-  app.add_flag("--kernels", options.kernels, "List what one step executes");
+  app.add_flag("--kernels", options.kernels, "cuda: list what one step executes");
   app.add_option(
       "--choices", options.choices,
       "cuda: take the algorithms that an earlier run has found from this file, if it fits "

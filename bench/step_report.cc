@@ -118,6 +118,10 @@ void PrintProfile(const Profile& profile, double step_seconds, int steps) {
 }
 
 void PrintKernels(const KernelLog& log) {
+  if (log.records().empty()) {
+    fmt::print("\noperations: no list (of the CUDA backend alone)\n");
+    return;
+  }
   using Key = std::tuple<std::string, std::string, std::string, std::string>;
   std::map<Key, std::pair<int64_t, int64_t>> sums;  // calls, bytes
   for (const KernelRecord& record : log.records()) {
