@@ -125,18 +125,19 @@ TEST(Softmax, ForwardAndBackwardAgreeForEveryMask) {
     // dx from the y that was stored: scale y (dy - sum dy y), a sum of `keys` products.
     const Doubles ys = y.ToDoubles(), dys = dy.ToDoubles();
     Doubles want_dx, tolerance;
-    const int64_t keys = c.shape[3];
-    for (size_t i = 0; i < ys.size(); ++i) {
+    const auto keys = static_cast<size_t>(c.shape[3]);
+    for (size_t row = 0; row < ys.size(); row += keys) {
       double dot = 0, size = 0;
-      for (int64_t j = 0; j < keys; ++j) {
-        const double term = ys[i / keys * keys + j] * dys[i / keys * keys + j];
-        dot += term;
-        size += std::abs(term);
+      for (size_t i = row; i < row + keys; ++i) {
+        dot += ys[i] * dys[i];
+        size += std::abs(ys[i] * dys[i]);
       }
-      want_dx.push_back(kScale * ys[i] * (dys[i] - dot));
-      tolerance.push_back(kScale * ys[i] * (size + std::abs(dys[i])) *
-                          ((static_cast<double>(keys) + 4) * test::UnitRoundoff(DType::kFloat32) +
-                           1.01 * test::UnitRoundoff(c.dtype)));
+      for (size_t i = row; i < row + keys; ++i) {
+        want_dx.push_back(kScale * ys[i] * (dys[i] - dot));
+        tolerance.push_back(kScale * ys[i] * (size + std::abs(dys[i])) *
+                            ((static_cast<double>(keys) + 4) * test::UnitRoundoff(DType::kFloat32) +
+                             1.01 * test::UnitRoundoff(c.dtype)));
+      }
     }
     EXPECT_TRUE(test::Near(dx.ToDoubles(), want_dx, tolerance));
   }
