@@ -23,21 +23,16 @@ inline constexpr int64_t kBesideCodes = 2048;
 // `stage_bytes`: of one stage of every ring of a block.
 inline StatusOr<RingPlan> PlanRings(const cuda::CudaState& state, const Float8Output& out,
                                     int64_t stage_bytes) {
-  RingPlan plan;
-  if (out.columnwise == nullptr) {
-    TE_ASSIGN_OR_RETURN(plan.stages, RingStages(state, stage_bytes, kBesideCodes));
-    return plan;
-  }
+  TE_ASSIGN_OR_RETURN(const int64_t bytes, RingBytes(state, kBesideCodes));
+  if (out.columnwise == nullptr) return RingPlan{.stages = RingStages(bytes, stage_bytes)};
   const int hidden = static_cast<int>(out.columns);
   // Where tiles of 16 rows would leave many multiprocessors idle, those of 32 leave too many.
   const bool many = out.rows / kPieceRows * 8 >= int64_t{state.num_sms()} * 7;
   for (const int rows : {2 * kPieceRows, kPieceRows}) {
     if (rows > kPieceRows && (!many || out.rows % rows != 0)) continue;
     for (const int tiles : {2, 1}) {
-      plan = {.tile_rows = rows, .code_tiles = tiles};
-      TE_ASSIGN_OR_RETURN(plan.stages, RingStages(state, stage_bytes,
-                                                  kBesideCodes + tiles * CodesAt(rows, hidden)));
-      if (plan.stages > 0) return plan;
+      const int stages = RingStages(bytes - tiles * CodesAt(rows, hidden), stage_bytes);
+      if (stages > 0) return RingPlan{.tile_rows = rows, .code_tiles = tiles, .stages = stages};
     }
   }
   return RingPlan();
@@ -55,30 +50,6 @@ __device__ inline int64_t GroupRow(int group, int k) {
   using Group = Groups<Tile, kTileRows>;
   const int64_t tile = blockIdx.x + int64_t{k / Group::kSteps} * gridDim.x;
   return tile * kTileRows + k % Group::kSteps * Group::kCount + group;
-}
-
-// A thread's vectors of the ring's current stage, once its rows are there; zeros beyond their end.
-template <int kTensors, int kVectors>
-__device__ inline void ReadStage(const RowRing<kTensors>& ring, int lane, int threads, int vectors,
-                                 uint4 (&row)[kTensors][kVectors]) {
-  ring.Wait();
-#pragma unroll
-  for (int j = 0; j < kVectors; ++j) {
-    const int i = lane + j * threads;
-#pragma unroll
-    for (int k = 0; k < kTensors; ++k) {
-      row[k][j] = uint4{};
-      if (i < vectors) row[k][j] = ring.template Get<uint4>(k, i);
-    }
-  }
-}
-
-template <typename Tile, typename P>
-__device__ inline void LoadGammas(const P* gamma, float plus, int lane, int vectors,
-                                  float (&g)[Tile::kVectors][kN]) {
-#pragma unroll
-  for (int j = 0; j < Tile::kVectors; ++j)
-    LoadGamma(gamma + min(lane + j * Tile::kThreads, vectors - 1) * kN, plus, g[j]);
 }
 
 // In both kernels all groups of a block pass equally many barriers of their own between two of the
@@ -127,7 +98,7 @@ __global__ void __launch_bounds__(kThreads, 1)
       const int tile_row = step * Group::kCount + group;
       const int64_t t = first_row + tile_row;
       uint4 row[1][kVectors];
-      ReadStage(ring, lane, Tile::kThreads, vectors, row);
+      ring.Read(lane, Tile::kThreads, vectors, row);
       float squares = 0;
 #pragma unroll
       for (int j = 0; j < kVectors; ++j) {
@@ -152,15 +123,8 @@ __global__ void __launch_bounds__(kThreads, 1)
         StoreVector(xs, out, t, tile_row, i * kN, y, &encoder, codes);
       }
     }
-    if (out.columnwise == nullptr) continue;
-    __syncthreads();
-    StoreColumns<kTileRows>(codes, out, first_row);
-    // With two tiles the next one's barrier lies between the reads of this one and its next codes.
-    if (plan.code_tiles == 1) {
-      __syncthreads();
-    } else {
-      codes = tiles + (codes == tiles ? tile_bytes : 0);
-    }
+    if (out.columnwise != nullptr)
+      StoreTile<kTileRows>(tiles, plan.code_tiles, out, first_row, &codes);
   }
   encoder.Finish<kThreads>(out, shared);
 }
@@ -189,14 +153,7 @@ __global__ void __launch_bounds__(kThreads, 1)
       barriers[group], plan.stages, row_bytes);
   const auto fill = [&](int stage, int k) {
     const int64_t t = GroupRow<Tile, kTileRows>(group, k);
-    if (t >= p.rows) return;
-    const bfloat16* const x = p.x + t * p.x_stride;
-    const bfloat16* const dy = p.dy + t * p.dy_stride;
-    if constexpr (kAdd) {
-      ring.Fill(stage, {x, dy, p.add + t * p.add_stride});
-    } else {
-      ring.Fill(stage, {x, dy});
-    }
+    if (t < p.rows) FillRow<kAdd>(ring, stage, p, t);
   };
   if (lane == 0) {
     ring.Initialize();
@@ -222,7 +179,7 @@ __global__ void __launch_bounds__(kThreads, 1)
       float next_rstd = 0;
       if (next_t < p.rows) next_rstd = p.rstd[next_t];
       uint4 row[kTensors][kVectors];
-      ReadStage(ring, lane, Tile::kThreads, vectors, row);
+      ring.Read(lane, Tile::kThreads, vectors, row);
       float sums[1] = {};
 #pragma unroll
       for (int j = 0; j < kVectors; ++j) {
@@ -248,14 +205,8 @@ __global__ void __launch_bounds__(kThreads, 1)
       }
       rstd = next_rstd;
     }
-    if (out.columnwise == nullptr) continue;
-    __syncthreads();
-    StoreColumns<kTileRows>(codes, out, first_row);
-    if (plan.code_tiles == 1) {
-      __syncthreads();
-    } else {
-      codes = tiles + (codes == tiles ? tile_bytes : 0);
-    }
+    if (out.columnwise != nullptr)
+      StoreTile<kTileRows>(tiles, plan.code_tiles, out, first_row, &codes);
   }
   encoder.Finish<kThreads>(out, shared);
   StorePartials<Tile>(dgamma, reinterpret_cast<float*>(dynamic), hidden, partials);

@@ -9,6 +9,7 @@
 
 #include "te_kernels/cuda/fused_float8.cuh"
 #include "te_kernels/cuda/rows.cuh"
+#include "te_kernels/rms_norm/norm_rows.cuh"
 
 namespace te::norm::float8 {
 
@@ -18,29 +19,27 @@ inline constexpr int kN = 8;           // elements of a vector
 inline constexpr int kThreads = 512;   // of a block
 inline constexpr int kPieceRows = 16;  // whose codes of a column a thread writes at once
 
-// The groups that a block's threads form, for its tiles of kTileRows rows. Tile, the dense
-// kernels', says how a group spreads a row.
+// Groups that a block's threads form. Tile, the dense kernels', says how a group spreads a row.
+template <typename Tile>
+inline constexpr int kGroups = kThreads / Tile::kThreads;
+
+// Of a block whose tiles have kTileRows rows.
 template <typename Tile, int kTileRows>
 struct Groups {
-  static constexpr int kCount = kThreads / Tile::kThreads;
+  static constexpr int kCount = kGroups<Tile>;
   static constexpr int kSteps = kTileRows / kCount;  // rows of a group
   static_assert(kCount * Tile::kThreads == kThreads && kSteps * kCount == kTileRows);
 
   float sums[2][kCount][Tile::kWarps];
 
-  // Of all threads of a group: one of the hardware's barriers for each; 0 is __syncthreads'.
-  __device__ static void Barrier(int group) {
-    asm volatile("bar.sync %0, %1;" ::"r"(group + 1), "n"(Tile::kThreads) : "memory");
-  }
-
-  // cuda::RowSum, of a group, whose Barrier it passes where it has several warps. That of the next
+  // cuda::RowSum, of a group, whose barrier it passes where it has several warps. That of the next
   // sum lies between one buffer's uses.
   __device__ float Sum(float value, int group, int buffer) {
     value = cuda::WarpSum(value);
     if constexpr (Tile::kWarps > 1) {
       float(&shared)[Tile::kWarps] = sums[buffer][group];
       if (threadIdx.x % cuda::kWarp == 0) shared[threadIdx.x / cuda::kWarp % Tile::kWarps] = value;
-      Barrier(group);
+      GroupBarrier<Tile::kThreads>(group);
       value = 0;
 #pragma unroll
       for (int w = 0; w < Tile::kWarps; ++w) value += shared[w];
@@ -55,7 +54,7 @@ __host__ __device__ inline int CodesAt(int row, int hidden) {
   return row * hidden + row / kPieceRows * 64;
 }
 
-// By all threads, between barriers: lanes side by side write a column's pieces.
+// By all threads: lanes side by side write a column's pieces.
 template <int kTileRows>
 __device__ inline void StoreColumns(const uint8_t* codes, const Float8Output& out,
                                     int64_t first_row) {
@@ -67,6 +66,21 @@ __device__ inline void StoreColumns(const uint8_t* codes, const Float8Output& ou
     cuda::StoreTransposed<kPieceRows>(codes + CodesAt(row, hidden) + column, hidden,
                                       out.columnwise + column * out.rows + first_row + row,
                                       out.rows);
+  }
+}
+
+// Writes the columns of a tile whose codes all threads have left at *codes, one of 1 or 2 places in
+// `places`. Then *codes is where those of the next one go: in the other place, whose barrier lies
+// between these reads and the next codes here, or in the only one.
+template <int kTileRows>
+__device__ inline void StoreTile(uint8_t* places, int num_places, const Float8Output& out,
+                                 int64_t first_row, uint8_t** codes) {
+  __syncthreads();
+  StoreColumns<kTileRows>(*codes, out, first_row);
+  if (num_places == 1) {
+    __syncthreads();
+  } else {
+    *codes = places + (*codes == places ? CodesAt(kTileRows, static_cast<int>(out.columns)) : 0);
   }
 }
 
@@ -102,7 +116,7 @@ __device__ inline void StorePartials(const float (&dgamma)[Tile::kVectors][kN], 
   for (int h = threadIdx.x; h < hidden; h += kThreads) {
     float sum = 0;
 #pragma unroll
-    for (int g = 0; g < kThreads / Tile::kThreads; ++g) sum += columns[g * hidden + h];
+    for (int g = 0; g < kGroups<Tile>; ++g) sum += columns[g * hidden + h];
     partials[int64_t{blockIdx.x} * hidden + h] = sum;
   }
 }

@@ -14,6 +14,13 @@
 
 namespace te::norm {
 
+// Where a block's threads form groups of kThreads, each with a row: a barrier of one of them. (The
+// hardware's; 0 is __syncthreads'.)
+template <int kThreads>
+__device__ inline void GroupBarrier(int group) {
+  asm volatile("bar.sync %0, %1;" ::"r"(group + 1), "n"(kThreads) : "memory");
+}
+
 // The arguments of both operations; LayerNorm's mean, beta and dbeta are null in RMSNorm.
 template <typename T, typename P>
 struct ForwardRows {

@@ -22,6 +22,15 @@ __device__ inline void LoadGamma(const P* gamma, float plus, float (&g)[N]) {
   for (int e = 0; e < N; ++e) g[e] = __fadd_rn(g[e], plus);
 }
 
+// Of a thread's vectors; beyond the row's end, of its last one.
+template <typename Tile, int N, typename P>
+__device__ inline void LoadGammas(const P* gamma, float plus, int lane, int vectors,
+                                  float (&g)[Tile::kVectors][N]) {
+#pragma unroll
+  for (int j = 0; j < Tile::kVectors; ++j)
+    LoadGamma(gamma + int64_t{min(lane + j * Tile::kThreads, vectors - 1)} * N, plus, g[j]);
+}
+
 // Adds to the row's sums, of w (x - mean), which is w xhat / rstd, and (LayerNorm) of w; and to the
 // thread's sums over rows for dgamma and (LayerNorm) the N for dbeta.
 template <bool kCentered, int N>
@@ -212,6 +221,19 @@ inline constexpr bool kHasRing = Tile::kVectors > 0 && Tile::kVectors* N <= 16 &
 template <typename Tile>
 inline constexpr int kRingGroups = 512 / Tile::kThreads;
 
+// Row t into a ring's stage.
+template <bool kAdd, typename T, typename P>
+__device__ inline void FillRow(const RowRing<kAdd ? 3 : 2>& ring, int stage,
+                               const BackwardRows<T, P>& p, int64_t t) {
+  const T* const x = p.x + t * p.x_stride;
+  const T* const dy = p.dy + t * p.dy_stride;
+  if constexpr (kAdd) {
+    ring.Fill(stage, {x, dy, p.add + t * p.add_stride});
+  } else {
+    ring.Fill(stage, {x, dy});
+  }
+}
+
 // Bytes of a block's shared memory that its rings leave to the kernel's other arrays.
 inline constexpr int64_t kBesideRings = 4096;
 
@@ -237,38 +259,21 @@ __global__ void __launch_bounds__(Tile::kThreads* kRingGroups<Tile>, 1)
   // Groups far apart: the blocks' numbers of rows differ by one at most.
   const int64_t first = int64_t{group} * gridDim.x + blockIdx.x;
   const int64_t step = int64_t{gridDim.x} * kGroups;
-  const auto fill = [&](int stage, int64_t t) {
-    const T* const x = p.x + t * p.x_stride;
-    const T* const dy = p.dy + t * p.dy_stride;
-    if constexpr (kAdd) {
-      ring.Fill(stage, {x, dy, p.add + t * p.add_stride});
-    } else {
-      ring.Fill(stage, {x, dy});
-    }
-  };
   if (lane == 0) {
     ring.Initialize();
     int64_t t = first;
-    for (int s = 0; s < stages && t < p.rows; ++s, t += step) fill(s, t);
+    for (int s = 0; s < stages && t < p.rows; ++s, t += step) FillRow<kAdd>(ring, s, p, t);
   }
   __syncthreads();
 
   float g[kVectors][N];
-#pragma unroll
-  for (int j = 0; j < kVectors; ++j) {
-    const int i = min(lane + j * Tile::kThreads, vectors - 1);
-    LoadGamma(p.gamma + int64_t{i} * N, p.plus, g[j]);
-  }
+  LoadGammas<Tile>(p.gamma, p.plus, lane, vectors, g);
   float dgamma[kVectors][N] = {}, dbeta[kVectors][N] = {};
   float rstd = 0, mean = 0;
   if (first < p.rows) {
     rstd = p.rstd[first];
     if constexpr (kCentered) mean = p.mean[first];
   }
-  // All of the group.
-  const auto barrier = [group] {
-    asm volatile("bar.sync %0, %1;" ::"r"(group + 1), "n"(Tile::kThreads) : "memory");
-  };
   int buffer = 0;
   int64_t t = first;
 #pragma unroll 1
@@ -278,18 +283,8 @@ __global__ void __launch_bounds__(Tile::kThreads* kRingGroups<Tile>, 1)
       next_rstd = p.rstd[t + step];
       if constexpr (kCentered) next_mean = p.mean[t + step];
     }
-    // Zeros beyond the row's end.
     Vector row[kTensors][kVectors];
-    ring.Wait();
-#pragma unroll
-    for (int j = 0; j < kVectors; ++j) {
-      const int i = lane + j * Tile::kThreads;
-#pragma unroll
-      for (int k = 0; k < kTensors; ++k) {
-        row[k][j] = Vector{};
-        if (i < vectors) row[k][j] = ring.template Get<Vector>(k, i);
-      }
-    }
+    ring.Read(lane, Tile::kThreads, vectors, row);
     float sums[kSums] = {};
 #pragma unroll
     for (int j = 0; j < kVectors; ++j) {
@@ -305,8 +300,9 @@ __global__ void __launch_bounds__(Tile::kThreads* kRingGroups<Tile>, 1)
       sums[k] = cuda::WarpSum(sums[k]);
       if (lane % cuda::kWarp == 0) group_sums[k][lane / cuda::kWarp] = sums[k];
     }
-    barrier();
-    if (lane == 0 && t + stages * step < p.rows) fill(ring.stage(), t + stages * step);
+    GroupBarrier<Tile::kThreads>(group);
+    if (lane == 0 && t + stages * step < p.rows)
+      FillRow<kAdd>(ring, ring.stage(), p, t + stages * step);
 #pragma unroll
     for (int k = 0; k < kSums; ++k) {
       sums[k] = 0;
@@ -332,7 +328,7 @@ __global__ void __launch_bounds__(Tile::kThreads* kRingGroups<Tile>, 1)
 
   // The first group may have had a row more. compute-sanitizer's racecheck takes the groups'
   // barriers for the block's, and sees races behind them where their numbers differ.
-  if (t - int64_t{group} * gridDim.x < p.rows) barrier();
+  if (t - int64_t{group} * gridDim.x < p.rows) GroupBarrier<Tile::kThreads>(group);
   if (partials == nullptr) return;
   // The groups' sums in order, through the rings' memory.
   const int hidden = static_cast<int>(p.hidden);
@@ -388,13 +384,17 @@ struct ParameterGradients {
   bool accumulate;
 };
 
-// Stages of a ring, for a block that needs `stage_bytes` for each and `others` besides; 0: no ring.
-inline StatusOr<int> RingStages(const cuda::CudaState& state, int64_t stage_bytes, int64_t others) {
+// Bytes that a block has for rings, where its kernel has `others` besides; 0 on cards without bulk
+// copies.
+inline StatusOr<int64_t> RingBytes(const cuda::CudaState& state, int64_t others) {
   if (state.compute_capability() < 90) return 0;
   TE_ASSIGN_OR_RETURN(const int64_t most, cuda::MostSharedMemory());
-  const auto stages = static_cast<int>(
-      std::min(int64_t{kMostStages}, std::max(int64_t{0}, most - others) / stage_bytes));
-  return stages < 2 ? 0 : stages;
+  return most - others;
+}
+// Stages of a block's rings in so many bytes; 0: no ring.
+inline int RingStages(int64_t bytes, int64_t stage_bytes) {
+  const int64_t stages = std::min<int64_t>(kMostStages, std::max<int64_t>(bytes, 0) / stage_bytes);
+  return stages < 2 ? 0 : static_cast<int>(stages);
 }
 
 template <bool kCentered, bool kAdd, int N, typename T, typename P>
@@ -412,7 +412,8 @@ Status LaunchBackwardVectors(const Exec& exec, const BackwardRows<T, P>& p,
     int64_t stage_bytes = 0;  // of a block
     if constexpr (kHasRing<T, N, Tile>) {
       stage_bytes = int64_t{kAdd ? 3 : 2} * sizeof(T) * p.hidden * kRingGroups<Tile>;
-      TE_ASSIGN_OR_RETURN(stages, RingStages(*state, stage_bytes, kBesideRings));
+      TE_ASSIGN_OR_RETURN(const int64_t ring_bytes, RingBytes(*state, kBesideRings));
+      stages = RingStages(ring_bytes, stage_bytes);
       if (stages > 0) blocks = std::min<int64_t>(state->num_sms(), p.rows);
     }
     const auto launch = [&](float* partials) -> Status {

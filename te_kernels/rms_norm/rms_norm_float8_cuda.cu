@@ -35,13 +35,14 @@ using float8::ForwardFloat8RingKernel;
 using float8::Groups;
 using float8::kBackwardRing;
 using float8::kForwardRing;
+using float8::kGroups;
 using float8::kN;
 using float8::kPieceRows;
 using float8::kThreads;
 using float8::PlanRings;
 using float8::RingPlan;
-using float8::StoreColumns;
 using float8::StorePartials;
+using float8::StoreTile;
 using float8::StoreVector;
 
 constexpr int kMostShared = 160 * 1024;  // that every architecture can give a block
@@ -63,7 +64,7 @@ __global__ void __launch_bounds__(kThreads, kForwardBlocks<Tile>)
   cuda::StartAfterEarlierKernels();
   using Group = Groups<Tile, kTileRows>;
   extern __shared__ uint4 dynamic[];
-  uint8_t* const codes = reinterpret_cast<uint8_t*>(dynamic);
+  uint8_t* codes = reinterpret_cast<uint8_t*>(dynamic);
   __shared__ Group sums;
   __shared__ float shared[kThreads / cuda::kWarp];
   const int group = threadIdx.x / Tile::kThreads, lane = threadIdx.x % Tile::kThreads;
@@ -107,10 +108,7 @@ __global__ void __launch_bounds__(kThreads, kForwardBlocks<Tile>)
       }
       x = next;
     }
-    if (out.columnwise == nullptr) continue;
-    __syncthreads();
-    StoreColumns<kTileRows>(codes, out, first_row);
-    __syncthreads();
+    if (out.columnwise != nullptr) StoreTile<kTileRows>(codes, 1, out, first_row, &codes);
   }
   encoder.Finish<kThreads>(out, shared);
 }
@@ -126,7 +124,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   using Group = Groups<Tile, kTileRows>;
   constexpr bool kAhead = kReadsAhead<false, bfloat16, kN, Tile>;
   extern __shared__ uint4 dynamic[];
-  uint8_t* const codes = reinterpret_cast<uint8_t*>(dynamic);
+  uint8_t* codes = reinterpret_cast<uint8_t*>(dynamic);
   __shared__ Group row_sums;
   __shared__ float shared[kThreads / cuda::kWarp];
   const int group = threadIdx.x / Tile::kThreads, lane = threadIdx.x % Tile::kThreads;
@@ -180,10 +178,7 @@ __global__ void __launch_bounds__(kThreads, 1)
         if (next_t < p.rows) row.Read(p, next_t, lane, vectors);
       }
     }
-    if (out.columnwise == nullptr) continue;
-    __syncthreads();
-    StoreColumns<kTileRows>(codes, out, first_row);
-    __syncthreads();
+    if (out.columnwise != nullptr) StoreTile<kTileRows>(codes, 1, out, first_row, &codes);
   }
   encoder.Finish<kThreads>(out, shared);
 
@@ -196,7 +191,7 @@ __global__ void __launch_bounds__(kThreads, 1)
 // A tile's codes, or a float of each group for each column.
 template <typename Tile>
 int SharedBytes(int64_t hidden) {
-  return static_cast<int>(hidden) * std::max(kTileRows, 4 * Groups<Tile, kTileRows>::kCount);
+  return static_cast<int>(hidden) * std::max(kTileRows, 4 * kGroups<Tile>);
 }
 
 // The codes and the rings.
@@ -222,10 +217,6 @@ int64_t Blocks(int64_t tiles, int64_t most) {
   const int64_t rounds = (tiles + most - 1) / most;
   return (tiles + rounds - 1) / rounds;
 }
-
-// Of a block's threads.
-template <typename Tile>
-inline constexpr int64_t kGroups = kThreads / Tile::kThreads;
 
 // Tiles of rows held in registers by at most kThreads threads.
 template <typename Tile>

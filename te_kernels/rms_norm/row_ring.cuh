@@ -12,8 +12,8 @@ namespace te::norm {
 inline constexpr int kMostStages = 8;
 
 // The ring of a group of threads. A stage holds one row of each of kTensors tensors, side by side.
-// Every thread: Wait, read the stage, a barrier of the group; then one thread may Fill the stage
-// again, and all go on with Advance.
+// Every thread: Read the stage, a barrier of the group; then one thread may Fill the stage again,
+// and all go on with Advance.
 template <int kTensors>
 class RowRing {
  public:
@@ -48,13 +48,22 @@ class RowRing {
 #endif
   }
 
-  // Returns when the current stage's rows are there.
-  __device__ void Wait() const { cuda::WaitForPhase(barriers_ + stage_, parity_); }
-
-  // Vector i of tensor `tensor`'s row in the current stage.
-  template <typename Vector>
-  __device__ Vector Get(int tensor, int i) const {
-    return reinterpret_cast<const Vector*>(Stage(stage_) + tensor * row_bytes_)[i];
+  // A thread's vectors of the current stage's rows, lane, lane + threads, ..., once they are there;
+  // zeros from `vectors` on.
+  template <typename Vector, int kVectors>
+  __device__ void Read(int lane, int threads, int vectors,
+                       Vector (&rows)[kTensors][kVectors]) const {
+    cuda::WaitForPhase(barriers_ + stage_, parity_);
+#pragma unroll
+    for (int j = 0; j < kVectors; ++j) {
+      const int i = lane + j * threads;
+#pragma unroll
+      for (int k = 0; k < kTensors; ++k) {
+        rows[k][j] = Vector{};
+        if (i < vectors)
+          rows[k][j] = reinterpret_cast<const Vector*>(Stage(stage_) + k * row_bytes_)[i];
+      }
+    }
   }
 
   __device__ int stage() const { return stage_; }
