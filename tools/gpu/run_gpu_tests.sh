@@ -48,7 +48,7 @@ judge() {
     [[ $1 != PASS ]] && printf '%s' "$said"
     test='' said=''
   }
-  while IFS= read -r line; do
+  while IFS= read -r line || [[ -n $line ]]; do
     case $line in
       '[ RUN      ] '*)
         test=${line#*] } said=''
