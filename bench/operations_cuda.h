@@ -1,6 +1,5 @@
 // The operations of a Llama step on a GPU, one row of a table each. Families of operations stand in
-// files of their own: operations_memory_cuda.cc, _float8_, _adamw_, _attention_ and
-// _gemm_.
+// files of their own: operations_memory_cuda.cc, _float8_, _adamw_, _attention_ and _gemm_.
 #pragma once
 
 #include <map>
