@@ -468,35 +468,25 @@ TEST_P(RmsNormManyTiles, HoldTheQuantizedDenseResult) {
                    rstd = HostTensor::Uniform(DType::kFloat32, {tokens}, 4, 0.5, 1.5),
                    dgamma(DType::kFloat32, {hidden}), dense_dgamma(DType::kFloat32, {hidden});
   const TensorView x = rows.view().Slice(0, 0, tokens), dy = rows.view().Slice(0, 1, tokens + 1);
-  const auto expect = [&](QuantFormat format, const auto& run) {
-    const HostTensor dense(kType, {tokens, hidden}), again(kType, {tokens, hidden});
-    const test::SinkCase c = {.format = format};
-    const test::QuantizedTensor want(c, tokens, hidden), twin(c, tokens, hidden),
-        got(c, tokens, hidden);
-    ASSERT_TRUE(test::IsOk(run(Sink(dense))));
-    ASSERT_TRUE(test::IsOk(TE_OP(Quantize)(exec, {.x = dense, .out = want.spec()})));
-    Sink sink(again);
-    sink.quant = got.spec();
-    ASSERT_TRUE(test::IsOk(run(sink)));
-    EXPECT_TRUE(again.Bytes() == dense.Bytes());
-    EXPECT_TRUE(got.Bytes() == want.Bytes());
-    EXPECT_TRUE(got.GuardsIntact());
-    dense.view().as<bfloat16>()[tokens * hidden - 1].bits ^= 0x8000;  // the twin
-    ASSERT_TRUE(test::IsOk(TE_OP(Quantize)(exec, {.x = dense, .out = twin.spec()})));
-    EXPECT_FALSE(got.Bytes() == twin.Bytes());
-  };
-  expect(QuantFormat::kFloat8E4M3, [&](const Sink& sink) {
-    RmsNormForwardArgs args = {.x = x, .gamma = gamma};
-    args.y = sink;
-    return TE_OP(RmsNormForward)(exec, args);
-  });
-  expect(QuantFormat::kFloat8E5M2, [&](const Sink& sink) {
-    RmsNormBackwardArgs args = {.dy = dy, .x = x, .gamma = gamma, .rstd = rstd};
-    args.add = add;
-    args.dx = sink;
-    args.dgamma = sink.quantized() ? dgamma : dense_dgamma;
-    return TE_OP(RmsNormBackward)(exec, args);
-  });
+  const Shape shape = {tokens, hidden};
+  test::ExpectSinksQuantizeTheDenseResult(exec, kType, shape, tokens, hidden,
+                                          "rms_norm_forward_fp8_cuda",
+                                          [&](const Exec& e, const Sink& sink) {
+                                            RmsNormForwardArgs args = {.x = x, .gamma = gamma};
+                                            args.y = sink;
+                                            return TE_OP(RmsNormForward)(e, args);
+                                          },
+                                          {{.dense = true}});
+  test::ExpectSinksQuantizeTheDenseResult(
+      exec, kType, shape, tokens, hidden, "rms_norm_backward_fp8_cuda",
+      [&](const Exec& e, const Sink& sink) {
+        RmsNormBackwardArgs args = {.dy = dy, .x = x, .gamma = gamma, .rstd = rstd};
+        args.add = add;
+        args.dx = sink;
+        args.dgamma = sink.quantized() ? dgamma : dense_dgamma;
+        return TE_OP(RmsNormBackward)(e, args);
+      },
+      {{.format = QuantFormat::kFloat8E5M2, .dense = true}});
   // As in ManyRows' AreWhatFewAre.
   const double tolerance = 2 * 256 * kFloat * 1.5 * static_cast<double>(tokens);
   const Doubles want = dense_dgamma.ToDoubles();

@@ -114,12 +114,13 @@ class QuantizedTensor {
 };
 
 // Runs `run(exec, sink)` -> Status, which makes a tensor of `shape` (as a matrix: [rows, columns])
-// from the same inputs each time, once densely and once for every case. `fused`: the kernel that
-// must have run alone on CUDA for cases that can fuse; null: none must.
+// from the same inputs each time, once densely and once for each of `cases`. `fused`: the kernel
+// that must have run alone on CUDA for cases that can fuse; null: none must.
 template <typename Run>
 void ExpectSinksQuantizeTheDenseResult(const Exec& plain_exec, DType dtype, const Shape& shape,
                                        int64_t rows, int64_t columns, const char* fused,
-                                       const Run& run) {
+                                       const Run& run,
+                                       const std::vector<SinkCase>& cases = SinkCases()) {
   KernelLog log;
   Exec exec = plain_exec;
   exec.log = &log;
@@ -134,7 +135,7 @@ void ExpectSinksQuantizeTheDenseResult(const Exec& plain_exec, DType dtype, cons
   if (largest != values.end()) *largest = -*largest;
   FromDoubles(values, disturbed);
 
-  for (const SinkCase& c : SinkCases()) {
+  for (const SinkCase& c : cases) {
     SCOPED_TRACE(c.ToString() + ", " + std::string(Name(dtype)) + " " + shape.ToString());
     const QuantizedTensor want(c, rows, columns), twin(c, rows, columns), got(c, rows, columns);
     ASSERT_TRUE(IsOk(TE_OP(Quantize)(plain_exec, {.x = matrix, .out = want.spec()})));
