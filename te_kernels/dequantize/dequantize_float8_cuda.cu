@@ -6,6 +6,7 @@
 #include "te_kernels/cuda/cuda_state.h"
 #include "te_kernels/cuda/cuda_status.h"
 #include "te_kernels/cuda/fused_float8.cuh"
+#include "te_kernels/cuda/launch.cuh"
 #include "te_kernels/dequantize/dequantize_float8.h"
 #include "te_kernels/dequantize/dequantize_sink.h"
 
@@ -40,6 +41,7 @@ template <QuantFormat kFrom, QuantFormat kTo>
 __global__ void __launch_bounds__(kTileThreads, kBlocks)
     DequantizeFloat8Kernel(cuda::QuantTarget to, const uint8_t* __restrict__ codes,
                            const float* __restrict__ scale_inv) {
+  cuda::StartAfterEarlierKernels();
   __shared__ cuda::TileShared<QuantScaling::kTensor> shared;
   const cuda::TilePlace at = cuda::PlaceOf(blockIdx.x, to);
   cuda::Tile<bfloat16> tile;
@@ -67,9 +69,10 @@ Status DequantizeFloat8Cuda(const Exec& exec, const DequantizeArgs& args) {
          static_cast<int64_t>(codes.bytes()) + cuda::Float8Bytes(args.y.quant));
   cuda::WithFloat8Format(args.x.format, [&](auto from) {
     cuda::WithFloat8Format(args.y.quant.format, [&](auto into) {
-      DequantizeFloat8Kernel<decltype(from)::value, decltype(into)::value>
-          <<<cuda::TileBlocks(to), kTileThreads, 0, cuda::StreamOf(exec)>>>(to, codes.as<uint8_t>(),
-                                                                            args.x.scale_inv);
+      cuda::LaunchOverlapping(exec,
+                              DequantizeFloat8Kernel<decltype(from)::value, decltype(into)::value>,
+                              dim3(cuda::TileBlocks(to)), dim3(kTileThreads), {}, to,
+                              codes.as<uint8_t>(), args.x.scale_inv);
     });
   });
   return cuda::LaunchStatus("dequantize_fp8");

@@ -4,6 +4,7 @@
 #include "te_kernels/cuda/cast_transpose.cuh"
 #include "te_kernels/cuda/cuda_state.h"
 #include "te_kernels/cuda/cuda_status.h"
+#include "te_kernels/cuda/launch.cuh"
 #include "te_kernels/quantize/quantize.h"
 
 namespace te::cuda {
@@ -20,6 +21,7 @@ inline constexpr int kQuantizeBlocks =
 template <QuantScaling kScaling, QuantFormat kFormat, bool kWide, typename T>
 __global__ void __launch_bounds__(kTileThreads, kQuantizeBlocks<kScaling, kWide, T>)
     QuantizeKernel(QuantTarget to, const T* __restrict__ x, int64_t row_stride) {
+  StartAfterEarlierKernels();
   __shared__ TileShared<kScaling> shared;
   // The amax pass read the last tiles last: they are still in the L2 cache.
   const unsigned int index =
@@ -43,8 +45,8 @@ Status LaunchQuantizeOf(const Exec& exec, const QuantizeArgs& args, const QuantT
     constexpr QuantFormat kFormat = decltype(format)::value;
     const auto kernel = wide ? QuantizeKernel<kScaling, kFormat, true, T>
                              : QuantizeKernel<kScaling, kFormat, false, T>;
-    kernel<<<TileBlocks(to), kTileThreads, 0, StreamOf(exec)>>>(to, args.x.as<T>(),
-                                                                args.x.stride(0));
+    LaunchOverlapping(exec, kernel, dim3(TileBlocks(to)), dim3(kTileThreads), {}, to,
+                      args.x.as<T>(), args.x.stride(0));
   });
   return LaunchStatus("quantize");
 }

@@ -1,6 +1,7 @@
 #include "te_kernels/cuda/cast_transpose.cuh"
 #include "te_kernels/cuda/cuda_state.h"
 #include "te_kernels/cuda/cuda_status.h"
+#include "te_kernels/cuda/launch.cuh"
 #include "te_kernels/transpose/transpose.h"
 
 namespace te {
@@ -13,6 +14,7 @@ using cuda::TileShared;
 template <bool kWide>
 __global__ void __launch_bounds__(cuda::kTileThreads)
     TransposeKernel(const uint8_t* x, const cuda::QuantTarget to) {
+  cuda::StartAfterEarlierKernels();
   __shared__ TileShared<QuantScaling::kTensor> shared;
   const cuda::TilePlace at = cuda::PlaceOf(blockIdx.x, to);
   const uint8_t* p = x + at.row * to.columns + at.column;
@@ -52,7 +54,8 @@ Status TransposeCuda(const Exec& exec, const TransposeArgs& args) {
   const uint8_t* x = args.x.as<uint8_t>();
   const auto kernel =
       to.wide && cuda::Aligned<8>(x, to.columns) ? TransposeKernel<true> : TransposeKernel<false>;
-  kernel<<<cuda::TileBlocks(to), cuda::kTileThreads, 0, cuda::StreamOf(exec)>>>(x, to);
+  cuda::LaunchOverlapping(exec, kernel, dim3(cuda::TileBlocks(to)), dim3(cuda::kTileThreads), {}, x,
+                          to);
   return cuda::LaunchStatus("transpose");
 }
 
