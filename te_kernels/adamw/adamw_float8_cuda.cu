@@ -84,6 +84,7 @@ __global__ void __launch_bounds__((Launch<Grad, Moment>::kThreads), (Launch<Grad
   using Row = Inputs<Grad, Moment>;
   __shared__ Constants constants;
   __shared__ alignas(16) uint32_t tile[kTileWords];
+  BeginUpdate(h);
   const Place at = PlaceOf(copies);
   const auto read = [&](int64_t i) {
     Row inputs;
@@ -106,6 +107,7 @@ __global__ void __launch_bounds__((Launch<Grad, Moment>::kThreads), (Launch<Grad
                         emit(0, w[0], inputs.codes.x);
                         emit(1, w[1], inputs.codes.y);
                       });
+    EndUpdate(h);
     return;
   }
   const Constants c = constants;
@@ -136,6 +138,7 @@ __global__ void __launch_bounds__((Launch<Grad, Moment>::kThreads), (Launch<Grad
     inputs.m.Write(static_cast<Moment*>(tensors.m) + i);
     inputs.v.Write(static_cast<Moment*>(tensors.v) + i);
   });
+  EndUpdate(h);
 }
 
 constexpr int kElementThreads = 256;
@@ -190,9 +193,9 @@ Status Run(const Exec& exec, const AdamWArgs& args) {
   if (FitTiles(rows, columns,
                {quant.rowwise_data.data(), quant.columnwise_data.data(), tensors.grad, tensors.m,
                 tensors.v})) {
-    AdamWFloat8TilesKernel<Grad, Moment, kStochastic>
-        <<<Blocks(copies), Launch<Grad, Moment>::kThreads, 0, stream>>>(tensors, copies,
-                                                                        HyperparametersOf(args));
+    cuda::LaunchOverlapping(exec, AdamWFloat8TilesKernel<Grad, Moment, kStochastic>,
+                            dim3(Blocks(copies)), dim3(Launch<Grad, Moment>::kThreads), {}, tensors,
+                            copies, HyperparametersOf(args));
     return cuda::LaunchStatus("adamw of FP8 weights");
   }
   // Even without elements: a block writes scale_inv.
