@@ -9,6 +9,7 @@
 #include "te_kernels/cuda/cuda_state.h"
 #include "te_kernels/cuda/cuda_status.h"
 #include "te_kernels/cuda/fused_float8.cuh"
+#include "te_kernels/cuda/launch.cuh"
 
 namespace te::activation {
 namespace {
@@ -60,6 +61,7 @@ __device__ inline uint4 LoadOnce(const bfloat16* p) {
 template <typename F>
 __global__ void __launch_bounds__(Float8Tile::kThreads, 4)
     Float8ForwardKernel(F f, ForwardTensors t, Float8Output out) {
+  cuda::StartAfterEarlierKernels();
   __shared__ Float8Tile tile;
   __shared__ float shared[Float8Tile::kThreads / cuda::kWarp];
   const Place at;
@@ -103,6 +105,7 @@ inline constexpr int kBackwardBlocks = std::is_empty_v<F> ? 3 : 2;
 template <typename F>
 __global__ void __launch_bounds__(Float8Tile::kThreads, kBackwardBlocks<F>)
     Float8BackwardKernel(F f, BackwardTensors t, Float8Output out) {
+  cuda::StartAfterEarlierKernels();
   constexpr int kHalves = F::kGated ? 2 : 1;
   __shared__ Float8Tile tiles[kHalves];
   __shared__ float shared[Float8Tile::kThreads / cuda::kWarp];
@@ -204,8 +207,8 @@ Status ForwardFloat8Cuda(const Exec& exec, const ActivationForwardArgs& args) {
   Record(exec, "activation_forward", "activation_forward_fp8_cuda", args.x.dtype(),
          static_cast<int64_t>(args.x.bytes()) + Bytes(y) + cuda::Float8Bytes(args.y.quant));
   return ForKind(args.kind, args.params, [&](auto f) {
-    Float8ForwardKernel<<<Grid(rows, width), Float8Tile::kThreads, 0, cuda::StreamOf(exec)>>>(
-        f, tensors, out);
+    cuda::LaunchOverlapping(exec, Float8ForwardKernel<decltype(f)>, Grid(rows, width),
+                            dim3(Float8Tile::kThreads), {}, f, tensors, out);
     return cuda::LaunchStatus("activation_forward_fp8");
   });
 }
@@ -228,8 +231,8 @@ Status BackwardFloat8Cuda(const Exec& exec, const ActivationBackwardArgs& args) 
          static_cast<int64_t>(args.x.bytes() + args.dy.bytes()) + Bytes(dx) + Bytes(args.y) +
              cuda::Float8Bytes(args.dx.quant));
   return ForKind(args.kind, args.params, [&](auto f) {
-    Float8BackwardKernel<<<Grid(rows, width), Float8Tile::kThreads, 0, cuda::StreamOf(exec)>>>(
-        f, tensors, out);
+    cuda::LaunchOverlapping(exec, Float8BackwardKernel<decltype(f)>, Grid(rows, width),
+                            dim3(Float8Tile::kThreads), {}, f, tensors, out);
     return cuda::LaunchStatus("activation_backward_fp8");
   });
 }

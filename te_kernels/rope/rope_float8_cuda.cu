@@ -12,6 +12,7 @@
 #include "te_kernels/cuda/cuda_state.h"
 #include "te_kernels/cuda/cuda_status.h"
 #include "te_kernels/cuda/fused_float8.cuh"
+#include "te_kernels/cuda/launch.cuh"
 #include "te_kernels/rope/rope.cuh"
 #include "te_kernels/rope/rope_float8.h"
 #include "te_kernels/rope/rope_sink.h"
@@ -115,6 +116,7 @@ __device__ void Rotate(const float (&c)[kN], const float (&s)[kN], float (&first
 template <bool kInterleaved, QuantFormat kFrom>
 __global__ void __launch_bounds__(Float8Tile::kThreads, kBlocks)
     RopeFloat8Kernel(Tensors t, Float8Output out) {
+  cuda::StartAfterEarlierKernels();
   using Element = typename Source<kFrom>::Element;
   using Vector = typename Source<kFrom>::Vector;
   __shared__ Float8Tile tiles[2];
@@ -228,8 +230,8 @@ Status Launch(const Exec& exec, const Tensors& tensors, const Float8Output& out)
       static_cast<unsigned int>((out.columns + int64_t{tensors.tiles} * Float8Tile::kColumns - 1) /
                                 (int64_t{tensors.tiles} * Float8Tile::kColumns)),
       static_cast<unsigned int>((out.rows + Float8Tile::kRows - 1) / Float8Tile::kRows));
-  RopeFloat8Kernel<kInterleaved, kFrom>
-      <<<grid, Float8Tile::kThreads, 0, cuda::StreamOf(exec)>>>(tensors, out);
+  cuda::LaunchOverlapping(exec, RopeFloat8Kernel<kInterleaved, kFrom>, grid,
+                          dim3(Float8Tile::kThreads), {}, tensors, out);
   return cuda::LaunchStatus("rope_fp8");
 }
 template <bool kInterleaved>
