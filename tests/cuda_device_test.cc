@@ -115,6 +115,50 @@ TEST(CudaDevice, PinnedChoicesAreTakenOverAndOthersRefused) {
   EXPECT_TRUE(gemm(third.get()).starts_with("cublasLt"));
 }
 
+// Each launch begins with products' counters at zero, and what is between products stays between.
+TEST(CudaDevice, RecordedProductsGiveTheBitsOfCalls) {
+  constexpr int64_t kSize = 2048;
+  const auto context = NewContext();
+  const auto matrix = [&] {
+    return Value(context->NewZeroTensor(DType::kBFloat16, {kSize, kSize}));
+  };
+  const Tensor a = matrix(), b = matrix(), twice = matrix(), first = matrix(), second = matrix();
+  std::vector<uint16_t> values(static_cast<size_t>(kSize * kSize));
+  uint32_t random = 1;
+  for (const Tensor* tensor : {&a, &b}) {
+    for (uint16_t& value : values) {  // in [1, 2): the bits below the exponent
+      random = random * 1664525u + 1013904223u;
+      value = static_cast<uint16_t>(0x3f80u | (random >> 25));
+    }
+    Ok(context->CopyFromHost(values.data(), tensor->view()));
+  }
+  const auto run = [&] {
+    const Exec& exec = context->exec();
+    const KernelTable& kernels = context->kernels();
+    Ok(kernels.gemm(exec, {.a = a.view(), .b = b.view(), .d = first.view()}));
+    Ok(kernels.add(exec, {.a = first, .b = first, .out = twice.view()}));
+    Ok(kernels.gemm(exec, {.a = twice.view(), .b = b.view(), .d = second.view()}));
+  };
+  const auto results = [&] {
+    std::vector<std::vector<uint16_t>> got(2, values);
+    Ok(context->CopyToHost(first, got[0].data()));
+    Ok(context->CopyToHost(second, got[1].data()));
+    Ok(context->Synchronize());
+    for (const Tensor* tensor : {&first, &twice, &second}) Ok(context->Zero(tensor->view()));
+    return got;
+  };
+  run();
+  const auto want = results();
+  EXPECT_NE(want[1], std::vector<uint16_t>(values.size()));
+  Ok(context->device().BeginRecording(context->exec()));
+  run();
+  const auto work = Value(context->device().EndRecording(context->exec()));
+  for (int launch = 0; launch < 3; ++launch) {
+    Ok(work->Launch(context->exec()));
+    EXPECT_EQ(results(), want) << "launch " << launch;
+  }
+}
+
 // Attention's choices stand in the same text, behind the matrix products'.
 TEST(CudaDevice, PinnedAttentionPlansGiveTheSameBits) {
   constexpr int64_t kTokens = 1024, kHeads = 8, kDim = 128;

@@ -225,17 +225,24 @@ class CudaDevice : public Device {
 
   bool can_record() const override { return true; }
   Status BeginRecording(const Exec& exec) override {
-    return ToStatus(cudaStreamBeginCapture(StreamOf(exec), cudaStreamCaptureModeThreadLocal),
-                    "cudaStreamBeginCapture");
+    TE_ASSIGN_OR_RETURN(cuda::CudaState * state, cuda::GetCudaState(exec));
+    TE_RETURN_IF_ERROR(BeginRecordingProducts(state));
+    const cudaError_t error =
+        cudaStreamBeginCapture(StreamOf(exec), cudaStreamCaptureModeThreadLocal);
+    if (error != cudaSuccess) TE_RETURN_IF_ERROR(EndRecordingProducts(state, nullptr));
+    return ToStatus(error, "cudaStreamBeginCapture");
   }
   StatusOr<std::unique_ptr<RecordedWork>> EndRecording(const Exec& exec) override {
-    cudaGraph_t graph = nullptr;
-    TE_RETURN_IF_ERROR(
-        ToStatus(cudaStreamEndCapture(StreamOf(exec), &graph), "cudaStreamEndCapture"));
+    TE_ASSIGN_OR_RETURN(cuda::CudaState * state, cuda::GetCudaState(exec));
+    cudaGraph_t graph = nullptr;  // stays null when the capture has failed
+    const cudaError_t ended = cudaStreamEndCapture(StreamOf(exec), &graph);
+    Status status = EndRecordingProducts(state, graph);
+    if (ended != cudaSuccess) status = ToStatus(ended, "cudaStreamEndCapture");
     cudaGraphExec_t executable = nullptr;
-    const cudaError_t error = cudaGraphInstantiate(&executable, graph, 0);
-    cudaGraphDestroy(graph);
-    TE_RETURN_IF_ERROR(ToStatus(error, "cudaGraphInstantiate"));
+    if (status.ok())
+      status = ToStatus(cudaGraphInstantiate(&executable, graph, 0), "cudaGraphInstantiate");
+    if (graph != nullptr) cudaGraphDestroy(graph);
+    TE_RETURN_IF_ERROR(status);
     return std::unique_ptr<RecordedWork>(std::make_unique<CudaGraph>(executable));
   }
 

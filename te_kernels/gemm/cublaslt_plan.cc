@@ -215,12 +215,12 @@ StatusOr<std::vector<cublasLtMatmulAlgo_t>> LtPlan::Candidates(cublasLtHandle_t 
 }
 
 Status LtPlan::Run(const Exec& exec, cublasLtHandle_t handle, const LtMatmulArgs& args,
-                   const void* c, void* d, const cublasLtMatmulAlgo_t& algorithm,
-                   void* workspace) const {
+                   const void* c, void* d, const cublasLtMatmulAlgo_t& algorithm, void* workspace,
+                   size_t workspace_bytes) const {
   TE_RETURN_IF_ERROR(Bind(args));
   return ToStatus(cublasLtMatmul(handle, operation_, &args.alpha, args.b.data(), a_, args.a.data(),
                                  b_, &args.beta, c, c_, d, d_, &algorithm, workspace,
-                                 kLtWorkspaceBytes, cuda::StreamOf(exec)),
+                                 workspace_bytes, cuda::StreamOf(exec)),
                   "cublasLtMatmul");
 }
 
@@ -237,17 +237,26 @@ StatusOr<cublasLtMatmulAlgo_t> LtPlan::Rebuild(cublasLtHandle_t handle,
             cublasLtMatmulAlgoConfigSetAttribute(&algorithm, attribute, &value, sizeof(value)),
             "cublasLtMatmulAlgoConfigSetAttribute");
       }));
-  cublasLtMatmulHeuristicResult_t checked{};
-  TE_RETURN_IF_LT_ERROR(
-      cublasLtMatmulAlgoCheck(handle, operation_, a_, b_, c_, d_, &algorithm, &checked));
-  if (checked.workspaceSize > kLtWorkspaceBytes || config.reduction > kReductions)
+  TE_ASSIGN_OR_RETURN(const size_t workspace_bytes, WorkspaceOf(handle, algorithm));
+  if (workspace_bytes > kLtWorkspaceBytes || config.reduction > kReductions)
     return Unsupported("matmul {}: the pinned algorithm needs more than we give",
                        problem_.ToString());
   return algorithm;
 }
 
-Status LtPlan::Choose(const cublasLtMatmulAlgo_t& algorithm) {
+StatusOr<size_t> LtPlan::WorkspaceOf(cublasLtHandle_t handle,
+                                     const cublasLtMatmulAlgo_t& algorithm) const {
+  cublasLtMatmulHeuristicResult_t checked{};
+  TE_RETURN_IF_LT_ERROR(
+      cublasLtMatmulAlgoCheck(handle, operation_, a_, b_, c_, d_, &algorithm, &checked));
+  return checked.workspaceSize;
+}
+
+Status LtPlan::Choose(cublasLtHandle_t handle, const cublasLtMatmulAlgo_t& algorithm) {
   algorithm_ = algorithm;
+  // Refused there or not, the product itself says whether the algorithm can run.
+  const StatusOr<size_t> asked = WorkspaceOf(handle, algorithm);
+  workspace_bytes_ = asked.ok() ? *asked : kLtWorkspaceBytes;
   TE_ASSIGN_OR_RETURN(config_, LtAlgorithm::Of(algorithm));
   name_ = fmt::format("cublasLt {} tile {} split {}{}", config_.id, config_.tile, config_.split_k,
                       problem_.Codes());

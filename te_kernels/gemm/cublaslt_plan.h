@@ -100,12 +100,14 @@ class LtPlan {
   // Deterministic algorithms that cuBLASLt offers, its favourite first; at most `count`.
   StatusOr<std::vector<cublasLtMatmulAlgo_t>> Candidates(cublasLtHandle_t handle, int count) const;
   Status Run(const Exec& exec, cublasLtHandle_t handle, const LtMatmulArgs& args, const void* c,
-             void* d, const cublasLtMatmulAlgo_t& algorithm, void* workspace) const;
+             void* d, const cublasLtMatmulAlgo_t& algorithm, void* workspace,
+             size_t workspace_bytes) const;
   // The algorithm that `config` names, if the library still takes it for this problem.
   StatusOr<cublasLtMatmulAlgo_t> Rebuild(cublasLtHandle_t handle, const LtAlgorithm& config) const;
 
-  Status Choose(const cublasLtMatmulAlgo_t& algorithm);
+  Status Choose(cublasLtHandle_t handle, const cublasLtMatmulAlgo_t& algorithm);
   const cublasLtMatmulAlgo_t& algorithm() const { return algorithm_; }
+  size_t workspace_bytes() const { return workspace_bytes_; }  // that the algorithm asks for
   const LtAlgorithm& config() const { return config_; }
   const std::string& name() const { return name_; }
   const LtProblem& problem() const { return problem_; }
@@ -116,6 +118,8 @@ class LtPlan {
     return ToStatus(cublasLtMatmulDescSetAttribute(operation_, attribute, &value, sizeof(value)),
                     "cublasLtMatmulDescSetAttribute");
   }
+  StatusOr<size_t> WorkspaceOf(cublasLtHandle_t handle,
+                               const cublasLtMatmulAlgo_t& algorithm) const;
   Status MakeLayout(cublasLtMatrixLayout_t* layout, DType dtype, int64_t rows, int64_t columns,
                     int64_t leading, int64_t distance) const;
 
@@ -123,6 +127,7 @@ class LtPlan {
   cublasLtMatmulDesc_t operation_ = nullptr;
   cublasLtMatrixLayout_t a_ = nullptr, b_ = nullptr, c_ = nullptr, d_ = nullptr;
   cublasLtMatmulAlgo_t algorithm_{};
+  size_t workspace_bytes_ = 0;
   LtAlgorithm config_;
   std::string name_;
 };
