@@ -30,7 +30,7 @@ scripts=(
   bench/loss_curve.py
   bench/side_by_side.py
 )
-readonly limit_mib=40
+readonly limit_mb=40
 
 fail() {
   printf 'pack_gpu: error: %s\n' "$1" >&2
@@ -118,6 +118,6 @@ if ((${#tests[@]} > 0)); then cp -- tools/gpu/run_gpu_tests.sh "$output/"; fi
 cp -- tools/gpu/with_cuda "$output/"
 git rev-parse HEAD >"$output/commit"
 
-size_kib=$(du -sk -- "$output" | cut -f 1)
-printf 'pack_gpu: %s: %d.%d MiB\n' "$output" $((size_kib / 1024)) $((size_kib % 1024 * 10 / 1024))
-((size_kib < limit_mib * 1024)) || fail "the pack is larger than $limit_mib MiB: $(du -a "$output" | sort -rn | sed -n 2,6p)"
+size=$(du -sb -- "$output" | cut -f 1)
+printf 'pack_gpu: %s: %d.%d MB\n' "$output" $((size / 1000000)) $((size % 1000000 / 100000))
+((size < limit_mb * 1000000)) || fail "the pack is larger than $limit_mb MB: $(du -ab "$output" | sort -rn | sed -n 2,6p)"
