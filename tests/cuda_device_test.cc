@@ -17,6 +17,16 @@ using test::Value;
 
 std::unique_ptr<Context> NewContext() { return Value(Context::Create({.device = "cuda"})); }
 
+// Of [1, 2): the bits below the exponent.
+std::vector<uint16_t> BFloat16s(size_t count, uint32_t* random) {
+  std::vector<uint16_t> values(count);
+  for (uint16_t& value : values) {
+    *random = *random * 1664525u + 1013904223u;
+    value = static_cast<uint16_t>(0x3f80u | (*random >> 25));
+  }
+  return values;
+}
+
 TEST(CudaDevice, OutOfMemorySaysWhatWasAskedAndFreeAndTheContextGoesOn) {
   const auto context = NewContext();
   const auto huge = context->NewTensor(DType::kFloat32, {int64_t{1} << 45});
@@ -126,10 +136,7 @@ TEST(CudaDevice, RecordedProductsGiveTheBitsOfCalls) {
   std::vector<uint16_t> values(static_cast<size_t>(kSize * kSize));
   uint32_t random = 1;
   for (const Tensor* tensor : {&a, &b}) {
-    for (uint16_t& value : values) {  // in [1, 2): the bits below the exponent
-      random = random * 1664525u + 1013904223u;
-      value = static_cast<uint16_t>(0x3f80u | (random >> 25));
-    }
+    values = BFloat16s(values.size(), &random);
     Ok(context->CopyFromHost(values.data(), tensor->view()));
   }
   const auto run = [&] {
@@ -170,10 +177,7 @@ TEST(CudaDevice, PinnedAttentionPlansGiveTheSameBits) {
     std::vector<uint16_t> values(static_cast<size_t>(kTokens * kHeads * kDim));
     uint32_t random = 1;
     for (int i = 0; i < 4; ++i) {
-      for (uint16_t& value : values) {  // of [1, 2): the bits below the exponent
-        random = random * 1664525u + 1013904223u;
-        value = static_cast<uint16_t>(0x3f80u | (random >> 25));
-      }
+      values = BFloat16s(values.size(), &random);
       Ok(c->CopyFromHost(values.data(), t[static_cast<size_t>(i)].view()));
     }
     const AttentionForwardArgs forward = {.q = t[0].view(),

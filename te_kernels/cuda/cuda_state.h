@@ -10,6 +10,7 @@
 #include <string>
 
 #include "te_kernels/base/exec.h"
+#include "te_kernels/cuda/recorded_counters.h"
 
 namespace te::cuda {
 
@@ -32,6 +33,8 @@ class CudaState : public LibraryState {
   // Made at the first call: a process that never attends does not load cuDNN's engines.
   StatusOr<cudnnHandle_t> Cudnn(cudaStream_t stream);
 
+  RecordedCounters& counters() { return counters_; }
+
   std::unique_ptr<OperationCache> gemm_cache;
   std::unique_ptr<OperationCache> attention_cache;
 
@@ -42,6 +45,7 @@ class CudaState : public LibraryState {
   int compute_capability_ = 0;
   cublasLtHandle_t cublas_lt_ = nullptr;
   cudnnHandle_t cudnn_ = nullptr;
+  RecordedCounters counters_;
 };
 
 // The CudaState of `exec`; kFailedPrecondition when it has none.

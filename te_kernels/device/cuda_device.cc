@@ -226,17 +226,17 @@ class CudaDevice : public Device {
   bool can_record() const override { return true; }
   Status BeginRecording(const Exec& exec) override {
     TE_ASSIGN_OR_RETURN(cuda::CudaState * state, cuda::GetCudaState(exec));
-    TE_RETURN_IF_ERROR(BeginRecordingProducts(state));
+    TE_RETURN_IF_ERROR(state->counters().BeginRecording(this));
     const cudaError_t error =
         cudaStreamBeginCapture(StreamOf(exec), cudaStreamCaptureModeThreadLocal);
-    if (error != cudaSuccess) TE_RETURN_IF_ERROR(EndRecordingProducts(state, nullptr));
+    if (error != cudaSuccess) TE_RETURN_IF_ERROR(state->counters().EndRecording(nullptr));
     return ToStatus(error, "cudaStreamBeginCapture");
   }
   StatusOr<std::unique_ptr<RecordedWork>> EndRecording(const Exec& exec) override {
     TE_ASSIGN_OR_RETURN(cuda::CudaState * state, cuda::GetCudaState(exec));
     cudaGraph_t graph = nullptr;  // stays null when the capture has failed
     const cudaError_t ended = cudaStreamEndCapture(StreamOf(exec), &graph);
-    Status status = EndRecordingProducts(state, graph);
+    Status status = state->counters().EndRecording(graph);
     if (ended != cudaSuccess) status = ToStatus(ended, "cudaStreamEndCapture");
     cudaGraphExec_t executable = nullptr;
     if (status.ok())

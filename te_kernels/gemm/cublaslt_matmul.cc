@@ -12,7 +12,6 @@
 #include "te_kernels/cuda/cuda_status.h"
 #include "te_kernels/cuda/time_candidates.h"
 #include "te_kernels/gemm/cublaslt_plan.h"
-#include "te_kernels/gemm/product_counters.h"
 
 namespace te {
 namespace {
@@ -28,7 +27,6 @@ class LtCache : public cuda::OperationCache {
   // Of Exec::once, chosen without a look.
   std::unordered_map<std::string, std::unique_ptr<LtPlan>> plans_of_once;
   std::unordered_map<std::string, LtAlgorithm> pinned;
-  ProductCounters counters;
 };
 
 LtCache* CacheOf(cuda::CudaState* state) {
@@ -46,7 +44,7 @@ Status ChooseAlgorithm(const Exec& exec, cuda::CudaState* state, const LtMatmulA
       problem.flops() >= kMinTunedFlops && !exec.once && capturing == cudaStreamCaptureStatusNone;
   TE_ASSIGN_OR_RETURN(const auto candidates,
                       plan->Candidates(state->cublas_lt(), timed ? kMaxCandidates : 1));
-  if (!timed || candidates.size() == 1) return plan->Choose(state->cublas_lt(), candidates.front());
+  if (!timed || candidates.size() == 1) return plan->Choose(candidates.front());
   // Products accumulate: the trial runs write a d of their own.
   const ArenaScope scope(exec.scratch);
   const int64_t extent = (problem.batch - 1) * problem.distance_d + problem.n * problem.ldd;
@@ -60,8 +58,7 @@ Status ChooseAlgorithm(const Exec& exec, cuda::CudaState* state, const LtMatmulA
             return plan->Run(exec, state->cublas_lt(), args, trial.data(), trial.data(),
                              candidates[static_cast<size_t>(index)], workspace, kLtWorkspaceBytes);
           }));
-  return plan->Choose(state->cublas_lt(),
-                      candidates[static_cast<size_t>(cuda::FastestOf(milliseconds))]);
+  return plan->Choose(candidates[static_cast<size_t>(cuda::FastestOf(milliseconds))]);
 }
 
 // The plan of the problem, made and chosen at its first use.
@@ -77,12 +74,12 @@ StatusOr<const LtPlan*> PlanOf(const Exec& exec, cuda::CudaState* state, const L
   auto plan = std::make_unique<LtPlan>(problem);
   TE_RETURN_IF_ERROR(plan->Create());
   TE_RETURN_IF_ERROR(plan->Bind(args));
-  StatusOr<cublasLtMatmulAlgo_t> algorithm =
-      pinned == cache->pinned.end() ? Status(StatusCode::kNotFound, "")
-                                    : plan->Rebuild(state->cublas_lt(), pinned->second);
+  const StatusOr<LtCandidate> choice = pinned == cache->pinned.end()
+                                           ? Status(StatusCode::kNotFound, "")
+                                           : plan->Rebuild(state->cublas_lt(), pinned->second);
   // A choice that the library refuses is as good as none.
-  TE_RETURN_IF_ERROR(algorithm.ok() ? plan->Choose(state->cublas_lt(), *algorithm)
-                                    : ChooseAlgorithm(exec, state, args, workspace, plan.get()));
+  TE_RETURN_IF_ERROR(choice.ok() ? plan->Choose(*choice)
+                                 : ChooseAlgorithm(exec, state, args, workspace, plan.get()));
   return plans.emplace(key, std::move(plan)).first->second.get();
 }
 
@@ -103,14 +100,12 @@ Status RunLtMatmul(const Exec& exec, const LtMatmulArgs& args, const char* opera
   TE_ASSIGN_OR_RETURN(void* workspace, exec.scratch->Allocate(kLtWorkspaceBytes));
   TE_ASSIGN_OR_RETURN(const LtPlan* plan, PlanOf(exec, state, problem, args, workspace));
   size_t workspace_bytes = kLtWorkspaceBytes;
-  if (plan->workspace_bytes() <= ProductCounters::kBytes) {
-    if (void* counter = CacheOf(state)->counters.Next(); counter != nullptr) {
-      workspace = counter;
-      workspace_bytes = ProductCounters::kBytes;
-    }
+  if (void* counter = state->counters().Next(plan->chosen().workspace_bytes); counter != nullptr) {
+    workspace = counter;
+    workspace_bytes = cuda::RecordedCounters::kBytes;
   }
   TE_RETURN_IF_ERROR(plan->Run(exec, state->cublas_lt(), args, c.data(), args.d.data(),
-                               plan->algorithm(), workspace, workspace_bytes));
+                               plan->chosen(), workspace, workspace_bytes));
   if (exec.log != nullptr) {
     const int64_t operand_bytes = args.batch * (problem.m + problem.n) * problem.k *
                                   static_cast<int64_t>(SizeOf(problem.type_a));
@@ -121,14 +116,6 @@ Status RunLtMatmul(const Exec& exec, const LtMatmulArgs& args, const char* opera
            orientation);
   }
   return OkStatus();
-}
-
-Status BeginRecordingProducts(cuda::CudaState* state) {
-  return CacheOf(state)->counters.BeginRecording();
-}
-
-Status EndRecordingProducts(cuda::CudaState* state, cudaGraph_t graph) {
-  return CacheOf(state)->counters.EndRecording(graph);
 }
 
 StatusOr<std::string> SaveLtChoices(cuda::CudaState* state) {

@@ -45,12 +45,6 @@ struct LtMatmulArgs {
 Status RunLtMatmul(const Exec& exec, const LtMatmulArgs& args, const char* operation,
                    const char* orientation);
 
-// Around the capture of a stream (before its begin; after its end, `graph` null if that failed):
-// what cuBLASLt does before each product is done once, at the start of the graph
-// (product_counters.h).
-Status BeginRecordingProducts(cuda::CudaState* state);
-Status EndRecordingProducts(cuda::CudaState* state, cudaGraph_t graph);
-
 // The choices made so far, as text: one line a shape, under a header that names the card, driver
 // and library; and back. A pinned shape is never timed again. Text of another card or library is
 // ignored as a whole (returns false); kCorruptData: no such text.

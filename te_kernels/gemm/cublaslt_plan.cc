@@ -182,8 +182,7 @@ Status LtPlan::Bind(const LtMatmulArgs& args) const {
   return Set(CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, args.a_codes.scale_inv);
 }
 
-StatusOr<std::vector<cublasLtMatmulAlgo_t>> LtPlan::Candidates(cublasLtHandle_t handle,
-                                                               int count) const {
+StatusOr<std::vector<LtCandidate>> LtPlan::Candidates(cublasLtHandle_t handle, int count) const {
   cublasLtMatmulPreference_t preference = nullptr;
   TE_RETURN_IF_LT_ERROR(cublasLtMatmulPreferenceCreate(&preference));
   const std::unique_ptr<std::remove_pointer_t<cublasLtMatmulPreference_t>,
@@ -208,24 +207,25 @@ StatusOr<std::vector<cublasLtMatmulAlgo_t>> LtPlan::Candidates(cublasLtHandle_t 
     return Unsupported("matmul {}: cuBLASLt has no algorithm ({})", problem_.ToString(),
                        cublasLtGetStatusString(status));
   }
-  std::vector<cublasLtMatmulAlgo_t> out;
-  for (int i = 0; i < found; ++i)
-    if (results[i].state == CUBLAS_STATUS_SUCCESS) out.push_back(results[i].algo);
+  std::vector<LtCandidate> out;
+  for (int i = 0; i < found; ++i) {
+    if (results[i].state == CUBLAS_STATUS_SUCCESS)
+      out.push_back({.algorithm = results[i].algo, .workspace_bytes = results[i].workspaceSize});
+  }
   return out;
 }
 
 Status LtPlan::Run(const Exec& exec, cublasLtHandle_t handle, const LtMatmulArgs& args,
-                   const void* c, void* d, const cublasLtMatmulAlgo_t& algorithm, void* workspace,
+                   const void* c, void* d, const LtCandidate& candidate, void* workspace,
                    size_t workspace_bytes) const {
   TE_RETURN_IF_ERROR(Bind(args));
   return ToStatus(cublasLtMatmul(handle, operation_, &args.alpha, args.b.data(), a_, args.a.data(),
-                                 b_, &args.beta, c, c_, d, d_, &algorithm, workspace,
+                                 b_, &args.beta, c, c_, d, d_, &candidate.algorithm, workspace,
                                  workspace_bytes, cuda::StreamOf(exec)),
                   "cublasLtMatmul");
 }
 
-StatusOr<cublasLtMatmulAlgo_t> LtPlan::Rebuild(cublasLtHandle_t handle,
-                                               const LtAlgorithm& config) const {
+StatusOr<LtCandidate> LtPlan::Rebuild(cublasLtHandle_t handle, const LtAlgorithm& config) const {
   const cudaDataType_t type_a = TypeOf(problem_.type_a), type_b = TypeOf(problem_.type_b);
   const cudaDataType_t result = TypeOf(problem_.result);
   cublasLtMatmulAlgo_t algorithm{};
@@ -237,27 +237,18 @@ StatusOr<cublasLtMatmulAlgo_t> LtPlan::Rebuild(cublasLtHandle_t handle,
             cublasLtMatmulAlgoConfigSetAttribute(&algorithm, attribute, &value, sizeof(value)),
             "cublasLtMatmulAlgoConfigSetAttribute");
       }));
-  TE_ASSIGN_OR_RETURN(const size_t workspace_bytes, WorkspaceOf(handle, algorithm));
-  if (workspace_bytes > kLtWorkspaceBytes || config.reduction > kReductions)
-    return Unsupported("matmul {}: the pinned algorithm needs more than we give",
-                       problem_.ToString());
-  return algorithm;
-}
-
-StatusOr<size_t> LtPlan::WorkspaceOf(cublasLtHandle_t handle,
-                                     const cublasLtMatmulAlgo_t& algorithm) const {
   cublasLtMatmulHeuristicResult_t checked{};
   TE_RETURN_IF_LT_ERROR(
       cublasLtMatmulAlgoCheck(handle, operation_, a_, b_, c_, d_, &algorithm, &checked));
-  return checked.workspaceSize;
+  if (checked.workspaceSize > kLtWorkspaceBytes || config.reduction > kReductions)
+    return Unsupported("matmul {}: the pinned algorithm needs more than we give",
+                       problem_.ToString());
+  return LtCandidate{.algorithm = algorithm, .workspace_bytes = checked.workspaceSize};
 }
 
-Status LtPlan::Choose(cublasLtHandle_t handle, const cublasLtMatmulAlgo_t& algorithm) {
-  algorithm_ = algorithm;
-  // Refused there or not, the product itself says whether the algorithm can run.
-  const StatusOr<size_t> asked = WorkspaceOf(handle, algorithm);
-  workspace_bytes_ = asked.ok() ? *asked : kLtWorkspaceBytes;
-  TE_ASSIGN_OR_RETURN(config_, LtAlgorithm::Of(algorithm));
+Status LtPlan::Choose(const LtCandidate& candidate) {
+  chosen_ = candidate;
+  TE_ASSIGN_OR_RETURN(config_, LtAlgorithm::Of(candidate.algorithm));
   name_ = fmt::format("cublasLt {} tile {} split {}{}", config_.id, config_.tile, config_.split_k,
                       problem_.Codes());
   return OkStatus();

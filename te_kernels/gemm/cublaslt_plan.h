@@ -86,6 +86,12 @@ struct LtAlgorithm {
   }
 };
 
+// An algorithm as the library takes it, and the workspace that it asks for.
+struct LtCandidate {
+  cublasLtMatmulAlgo_t algorithm{};
+  size_t workspace_bytes = 0;  // at most kLtWorkspaceBytes
+};
+
 // cuBLASLt's descriptors of one problem.
 class LtPlan {
  public:
@@ -98,16 +104,15 @@ class LtPlan {
   // The addresses that the operation's description holds.
   Status Bind(const LtMatmulArgs& args) const;
   // Deterministic algorithms that cuBLASLt offers, its favourite first; at most `count`.
-  StatusOr<std::vector<cublasLtMatmulAlgo_t>> Candidates(cublasLtHandle_t handle, int count) const;
+  StatusOr<std::vector<LtCandidate>> Candidates(cublasLtHandle_t handle, int count) const;
+  // `workspace`: at least as many bytes as the candidate asks for.
   Status Run(const Exec& exec, cublasLtHandle_t handle, const LtMatmulArgs& args, const void* c,
-             void* d, const cublasLtMatmulAlgo_t& algorithm, void* workspace,
-             size_t workspace_bytes) const;
+             void* d, const LtCandidate& candidate, void* workspace, size_t workspace_bytes) const;
   // The algorithm that `config` names, if the library still takes it for this problem.
-  StatusOr<cublasLtMatmulAlgo_t> Rebuild(cublasLtHandle_t handle, const LtAlgorithm& config) const;
+  StatusOr<LtCandidate> Rebuild(cublasLtHandle_t handle, const LtAlgorithm& config) const;
 
-  Status Choose(cublasLtHandle_t handle, const cublasLtMatmulAlgo_t& algorithm);
-  const cublasLtMatmulAlgo_t& algorithm() const { return algorithm_; }
-  size_t workspace_bytes() const { return workspace_bytes_; }  // that the algorithm asks for
+  Status Choose(const LtCandidate& candidate);
+  const LtCandidate& chosen() const { return chosen_; }
   const LtAlgorithm& config() const { return config_; }
   const std::string& name() const { return name_; }
   const LtProblem& problem() const { return problem_; }
@@ -118,16 +123,13 @@ class LtPlan {
     return ToStatus(cublasLtMatmulDescSetAttribute(operation_, attribute, &value, sizeof(value)),
                     "cublasLtMatmulDescSetAttribute");
   }
-  StatusOr<size_t> WorkspaceOf(cublasLtHandle_t handle,
-                               const cublasLtMatmulAlgo_t& algorithm) const;
   Status MakeLayout(cublasLtMatrixLayout_t* layout, DType dtype, int64_t rows, int64_t columns,
                     int64_t leading, int64_t distance) const;
 
   LtProblem problem_;
   cublasLtMatmulDesc_t operation_ = nullptr;
   cublasLtMatrixLayout_t a_ = nullptr, b_ = nullptr, c_ = nullptr, d_ = nullptr;
-  cublasLtMatmulAlgo_t algorithm_{};
-  size_t workspace_bytes_ = 0;
+  LtCandidate chosen_;
   LtAlgorithm config_;
   std::string name_;
 };

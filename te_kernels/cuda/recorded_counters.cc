@@ -1,4 +1,4 @@
-#include "te_kernels/gemm/product_counters.h"
+#include "te_kernels/cuda/recorded_counters.h"
 
 #include <cuda_runtime_api.h>
 
@@ -7,10 +7,8 @@
 
 #include "te_kernels/cuda/cuda_status.h"
 
-namespace te {
+namespace te::cuda {
 namespace {
-
-using cuda::ToStatus;
 
 StatusOr<std::vector<cudaGraphNode_t>> NodesOf(cudaGraph_t graph) {
   size_t count = 0;
@@ -42,32 +40,33 @@ StatusOr<std::pair<cudaGraphNode_t, cudaGraphNode_t>> NeighboursOf(cudaGraphNode
 
 }  // namespace
 
-ProductCounters::~ProductCounters() {
-  if (counters_ != nullptr) cudaFree(counters_);
+RecordedCounters::~RecordedCounters() {
+  if (counters_ != nullptr) memory_->Free(counters_, kAllBytes);
 }
 
-Status ProductCounters::BeginRecording() {
+Status RecordedCounters::BeginRecording(MemoryResource* memory) {
   if (counters_ == nullptr) {
-    void* memory = nullptr;
-    TE_RETURN_IF_ERROR(ToStatus(cudaMalloc(&memory, kCounters * kBytes), "cudaMalloc"));
-    counters_ = static_cast<char*>(memory);
+    TE_ASSIGN_OR_RETURN(void* allocated, memory->Allocate(kAllBytes));
+    counters_ = static_cast<char*>(allocated);
+    memory_ = memory;
   }
   taken_ = 0;
   recording_ = true;
   return OkStatus();
 }
 
-void* ProductCounters::Next() {
-  return recording_ && taken_ < kCounters ? counters_ + kBytes * taken_++ : nullptr;
+void* RecordedCounters::Next(size_t bytes) {
+  return recording_ && bytes <= kBytes && taken_ < kCounters ? counters_ + kBytes * taken_++
+                                                             : nullptr;
 }
 
-bool ProductCounters::Zeroes(const cudaMemsetParams& memset) const {
+bool RecordedCounters::Zeroes(const cudaMemsetParams& memset) const {
   const char* begin = static_cast<const char*>(memset.dst);
   return begin >= counters_ && begin < counters_ + kBytes * taken_ && memset.height == 1 &&
          memset.width * memset.elementSize <= kBytes && memset.value == 0;
 }
 
-Status ProductCounters::EndRecording(cudaGraph_t graph) {
+Status RecordedCounters::EndRecording(cudaGraph_t graph) {
   recording_ = false;
   if (graph == nullptr || taken_ == 0) return OkStatus();
   TE_ASSIGN_OR_RETURN(const std::vector<cudaGraphNode_t> nodes, NodesOf(graph));
@@ -105,4 +104,4 @@ Status ProductCounters::EndRecording(cudaGraph_t graph) {
                   "cudaGraphAddDependencies");
 }
 
-}  // namespace te
+}  // namespace te::cuda

@@ -1,21 +1,32 @@
 // Which operations of a captured stream move to its graph's start, and that the others stay.
-#include "te_kernels/gemm/product_counters.h"
+#include "te_kernels/cuda/recorded_counters.h"
 
 #include <cuda_runtime_api.h>
 #include <gtest/gtest.h>
 
 #include <vector>
 
+#include "te_kernels/cuda/cuda_status.h"
 #include "te_kernels/testing/checked.h"
 
-namespace te {
+namespace te::cuda {
 namespace {
 
 using test::Ok;
 
 #define CUDA_OK(call) ASSERT_EQ(call, cudaSuccess)
 
-class ProductCountersTest : public testing::Test {
+class DeviceMemory : public MemoryResource {
+ public:
+  StatusOr<void*> Allocate(size_t bytes) override {
+    void* memory = nullptr;
+    TE_RETURN_IF_ERROR(ToStatus(cudaMalloc(&memory, bytes), "cudaMalloc"));
+    return memory;
+  }
+  void Free(void* pointer, size_t) override { cudaFree(pointer); }
+};
+
+class RecordedCountersTest : public testing::Test {
  protected:
   void SetUp() override {
     CUDA_OK(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
@@ -29,33 +40,35 @@ class ProductCountersTest : public testing::Test {
   static constexpr size_t kBytes = 1024;
   cudaStream_t stream_ = nullptr;
   void* memory_ = nullptr;
-  ProductCounters counters_;
+  DeviceMemory device_;
+  RecordedCounters counters_;
 };
 
-TEST_F(ProductCountersTest, GivesOutCountersDuringARecordingAlone) {
-  EXPECT_EQ(counters_.Next(), nullptr);
-  Ok(counters_.BeginRecording());
-  const auto* first = static_cast<const char*>(counters_.Next());
+TEST_F(RecordedCountersTest, GivesOutCountersDuringARecordingAlone) {
+  EXPECT_EQ(counters_.Next(4), nullptr);
+  Ok(counters_.BeginRecording(&device_));
+  EXPECT_EQ(counters_.Next(RecordedCounters::kBytes + 1), nullptr);
+  const auto* first = static_cast<const char*>(counters_.Next(4));
   ASSERT_NE(first, nullptr);
   const char* last = first;
-  while (const void* next = counters_.Next()) {
-    ASSERT_EQ(static_cast<const char*>(next), last + ProductCounters::kBytes);
-    last += ProductCounters::kBytes;
+  while (const void* next = counters_.Next(RecordedCounters::kBytes)) {
+    ASSERT_EQ(static_cast<const char*>(next), last + RecordedCounters::kBytes);
+    last += RecordedCounters::kBytes;
   }
-  EXPECT_GE(last - first, ptrdiff_t{1000} * static_cast<ptrdiff_t>(ProductCounters::kBytes));
+  EXPECT_GE(last - first, ptrdiff_t{1000} * static_cast<ptrdiff_t>(RecordedCounters::kBytes));
   Ok(counters_.EndRecording(nullptr));  // a capture that failed
-  EXPECT_EQ(counters_.Next(), nullptr);
-  Ok(counters_.BeginRecording());
-  EXPECT_EQ(counters_.Next(), first);
+  EXPECT_EQ(counters_.Next(4), nullptr);
+  Ok(counters_.BeginRecording(&device_));
+  EXPECT_EQ(counters_.Next(4), first);
 }
 
-TEST_F(ProductCountersTest, ZeroesAllAtTheStartAndLeavesTheRestInOrder) {
-  Ok(counters_.BeginRecording());
+TEST_F(RecordedCountersTest, ZeroesAllAtTheStartAndLeavesTheRestInOrder) {
+  Ok(counters_.BeginRecording(&device_));
   void* counters[3] = {};
   CUDA_OK(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal));
   CUDA_OK(cudaMemsetAsync(memory_, 1, kBytes, stream_));
   for (void*& counter : counters) {
-    counter = counters_.Next();
+    counter = counters_.Next(4);
     CUDA_OK(cudaMemsetAsync(counter, 0, 4, stream_));
     // What a product leaves there: not zero, so it stays where it is.
     CUDA_OK(cudaMemsetAsync(counter, 7, 4, stream_));
@@ -84,7 +97,7 @@ TEST_F(ProductCountersTest, ZeroesAllAtTheStartAndLeavesTheRestInOrder) {
     void* at;
     unsigned int value;
     size_t bytes;
-  } want[] = {{counters[0], 0, 3 * ProductCounters::kBytes},
+  } want[] = {{counters[0], 0, 3 * RecordedCounters::kBytes},
               {memory_, 1, kBytes},
               {counters[0], 7, 4},
               {counters[1], 7, 4},
@@ -100,4 +113,4 @@ TEST_F(ProductCountersTest, ZeroesAllAtTheStartAndLeavesTheRestInOrder) {
 }
 
 }  // namespace
-}  // namespace te
+}  // namespace te::cuda

@@ -8,40 +8,43 @@
 
 #include <cstddef>
 
-#include "te_kernels/base/status.h"
+#include "te_kernels/base/memory.h"
 
-namespace te {
+namespace te::cuda {
 
 // Of one context; used by one thread at a time. Recordings may share the counters: a context's
 // work is in order.
-class ProductCounters {
+class RecordedCounters {
  public:
-  // A counter, and as much as an algorithm may ask for to be given one.
+  // Of a counter, and the most that an algorithm may ask for to be given one.
   static constexpr size_t kBytes = 256;
 
-  ProductCounters() = default;
-  ~ProductCounters();
-  ProductCounters(const ProductCounters&) = delete;
-  ProductCounters& operator=(const ProductCounters&) = delete;
+  RecordedCounters() = default;
+  ~RecordedCounters();
+  RecordedCounters(const RecordedCounters&) = delete;
+  RecordedCounters& operator=(const RecordedCounters&) = delete;
 
-  // Before the stream is captured: memory is allocated here.
-  Status BeginRecording();
-  // The workspace, kBytes of it, of the product that is recorded next; null outside a recording and
-  // when all are taken.
-  void* Next();
+  // Before the stream is captured: the first time, the counters come from `memory`, which must
+  // outlive them.
+  Status BeginRecording(MemoryResource* memory);
+  // The workspace, kBytes of it, of the product that is recorded next, whose algorithm asks for
+  // `bytes`; null outside a recording, where that is more, and when all are taken.
+  void* Next(size_t bytes);
   // Takes the zeroing of what Next gave out to the start of `graph`, which may be null (a capture
   // that failed). A zeroing that stands where it is not expected stays there.
   Status EndRecording(cudaGraph_t graph);
 
  private:
   static constexpr size_t kCounters = 4096;
+  static constexpr size_t kAllBytes = kCounters * kBytes;
 
   // Whether it zeroes one of the counters, and nothing else.
   bool Zeroes(const cudaMemsetParams& memset) const;
 
+  MemoryResource* memory_ = nullptr;  // of what follows
   char* counters_ = nullptr;
   size_t taken_ = 0;
   bool recording_ = false;
 };
 
-}  // namespace te
+}  // namespace te::cuda
