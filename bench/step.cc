@@ -48,6 +48,8 @@ struct Options {
   int64_t micro_batches = 1;
   float max_grad_norm = 0;
   bool update_in_backward = false;
+  bool update_beside_backward = true;
+  int sm_margin = -1;
   std::string recompute = "none";
   int64_t recompute_num_layers = 0;  // 0: all
   bool record = true;
@@ -194,12 +196,21 @@ StatusOr<Training> MakeTraining(const Options& options) {
   adamw.rounding = options.rounding == "stochastic" ? Rounding::kStochastic : Rounding::kNearest;
   TE_ASSIGN_OR_RETURN(t.optimizer,
                       AdamWOptimizer::Create(t.context.get(), t.model->parameters(), adamw));
-  TE_ASSIGN_OR_RETURN(t.step,
-                      LlamaTrainingStep::Create(t.model.get(), t.optimizer.get(),
-                                                {.max_grad_norm = options.max_grad_norm,
-                                                 .update_in_backward = options.update_in_backward,
-                                                 .record = options.record,
-                                                 .recipe = t.recipe.get()}));
+  TE_ASSIGN_OR_RETURN(
+      t.step, LlamaTrainingStep::Create(t.model.get(), t.optimizer.get(),
+                                        {.max_grad_norm = options.max_grad_norm,
+                                         .update_in_backward = options.update_in_backward,
+                                         .update_beside_backward = options.update_beside_backward &&
+                                                                   path != LlamaPath::kHf,
+                                         .sm_margin = options.sm_margin,
+                                         .record = options.record,
+                                         .recipe = t.recipe.get()}));
+  if (options.sm_margin >= 0 && !t.step->updates_beside_backward()) {
+    return InvalidArgument(
+        "--sm-margin {}: nothing is updated beside this backward pass; expected a recorded step "
+        "on cuda, --path te, no clipping, no --update-in-backward",
+        options.sm_margin);
+  }
 
   t.tokens.reserve(static_cast<size_t>(options.micro_batches));
   for (int64_t i = 0; i < options.micro_batches; ++i) {
@@ -268,26 +279,28 @@ Status RunBench(const Options& options) {
   report.flops = static_cast<double>(options.micro_batches) *
                  ModelFlops(training.config, options.batch, options.sequence);
   report.tokens = static_cast<double>(options.micro_batches * options.batch * options.sequence);
-  report.settings = {{"model", options.model},
-                     {"parameters", std::to_string(training.config.ParameterCount())},
-                     {"hidden_size", std::to_string(training.config.hidden_size)},
-                     {"layers", std::to_string(training.config.num_hidden_layers)},
-                     {"path", options.path},
-                     {"precision", options.precision},
-                     {"recipe", training.recipe == nullptr ? "none" : training.recipe->name()},
-                     {"weights", options.fp8_weights_only ? "fp8 alone" : Name(dtype)},
-                     {"moments", Name(dtype)},
-                     {"rounding", options.rounding},
-                     {"batch_size", std::to_string(options.batch)},
-                     {"sequence_length", std::to_string(options.sequence)},
-                     {"micro_batches", std::to_string(options.micro_batches)},
-                     {"max_grad_norm", fmt::format("{}", options.max_grad_norm)},
-                     {"update_in_backward", options.update_in_backward ? "yes" : "no"},
-                     {"recompute", options.recompute},
-                     {"recomputed_layers", std::to_string(training.model->recomputed_layers())},
-                     {"recorded", options.record && context->device().can_record() ? "yes" : "no"},
-                     {"nondeterminism", options.allow_nondeterministic ? "allowed" : "none"},
-                     {"threads", std::to_string(context->options().num_threads)}};
+  report.settings = {
+      {"model", options.model},
+      {"parameters", std::to_string(training.config.ParameterCount())},
+      {"hidden_size", std::to_string(training.config.hidden_size)},
+      {"layers", std::to_string(training.config.num_hidden_layers)},
+      {"path", options.path},
+      {"precision", options.precision},
+      {"recipe", training.recipe == nullptr ? "none" : training.recipe->name()},
+      {"weights", options.fp8_weights_only ? "fp8 alone" : Name(dtype)},
+      {"moments", Name(dtype)},
+      {"rounding", options.rounding},
+      {"batch_size", std::to_string(options.batch)},
+      {"sequence_length", std::to_string(options.sequence)},
+      {"micro_batches", std::to_string(options.micro_batches)},
+      {"max_grad_norm", fmt::format("{}", options.max_grad_norm)},
+      {"update_in_backward", options.update_in_backward ? "yes" : "no"},
+      {"update_beside_backward", training.step->updates_beside_backward() ? "yes" : "no"},
+      {"recompute", options.recompute},
+      {"recomputed_layers", std::to_string(training.model->recomputed_layers())},
+      {"recorded", options.record && context->device().can_record() ? "yes" : "no"},
+      {"nondeterminism", options.allow_nondeterministic ? "allowed" : "none"},
+      {"threads", std::to_string(context->options().num_threads)}};
   TE_ASSIGN_OR_RETURN(const auto machine, DescribeMachine(context->device()));
   report.settings.insert(report.settings.end(), machine.begin(), machine.end());
   for (const auto& [name, value] : report.settings) fmt::print("{}: {}\n", name, value);
@@ -404,6 +417,14 @@ int main(int argc, char** argv) {
       ->check(CLI::NonNegativeNumber);
   app.add_flag("--update-in-backward", options.update_in_backward,
                "AdamW inside the backward pass: gradients are never all resident");
+  app.add_flag("--update-beside-backward,!--no-update-beside-backward",
+               options.update_beside_backward,
+               "AdamW beside the backward pass, of recorded steps of one micro-batch without "
+               "clipping (--path te) [yes]");
+  app.add_option("--sm-margin", options.sm_margin,
+                 "Multiprocessors that products then leave to it (at most a quarter of the card); "
+                 "-1: as many as were best")
+      ->check(CLI::Range(-1, 1024));
   app.add_option("--recompute", options.recompute,
                  "full: of a decoder layer's activations its input alone is kept")
       ->check(CLI::IsMember({"none", "full"}));

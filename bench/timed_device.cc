@@ -118,6 +118,7 @@ class TimedDevice : public Device {
   int default_threads() const override { return device_->default_threads(); }
   StatusOr<void*> NewStream() override { return device_->NewStream(); }
   void FreeStream(void* stream) override { device_->FreeStream(stream); }
+  // One operation at a time is timed: there is no queue beside the first.
   StatusOr<std::unique_ptr<LibraryState>> NewLibraryState() override {
     return device_->NewLibraryState();
   }

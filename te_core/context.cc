@@ -74,6 +74,7 @@ StatusOr<std::unique_ptr<Context>> Context::Create(const ContextOptions& options
   context->exec_.allow_nondeterministic = options.allow_nondeterministic;
   context->exec_.scratch = context->scratch_.get();
   context->exec_.libraries = context->libraries_.get();
+  TE_RETURN_IF_ERROR(context->MakeQueueBeside());
   TE_ASSIGN_OR_RETURN(void* scalars, context->memory_->Allocate(sizeof(StepScalars)));
   context->scalars_ = static_cast<StepScalars*>(scalars);
   TE_RETURN_IF_ERROR(context->WriteScalars(StepScalars{}));
@@ -84,7 +85,35 @@ Context::Context(const ContextOptions& options) : options_(options) {}
 
 Context::~Context() {
   if (scalars_ != nullptr) memory_->Free(scalars_, sizeof(StepScalars));
+  if (beside_.stream != nullptr) device_->FreeStream(beside_.stream);
   if (own_stream_ != nullptr) device_->FreeStream(own_stream_);
+}
+
+Status Context::MakeQueueBeside() {
+  // All of it there before a step is recorded, which may not allocate.
+  constexpr size_t kScratchBytes = size_t{64} << 10;
+  TE_ASSIGN_OR_RETURN(void* stream, device_->NewStreamBehind(exec_.stream));
+  if (stream == nullptr) return OkStatus();
+  beside_ = exec_;
+  beside_.stream = stream;
+  beside_.beside = true;
+  scratch_beside_ = std::make_unique<Arena>(memory_.get());
+  beside_.scratch = scratch_beside_.get();
+  const ArenaScope scope(beside_.scratch);
+  return beside_.scratch->Allocate(kScratchBytes).status();
+}
+
+Status Context::RunBeside(const std::function<Status(const Exec&)>& enqueue) {
+  if (!has_queue_beside()) return enqueue(exec_);
+  TE_RETURN_IF_ERROR(device_->Follow(beside_, exec_));
+  ran_beside_ = true;
+  return enqueue(beside_);
+}
+
+Status Context::JoinBeside() {
+  if (!ran_beside_) return OkStatus();
+  ran_beside_ = false;
+  return device_->Follow(exec_, beside_);
 }
 
 MemoryResource* Context::memory() { return memory_.get(); }

@@ -3,6 +3,7 @@
 // nothing. Thread-compatible: one thread at a time.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -71,6 +72,17 @@ class Context {
   Device& device() { return *device_; }
   const KernelTable& kernels() const { return device_->kernels(); }
   const Exec& exec() const { return exec_; }
+
+  // A second queue, which gets what exec()'s leaves over where both have work; without one (the
+  // CPU; a caller's stream of the lowest priority) exec()'s is used for both.
+  bool has_queue_beside() const { return beside_.stream != nullptr; }
+  // `enqueue` is given the second queue, with a little scratch memory of its own. What it enqueues
+  // begins when all that exec()'s holds by now has ended, and runs beside what that is given next:
+  // until JoinBeside the two must not touch the same memory, unless both read it.
+  Status RunBeside(const std::function<Status(const Exec&)>& enqueue);
+  // What exec()'s queue is given from now on waits for the second one. Nothing is done where
+  // nothing ran beside since the last call.
+  Status JoinBeside();
   Arena* scratch() { return scratch_.get(); }
   // All memory of tensors, arenas and scratch comes from here: device memory, counted.
   MemoryResource* memory();
@@ -123,7 +135,9 @@ class Context {
   // While set, operations list there what they execute; null: off. The log must outlive it.
   // Exec::once of what follows.
   void set_once(bool once) { exec_.once = once; }
-  void set_kernel_log(KernelLog* log) { exec_.log = log; }
+  // Exec::sm_margin of what follows.
+  void set_sm_margin(int multiprocessors) { exec_.sm_margin = multiprocessors; }
+  void set_kernel_log(KernelLog* log) { exec_.log = beside_.log = log; }
 
   struct MemoryStatistics {
     int64_t allocations = 0;  // calls so far: unchanged over a step whose shapes were seen before
@@ -138,6 +152,7 @@ class Context {
   friend class RepeatedForward;
   class CountingMemory;
   explicit Context(const ContextOptions& options);
+  Status MakeQueueBeside();
   GemmPass NewPass(const Recipe* recipe, bool saved);
   const Recipe* AttentionRecipe(std::string_view name) const;
 
@@ -160,6 +175,9 @@ class Context {
   uint32_t next_random_stream_ = 1;
   uint32_t micro_batch_ = 0;
   Exec exec_;
+  std::unique_ptr<Arena> scratch_beside_;
+  Exec beside_;
+  bool ran_beside_ = false;  // since the last JoinBeside
 };
 
 // While it lives, the GEMM weights of layers that are made in `context` exist in FP8 alone, where

@@ -47,6 +47,20 @@ TEST(ContextTest, OperationsHearWhetherTheyMayBeNondeterministic) {
   EXPECT_TRUE(NewContext({.allow_nondeterministic = true})->exec().allow_nondeterministic);
 }
 
+TEST(ContextTest, WithoutASecondQueueTheFirstIsUsedForBoth) {
+  const auto context = NewContext();
+  EXPECT_FALSE(context->has_queue_beside());
+  const Exec* given = nullptr;
+  EXPECT_TRUE(test::IsOk(context->RunBeside([&](const Exec& exec) {
+    given = &exec;
+    return OkStatus();
+  })));
+  EXPECT_EQ(given, &context->exec());
+  EXPECT_TRUE(test::IsOk(context->JoinBeside()));
+  EXPECT_TRUE(test::FailsWith(context->RunBeside([](const Exec&) { return Internal("here"); }),
+                              StatusCode::kInternal, "here"));
+}
+
 TEST(ContextTest, TwoContextsShareNothing) {
   auto a = NewContext({.num_threads = 1, .seed = 1}), b = NewContext({.num_threads = 2, .seed = 2});
   EXPECT_EQ(a->exec().num_threads, 1);

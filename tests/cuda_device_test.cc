@@ -1,7 +1,9 @@
 // What a context on a CUDA device promises besides its operations: errors that leave it usable,
 // values that the host reads without stopping the stream, choices that can be pinned.
+#include <cuda_runtime_api.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <sstream>
 #include <string>
 #include <vector>
@@ -123,6 +125,107 @@ TEST(CudaDevice, PinnedChoicesAreTakenOverAndOthersRefused) {
   const auto third = NewContext();
   EXPECT_TRUE(Value(third->device().PinChoices(third->exec(), nonsense)));
   EXPECT_TRUE(gemm(third.get()).starts_with("cublasLt"));
+}
+
+// What runs beside waits for what came before it, and what comes after the join for it: each kernel
+// takes some 50 us here, so that one that did not wait would read what was there before.
+TEST(CudaDevice, TheSecondQueueKeepsToItsPlace) {
+  constexpr int64_t kSize = int64_t{16} << 20;
+  const auto context = NewContext();
+  ASSERT_TRUE(context->has_queue_beside());
+  const auto vector = [&] { return Value(context->NewZeroTensor(DType::kFloat32, {kSize})); };
+  const Tensor x = vector(), y = vector(), z = vector();
+  const std::vector<float> ones(kSize, 1.0f);
+  Ok(context->CopyFromHost(ones.data(), x.view()));
+  const auto add = [&](const Exec& exec, const Tensor& a, const Tensor& b, const Tensor& out) {
+    return context->kernels().add(exec, {.a = a, .b = b, .out = out.view()});
+  };
+  const auto work = [&]() -> Status {
+    TE_RETURN_IF_ERROR(add(context->exec(), x, x, y));  // y = 2 x
+    TE_RETURN_IF_ERROR(context->RunBeside([&](const Exec& exec) -> Status {
+      EXPECT_TRUE(exec.beside);
+      EXPECT_NE(exec.stream, context->exec().stream);
+      TE_RETURN_IF_ERROR(add(exec, y, y, z));  // z = 4 x
+      return add(exec, z, y, z);               // 6 x
+    }));
+    TE_RETURN_IF_ERROR(context->JoinBeside());
+    TE_RETURN_IF_ERROR(context->JoinBeside());  // nothing to join
+    return add(context->exec(), z, x, x);       // x = 7 x
+  };
+  const auto first = [&] {
+    std::vector<float> host(kSize);
+    Ok(context->CopyToHost(x, host.data()));
+    for (const float value : host)
+      if (value != host[0]) return std::nanf("");
+    return host[0];
+  };
+  Ok(work());
+  EXPECT_EQ(first(), 7);
+  Device& device = context->device();
+  Ok(device.BeginRecording(context->exec()));
+  Ok(work());
+  const auto recorded = Value(device.EndRecording(context->exec()));
+  EXPECT_EQ(first(), 7);  // noted, not run
+  Ok(recorded->Launch(context->exec()));
+  Ok(recorded->Launch(context->exec()));
+  EXPECT_EQ(first(), 7 * 7 * 7);
+}
+
+// A caller's stream: one of the lowest priority has nothing behind it, and both queues are it.
+TEST(CudaDevice, BehindACallersStreamOfTheLowestPriorityIsNothing) {
+  int lowest = 0, highest = 0;
+  ASSERT_EQ(cudaDeviceGetStreamPriorityRange(&lowest, &highest), cudaSuccess);
+  for (const int priority : {lowest, highest}) {
+    cudaStream_t stream = nullptr;
+    ASSERT_EQ(cudaStreamCreateWithPriority(&stream, cudaStreamNonBlocking, priority), cudaSuccess);
+    {
+      const auto context = Value(Context::Create({.device = "cuda", .stream = stream}));
+      EXPECT_EQ(context->has_queue_beside(), priority == highest);
+      Ok(context->RunBeside([&](const Exec& exec) {
+        EXPECT_EQ(exec.stream == stream, priority == lowest);
+        return OkStatus();
+      }));
+      Ok(context->JoinBeside());
+      Ok(context->Synchronize());
+    }
+    EXPECT_EQ(cudaStreamDestroy(stream), cudaSuccess);
+  }
+}
+
+// The algorithm stays: so do the bits.
+TEST(CudaDevice, ProductsThatLeaveMultiprocessorsGiveTheSameBits) {
+  constexpr int64_t kSize = 2048;
+  const auto context = NewContext();
+  const Tensor a = Value(context->NewTensor(DType::kBFloat16, {kSize, kSize}));
+  const Tensor b = Value(context->NewTensor(DType::kBFloat16, {kSize, kSize}));
+  const Tensor d = Value(context->NewTensor(DType::kBFloat16, {kSize, kSize}));
+  uint32_t random = 1;
+  std::vector<uint16_t> values(static_cast<size_t>(kSize * kSize));
+  for (const Tensor* tensor : {&a, &b}) {
+    values = BFloat16s(values.size(), &random);
+    Ok(context->CopyFromHost(values.data(), tensor->view()));
+  }
+  KernelLog log;
+  context->set_kernel_log(&log);
+  const auto product = [&](int margin) {
+    context->set_sm_margin(margin);
+    Ok(context->Zero(d.view()));
+    Ok(context->kernels().gemm(context->exec(), {.a = a.view(), .b = b.view(), .d = d.view()}));
+    std::vector<uint16_t> out(values.size());
+    Ok(context->CopyToHost(d, out.data()));
+    return out;
+  };
+  const std::vector<uint16_t> whole = product(0);
+  const std::string kernel = log.records().back().kernel;
+  EXPECT_EQ(product(8), whole);
+  EXPECT_TRUE(log.records().back().kernel.starts_with(kernel + " on "))
+      << log.records().back().kernel;
+  EXPECT_EQ(product(8), whole);
+  EXPECT_EQ(product(10000), whole);  // more than there are: ignored
+  EXPECT_EQ(log.records().back().kernel, kernel);
+  context->set_kernel_log(nullptr);
+  // Nothing of it is a choice of its own.
+  EXPECT_EQ(Value(context->device().TunedChoices(context->exec())).find(" SMs"), std::string::npos);
 }
 
 // Each launch begins with products' counters at zero, and what is between products stays between.

@@ -102,6 +102,53 @@ std::vector<std::string> BFloat16Step(bool recompute) {
   return want;
 }
 
+// A recorded step: each parameter's update stands right behind the operation that made its
+// gradient, on the second queue, and nothing else does; of the products, those between the first
+// update and the pass's end leave multiprocessors to it.
+TEST(Executed, ARecordedStepUpdatesBesideItsBackwardPass) {
+  const auto context = Value(Context::Create({.device = "cuda"}));
+  const auto model =
+      Value(LlamaModel::Create(context.get(), Config(), {.params_dtype = DType::kBFloat16}));
+  EXPECT_TRUE(model->InitializeAll().ok());
+  const auto optimizer = Value(
+      AdamWOptimizer::Create(context.get(), model->parameters(), {.moments = DType::kBFloat16}));
+  const auto step =
+      Value(LlamaTrainingStep::Create(model.get(), optimizer.get(), {.sm_margin = 8}));
+  std::vector<int32_t> ids(2 * 128, 5);
+  const LlamaBatch batch = {.batch = 2, .sequence = 128, .input_ids = ids, .labels = ids};
+  for (int i = 0; i < 2; ++i) EXPECT_TRUE(step->Run({&batch, 1}, 1e-4f).ok());
+  EXPECT_EQ(step->launches(), 0);
+  KernelLog log;
+  context->set_kernel_log(&log);
+  EXPECT_TRUE(step->Run({&batch, 1}, 1e-4f).ok());
+  context->set_kernel_log(nullptr);
+  EXPECT_TRUE(step->Result(0).ok());
+  EXPECT_EQ(step->launches(), 1);
+
+  std::vector<std::string> want = {"count_labels", "cast", "step_update", "cast"};
+  bool head = true;  // whose gradient is whole when its last chunk of logits has been counted
+  for (const std::string& line : BFloat16Step(false)) {
+    if (line == "cast") break;  // the updates behind the pass
+    want.push_back(line);
+    if (line == "count_labels" || (!head && (line == "gemm wgrad" || line == "rms_norm_backward" ||
+                                             line == "embedding_backward"))) {
+      want.emplace_back("adamw beside");
+      head = false;
+    }
+  }
+  want.emplace_back("step_update");
+  std::vector<std::string> got;
+  bool updating = false;
+  for (const KernelRecord& record : log.records()) {
+    got.push_back(Line(record) + (record.beside ? " beside" : ""));
+    updating |= record.beside;
+    if (record.operation == "gemm") {
+      EXPECT_EQ(record.kernel.ends_with(" SMs"), updating) << record.kernel;
+    }
+  }
+  EXPECT_EQ(got, want);
+}
+
 TEST(Executed, WithRecomputationALayerRunsAgainButForItsLastProduct) {
   std::vector<std::string> got;
   for (const KernelRecord& record : ExecutedBy(LlamaPath::kTe, false, nullptr, false, true))

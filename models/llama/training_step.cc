@@ -8,12 +8,29 @@ namespace {
 // Lengths are padded to multiples of 16: a run sees some tens of shapes.
 constexpr size_t kMaxRecordings = 64;
 
+// Of LlamaTrainingStepOptions (bench/notes.md, section 16).
+constexpr int kSmMarginOfRecipes = 12;
+
 }  // namespace
 
 LlamaTrainingStep::LlamaTrainingStep(LlamaModel* model, AdamWOptimizer* optimizer,
                                      const LlamaTrainingStepOptions& options)
     : model_(model), optimizer_(optimizer), options_(options) {
   update_now_ = [optimizer](Parameter& parameter) { return optimizer->UpdateNow(parameter); };
+  if (options_.sm_margin < 0)
+    options_.sm_margin = options.recipe != nullptr ? kSmMarginOfRecipes : 0;
+  update_beside_ = [this](Parameter& parameter) {
+    // From the first update on: before it nothing could use what products leave.
+    model_->context()->set_sm_margin(options_.sm_margin);
+    return recording_ ? optimizer_->UpdateBeside(parameter) : OkStatus();
+  };
+}
+
+bool LlamaTrainingStep::updates_beside_backward() const {
+  const Context* context = model_->context();
+  return options_.update_beside_backward && !options_.update_in_backward && options_.record &&
+         options_.max_grad_norm == 0 && !options_.want_grad_norm && context->has_queue_beside() &&
+         context->groups().data == nullptr;
 }
 
 StatusOr<std::unique_ptr<LlamaTrainingStep>> LlamaTrainingStep::Create(
@@ -43,6 +60,7 @@ Status LlamaTrainingStep::Run(std::span<const LlamaBatch> micro_batches, float l
                            micro_batches.size());
   }
   TE_RETURN_IF_ERROR(PrepareGradients(micro_batches.size()));
+  beside_ = micro_batches.size() == 1 && updates_beside_backward();
   Context* context = model_->context();
   TE_RETURN_IF_ERROR(optimizer_->SetLearningRate(learning_rate));
   for (size_t i = 0; i < micro_batches.size(); ++i) {
@@ -90,14 +108,16 @@ Status LlamaTrainingStep::ComputeMicroBatch(LlamaModel::Pass* pass, bool first, 
   if (first) TE_RETURN_IF_ERROR(optimizer_->BeginStep());
   Context* context = model_->context();
   LlamaBackwardOptions backward = {.accumulate_gradients = !first, .lend_gradients = lending_};
-  if (options_.update_in_backward) {
+  if (options_.update_in_backward) backward.gradient_ready = &update_now_;
+  if (beside_) backward.gradient_ready = &update_beside_;
+  const bool before_the_end = options_.update_in_backward || (beside_ && recording_);
+  if (before_the_end) {
     TE_RETURN_IF_ERROR(model_->CountLabels(pass));
     TE_RETURN_IF_ERROR(optimizer_->BeginUpdates());
     // The backward pass counts again.
     StepScalars* scalars = context->scalars();
     TE_RETURN_IF_ERROR(context->device().Zero(context->exec(), &scalars->token_count,
                                               sizeof(scalars->token_count)));
-    backward.gradient_ready = &update_now_;
   }
   if (options_.recipe != nullptr) {
     context->BeginQuantization(options_.recipe,
@@ -106,8 +126,13 @@ Status LlamaTrainingStep::ComputeMicroBatch(LlamaModel::Pass* pass, bool first, 
   const Status forward = model_->RunForward(pass);
   if (options_.recipe != nullptr) TE_RETURN_IF_ERROR(context->EndQuantization());
   TE_RETURN_IF_ERROR(forward);
-  TE_RETURN_IF_ERROR(model_->Backward(pass, backward));
-  if (options_.update_in_backward) return optimizer_->EndUpdates();
+  const Status backward_status = model_->Backward(pass, backward);
+  context->set_sm_margin(0);
+  // Whatever has become of the pass: what runs beside it may not be left behind.
+  const Status joined = context->JoinBeside();
+  TE_RETURN_IF_ERROR(backward_status);
+  TE_RETURN_IF_ERROR(joined);
+  if (before_the_end) return optimizer_->EndUpdates();
   if (!last) return OkStatus();
   return optimizer_->RunStep(options_.max_grad_norm, options_.want_grad_norm);
 }
@@ -147,7 +172,9 @@ Status LlamaTrainingStep::RunOrLaunch(LlamaModel::Pass* pass, size_t index, bool
   Device& device = context->device();
   if (recording->work == nullptr) {
     TE_RETURN_IF_ERROR(device.BeginRecording(context->exec()));
+    recording_ = true;
     const Status status = RunMicroBatch(pass, index == 0, last);
+    recording_ = false;
     StatusOr<std::unique_ptr<RecordedWork>> work = device.EndRecording(context->exec());
     TE_RETURN_IF_ERROR(status);
     TE_RETURN_IF_ERROR(work.status());

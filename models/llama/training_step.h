@@ -1,7 +1,7 @@
-// One optimizer step of a Llama: micro-batches forward and backward, then AdamW, or AdamW inside
-// the backward pass. On a device that can record, each shape's work is recorded at its third step
-// and launched from then on: the host does nothing a layer, and the numbers are the same bit for
-// bit.
+// One optimizer step of a Llama: micro-batches forward and backward, and AdamW behind, beside or
+// inside the backward pass. On a device that can record, each shape's work is recorded at its third
+// step and launched from then on: the host does nothing a layer. The numbers are the same bit for
+// bit in all cases.
 #pragma once
 
 #include <list>
@@ -19,6 +19,15 @@ struct LlamaTrainingStepOptions {
   bool want_grad_norm = false;  // StepScalars::grad_square_sum without clipping, too
   // Gradients are never all resident: see AdamWOptimizer::BeginUpdates for what that excludes.
   bool update_in_backward = false;
+  // Recorded steps of one micro-batch, without a norm and without data-parallel groups, update each
+  // parameter beside the rest of the backward pass, on a queue that gets what the pass leaves over
+  // (Context::RunBeside); the first steps of a shape, which are not recorded and may fail in the
+  // middle, behind it. The numbers are the same bit for bit. Without effect where the device has no
+  // such queue, and with update_in_backward.
+  bool update_beside_backward = true;
+  // Multiprocessors that the backward pass's products leave to those updates; -1: as many as were
+  // best (12 of an H200's 132 with a recipe, none without).
+  int sm_margin = -1;
   // A step of one micro-batch takes its gradient buffers from the activations that have gone
   // (LlamaBackwardOptions::lend_gradients); false, or several micro-batches: from memory of their
   // own.
@@ -47,6 +56,8 @@ class LlamaTrainingStep {
 
   // How many of the steps' parts were launched as recorded work so far.
   int64_t launches() const { return launches_; }
+  // Whether recorded steps of one micro-batch do what update_beside_backward says.
+  bool updates_beside_backward() const;
 
  private:
   struct Recording {
@@ -71,9 +82,12 @@ class LlamaTrainingStep {
   AdamWOptimizer* optimizer_;
   LlamaTrainingStepOptions options_;
   GradientReady update_now_;
+  GradientReady update_beside_;
   std::list<Recording> recordings_;  // the one used last comes first
   std::unique_ptr<HostMirror> results_[2];
   bool lending_ = false;  // in the current step
+  bool beside_ = false;  // in the current step: its parameters are updated beside its backward pass
+  bool recording_ = false;  // now
   int64_t steps_ = 0;
   int64_t launches_ = 0;
 };

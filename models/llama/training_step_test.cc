@@ -124,6 +124,12 @@ void ExpectSame(const Outcome& a, const Outcome& b) {
   EXPECT_EQ(a.scaling, b.scaling);
 }
 
+// Of every layer's GEMMs; 61 tokens of vocabulary are no shape for a GPU's FP8 product.
+std::unique_ptr<Recipe> WithoutHead(StatusOr<std::unique_ptr<Recipe>> recipe) {
+  return MakeModuleRecipes({{.pattern = "lm_head", .training = nullptr, .evaluation = nullptr}},
+                           Value(std::move(recipe)));
+}
+
 TEST(TrainingStep, TheSameRunGivesTheSameBits) {
   Settings settings;
   settings.micro_batches = 2;
@@ -168,10 +174,65 @@ TEST(TrainingStep, ALaunchedStepEqualsAnEagerOneBitForBit) {
   }
 }
 
-// Of every layer's GEMMs; 61 tokens of vocabulary are no shape for a GPU's FP8 product.
-std::unique_ptr<Recipe> WithoutHead(StatusOr<std::unique_ptr<Recipe>> recipe) {
-  return MakeModuleRecipes({{.pattern = "lm_head", .training = nullptr, .evaluation = nullptr}},
-                           Value(std::move(recipe)));
+// Whether a device's second queue is there, and only where nothing needs all gradients at once.
+TEST(TrainingStep, SaysWhetherItUpdatesBesideTheBackwardPass) {
+  const auto context = Value(Context::Create({.device = TestDevice()}));
+  const bool cuda = std::strcmp(TestDevice(), "cpu") != 0;
+  EXPECT_EQ(context->has_queue_beside(), cuda);
+  const auto model = Value(LlamaModel::Create(context.get(), ConfigOf({}), {}));
+  Ok(model->InitializeAll());
+  const auto optimizer = Value(AdamWOptimizer::Create(context.get(), model->parameters(), {}));
+  const auto beside = [&](const LlamaTrainingStepOptions& options) {
+    return Value(LlamaTrainingStep::Create(model.get(), optimizer.get(), options))
+        ->updates_beside_backward();
+  };
+  EXPECT_EQ(beside({}), cuda);
+  EXPECT_FALSE(beside({.max_grad_norm = 1}));
+  EXPECT_FALSE(beside({.want_grad_norm = true}));
+  EXPECT_FALSE(beside({.update_beside_backward = false}));
+  EXPECT_FALSE(beside({.record = false}));
+  EXPECT_FALSE(beside({.update_in_backward = true}));
+}
+
+TEST(TrainingStep, UpdatesBesideTheBackwardPassChangeNoBit) {
+  const auto recipe = WithoutHead(MakeRecipe(DelayedScalingRecipe{.amax_history_len = 16}));
+  const auto current = WithoutHead(MakeRecipe(Float8CurrentScalingRecipe()));
+  struct Case {
+    const char* name;
+    Settings settings;
+  };
+  Settings fp8 = {.head_dim = 64, .intermediate_size = 64, .steps = 30};
+  if (std::strcmp(TestDevice(), "cpu") == 0) fp8.steps = 4;  // nothing is recorded there
+  Settings bf16 = fp8;
+  fp8.step.recipe = recipe.get();
+  std::vector<Case> cases = {{"BF16", bf16}, {"delayed", fp8}};
+  cases.push_back({"FP32", bf16});
+  cases.back().settings.dtype = DType::kFloat32;
+  cases.push_back({"tied, dropout", bf16});
+  cases.back().settings.tied = true;
+  cases.back().settings.head_dim = 10;  // our attention kernel
+  cases.back().settings.attention_dropout = 0.1f;
+  cases.push_back({"Hugging Face's operations", bf16});
+  cases.back().settings.path = LlamaPath::kHf;
+  cases.push_back({"recomputation", fp8});
+  cases.back().settings.recompute = RecomputeGranularity::kFull;
+  cases.push_back({"gradients of their own", fp8});
+  cases.back().settings.step.lend_gradients = false;
+  cases.push_back({"current", fp8});
+  cases.back().settings.step.recipe = current.get();
+  cases.push_back({"weights in FP8 alone", fp8});
+  cases.back().settings.fp8_only = true;
+  for (auto& [name, settings] : cases) {
+    SCOPED_TRACE(name);
+    const Outcome beside = Train(settings);
+    settings.step.update_beside_backward = false;
+    const Outcome behind = Train(settings);
+    ExpectSame(beside, behind);
+    EXPECT_EQ(beside.launches, behind.launches);
+    settings.step.update_beside_backward = true;
+    settings.step.sm_margin = 0;
+    ExpectSame(beside, Train(settings));
+  }
 }
 
 TEST(TrainingStep, InFp8ALaunchedStepEqualsAnEagerOneAndTheLossIsNearThatOfBf16) {

@@ -114,9 +114,12 @@ Status AdamWOptimizer::RunStep(float max_grad_norm, bool want_grad_norm) {
   if (max_grad_norm > 0 || want_grad_norm) TE_RETURN_IF_ERROR(SumGradientSquares());
   TE_RETURN_IF_ERROR(UpdateScalars({.max_grad_norm = max_grad_norm, .rng_advance = kRngAdvance}));
   // All before the first update: updates follow one another without a gap.
-  for (const State& state : states_) TE_RETURN_IF_ERROR(KeepScaleInv(*state.parameter));
   for (const State& state : states_)
-    TE_RETURN_IF_ERROR(Update(state, 0, /*follows_update=*/&state != &states_.front()));
+    TE_RETURN_IF_ERROR(KeepScaleInv(context_->exec(), *state.parameter));
+  for (const State& state : states_) {
+    TE_RETURN_IF_ERROR(
+        Update(context_->exec(), state, 0, /*follows_update=*/&state != &states_.front()));
+  }
   return OkStatus();
 }
 
@@ -129,10 +132,18 @@ Status AdamWOptimizer::BeginUpdates() {
 }
 
 Status AdamWOptimizer::UpdateNow(Parameter& parameter) {
+  return UpdateBeforeTheEnd(context_->exec(), parameter);
+}
+
+Status AdamWOptimizer::UpdateBeside(Parameter& parameter) {
+  return context_->RunBeside([&](const Exec& exec) { return UpdateBeforeTheEnd(exec, parameter); });
+}
+
+Status AdamWOptimizer::UpdateBeforeTheEnd(const Exec& exec, Parameter& parameter) {
   const auto found = state_of_.find(&parameter);
   if (found == state_of_.end()) return OkStatus();  // frozen when the optimizer was made
-  TE_RETURN_IF_ERROR(KeepScaleInv(parameter));
-  return Update(states_[found->second], kRngAdvance, /*follows_update=*/false);
+  TE_RETURN_IF_ERROR(KeepScaleInv(exec, parameter));
+  return Update(exec, states_[found->second], kRngAdvance, /*follows_update=*/false);
 }
 
 Status AdamWOptimizer::EndUpdates() {
@@ -203,15 +214,16 @@ Status AdamWOptimizer::SumGradientSquares() {
   return OkStatus();
 }
 
-Status AdamWOptimizer::KeepScaleInv(const Parameter& parameter) {
+Status AdamWOptimizer::KeepScaleInv(const Exec& exec, const Parameter& parameter) {
   if (!parameter.fp8_only()) return OkStatus();
   const QuantizedCopy& copy = parameter.quantized;
   const ConstTensorView scale_inv(copy.spec.scale_inv, DType::kFloat32, {1});
   const TensorView previous(copy.previous_scale_inv, DType::kFloat32, {1});
-  return context_->kernels().cast(context_->exec(), {.x = scale_inv, .y = previous});
+  return context_->kernels().cast(exec, {.x = scale_inv, .y = previous});
 }
 
-Status AdamWOptimizer::Update(const State& state, uint64_t offset, bool follows_update) {
+Status AdamWOptimizer::Update(const Exec& exec, const State& state, uint64_t offset,
+                              bool follows_update) {
   Parameter& parameter = *state.parameter;
   // The step's offset alone: an update belongs to no micro-batch.
   const RandomState random = {.seed = context_->options().seed,
@@ -220,21 +232,21 @@ Status AdamWOptimizer::Update(const State& state, uint64_t offset, bool follows_
                               .step_offset = &context_->scalars()->rng_offset};
   TE_RETURN_IF_ERROR(
       context_->kernels()
-          .adamw(context_->exec(), {.param = parameter.MutableValue(),
-                                    .grad = parameter.grad,
-                                    .m = state.m.view(),
-                                    .v = state.v.view(),
-                                    .master = state.master.view(),
-                                    .beta1 = options_.beta1,
-                                    .beta2 = options_.beta2,
-                                    .epsilon = options_.epsilon,
-                                    .weight_decay = options_.weight_decay,
-                                    .rounding = options_.rounding,
-                                    .random = random,
-                                    .scalars = context_->scalars(),
-                                    .follows_update = follows_update,
-                                    .quantized_param = parameter.quantized.spec,
-                                    .previous_scale_inv = parameter.quantized.previous_scale_inv})
+          .adamw(exec, {.param = parameter.MutableValue(),
+                        .grad = parameter.grad,
+                        .m = state.m.view(),
+                        .v = state.v.view(),
+                        .master = state.master.view(),
+                        .beta1 = options_.beta1,
+                        .beta2 = options_.beta2,
+                        .epsilon = options_.epsilon,
+                        .weight_decay = options_.weight_decay,
+                        .rounding = options_.rounding,
+                        .random = random,
+                        .scalars = context_->scalars(),
+                        .follows_update = follows_update,
+                        .quantized_param = parameter.quantized.spec,
+                        .previous_scale_inv = parameter.quantized.previous_scale_inv})
           .WithContext(parameter.name));
   // Its write is the cast of the next forward pass.
   if (parameter.quantized.valid) parameter.quantized.MarkWritten(parameter.version);

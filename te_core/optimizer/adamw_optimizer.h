@@ -86,6 +86,9 @@ class AdamWOptimizer {
   // bit. Device work alone.
   Status BeginUpdates();
   Status UpdateNow(Parameter& parameter);
+  // The same beside what is enqueued next (Context::RunBeside), which must not touch the parameter,
+  // its copies or its gradient until Context::JoinBeside, due before EndUpdates.
+  Status UpdateBeside(Parameter& parameter);
   Status EndUpdates();
 
   // To be called when a recorded step has been launched: the parameters have changed.
@@ -120,10 +123,11 @@ class AdamWOptimizer {
   Status ReduceOverRanks();
   Status SumGradientSquares();
   // Of codes that are their own parameter: what the update reads them with.
-  Status KeepScaleInv(const Parameter& parameter);
+  Status KeepScaleInv(const Exec& exec, const Parameter& parameter);
   Status UpdateScalars(const StepUpdateArgs& args);
   // `offset`: what rng_offset still lacks of the value that belongs to this update.
-  Status Update(const State& state, uint64_t offset, bool follows_update);
+  Status Update(const Exec& exec, const State& state, uint64_t offset, bool follows_update);
+  Status UpdateBeforeTheEnd(const Exec& exec, Parameter& parameter);
 
   Context* context_;
   AdamWOptions options_;

@@ -22,13 +22,18 @@ struct Exec {
   // Faster kernels may run whose sums have another order each time: cuDNN's attention backward. The
   // CPU backend has none.
   bool allow_nondeterministic = false;
+  // Multiprocessors that cuBLASLt's products leave to what runs beside them on another stream. More
+  // than a quarter of the card is ignored.
+  int sm_margin = 0;
+  bool beside = false;       // the stream is the context's second one (Context::RunBeside)
   KernelLog* log = nullptr;  // when given, operations of the CUDA backend say there what they ran
 };
 
 // For operations: adds a record when somebody listens.
 inline void Record(const Exec& exec, const char* operation, const char* kernel, DType dtype,
                    int64_t bytes, const char* orientation = "") {
-  if (exec.log != nullptr) exec.log->Add({operation, kernel, dtype, orientation, bytes});
+  if (exec.log != nullptr)
+    exec.log->Add({operation, kernel, dtype, orientation, bytes, exec.beside});
 }
 
 }  // namespace te

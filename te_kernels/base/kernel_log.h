@@ -16,6 +16,7 @@ struct KernelRecord {
   DType dtype;              // of the operands
   std::string orientation;  // of a matrix product: "fprop", "dgrad", "wgrad"; else empty
   int64_t bytes;            // that must be read and written once
+  bool beside = false;      // on the context's second queue (Exec::beside)
 };
 
 // Thread-compatible; belongs to one context.

@@ -149,12 +149,33 @@ class CudaDevice : public Device {
   const KernelTable& kernels() const override { return kCudaKernels; }
   int default_threads() const override { return 1; }
 
+  // Of the highest priority, so that there is one behind it.
   StatusOr<void*> NewStream() override {
     TE_RETURN_IF_ERROR(Select());
-    cudaStream_t stream = nullptr;
+    int lowest = 0, highest = 0;
+    TE_RETURN_IF_ERROR(ToStatus(cudaDeviceGetStreamPriorityRange(&lowest, &highest),
+                                "cudaDeviceGetStreamPriorityRange"));
+    return NewStreamOf(highest);
+  }
+  StatusOr<void*> NewStreamBehind(void* stream) override {
+    TE_RETURN_IF_ERROR(Select());
+    int lowest = 0, highest = 0, own = 0;
+    TE_RETURN_IF_ERROR(ToStatus(cudaDeviceGetStreamPriorityRange(&lowest, &highest),
+                                "cudaDeviceGetStreamPriorityRange"));
+    TE_RETURN_IF_ERROR(ToStatus(cudaStreamGetPriority(static_cast<cudaStream_t>(stream), &own),
+                                "cudaStreamGetPriority"));
+    // Numbers fall as priorities rise.
+    if (own >= lowest) return static_cast<void*>(nullptr);
+    return NewStreamOf(lowest);
+  }
+  Status Follow(const Exec& waiting, const Exec& awaited) override {
+    cudaEvent_t event = nullptr;
     TE_RETURN_IF_ERROR(
-        ToStatus(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreate"));
-    return static_cast<void*>(stream);
+        ToStatus(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "cudaEventCreate"));
+    cudaError_t error = cudaEventRecord(event, StreamOf(awaited));
+    if (error == cudaSuccess) error = cudaStreamWaitEvent(StreamOf(waiting), event, 0);
+    cudaEventDestroy(event);  // once it has come to pass
+    return ToStatus(error, "waiting for another stream");
   }
   void FreeStream(void* stream) override {
     cudaStreamSynchronize(static_cast<cudaStream_t>(stream));
@@ -239,8 +260,12 @@ class CudaDevice : public Device {
     Status status = state->counters().EndRecording(graph);
     if (ended != cudaSuccess) status = ToStatus(ended, "cudaStreamEndCapture");
     cudaGraphExec_t executable = nullptr;
-    if (status.ok())
-      status = ToStatus(cudaGraphInstantiate(&executable, graph, 0), "cudaGraphInstantiate");
+    if (status.ok()) {
+      // Kernels keep the priorities of the streams that they were recorded on.
+      status = ToStatus(
+          cudaGraphInstantiate(&executable, graph, cudaGraphInstantiateFlagUseNodePriority),
+          "cudaGraphInstantiate");
+    }
     if (graph != nullptr) cudaGraphDestroy(graph);
     TE_RETURN_IF_ERROR(status);
     return std::unique_ptr<RecordedWork>(std::make_unique<CudaGraph>(executable));
@@ -248,6 +273,13 @@ class CudaDevice : public Device {
 
  private:
   Status Select() { return ToStatus(cudaSetDevice(ordinal_), "cudaSetDevice"); }
+  static StatusOr<void*> NewStreamOf(int priority) {
+    cudaStream_t stream = nullptr;
+    TE_RETURN_IF_ERROR(
+        ToStatus(cudaStreamCreateWithPriority(&stream, cudaStreamNonBlocking, priority),
+                 "cudaStreamCreateWithPriority"));
+    return static_cast<void*>(stream);
+  }
 
   int ordinal_;
   StagingRing staging_;

@@ -40,6 +40,11 @@ class Device : public MemoryResource {
   // A queue of the device's own for one context, null where calls are synchronous; and back.
   virtual StatusOr<void*> NewStream() = 0;
   virtual void FreeStream(void* stream) = 0;
+  // A queue that gets what `stream` leaves over where both have work; null where there is none:
+  // calls are synchronous, or nothing comes behind `stream`.
+  virtual StatusOr<void*> NewStreamBehind(void*) { return static_cast<void*>(nullptr); }
+  // What `waiting` is given from now on begins when all that `awaited` holds so far has ended.
+  virtual Status Follow(const Exec& /*waiting*/, const Exec& /*awaited*/) { return OkStatus(); }
   // A new state for one context (oneDNN's engine and cached primitives); used by one thread at a
   // time.
   virtual StatusOr<std::unique_ptr<LibraryState>> NewLibraryState() = 0;

@@ -3,6 +3,7 @@
 #include <cublasLt.h>
 #include <cuda_runtime_api.h>
 
+#include <map>
 #include <memory>
 #include <sstream>
 #include <unordered_map>
@@ -27,6 +28,8 @@ class LtCache : public cuda::OperationCache {
   // Of Exec::once, chosen without a look.
   std::unordered_map<std::string, std::unique_ptr<LtPlan>> plans_of_once;
   std::unordered_map<std::string, LtAlgorithm> pinned;
+  // The same algorithms on fewer multiprocessors. Null: the library does not take one so.
+  std::map<std::pair<const LtPlan*, int>, std::unique_ptr<LtPlan>> on_fewer_sms;
 };
 
 LtCache* CacheOf(cuda::CudaState* state) {
@@ -83,6 +86,29 @@ StatusOr<const LtPlan*> PlanOf(const Exec& exec, cuda::CudaState* state, const L
   return plans.emplace(key, std::move(plan)).first->second.get();
 }
 
+// The plan that leaves Exec::sm_margin multiprocessors free. It has the algorithm of the whole
+// card's: one that was timed with fewer was slower in steps (bench/notes.md, section 16).
+StatusOr<const LtPlan*> WithMargin(const Exec& exec, cuda::CudaState* state, const LtPlan* whole,
+                                   const LtMatmulArgs& args) {
+  if (exec.sm_margin <= 0 || exec.sm_margin > state->num_sms() / 4) return whole;
+  const int sms = state->num_sms() - exec.sm_margin;
+  auto& plans = CacheOf(state)->on_fewer_sms;
+  auto found = plans.find({whole, sms});
+  if (found == plans.end()) {
+    auto plan = std::make_unique<LtPlan>(whole->problem(), sms);
+    TE_RETURN_IF_ERROR(plan->Create());
+    TE_RETURN_IF_ERROR(plan->Bind(args));
+    const StatusOr<LtCandidate> choice = plan->Rebuild(state->cublas_lt(), whole->config());
+    if (choice.ok()) {
+      TE_RETURN_IF_ERROR(plan->Choose(*choice));
+    } else {
+      plan.reset();
+    }
+    found = plans.emplace(std::pair(whole, sms), std::move(plan)).first;
+  }
+  return found->second == nullptr ? whole : found->second.get();
+}
+
 // What a file of choices is valid for.
 StatusOr<std::string> HeaderOf() {
   TE_ASSIGN_OR_RETURN(const std::string card, cuda::CardAndDriver());
@@ -99,6 +125,7 @@ Status RunLtMatmul(const Exec& exec, const LtMatmulArgs& args, const char* opera
   const ArenaScope scope(exec.scratch);
   TE_ASSIGN_OR_RETURN(void* workspace, exec.scratch->Allocate(kLtWorkspaceBytes));
   TE_ASSIGN_OR_RETURN(const LtPlan* plan, PlanOf(exec, state, problem, args, workspace));
+  TE_ASSIGN_OR_RETURN(plan, WithMargin(exec, state, plan, args));
   size_t workspace_bytes = kLtWorkspaceBytes;
   if (void* counter = state->counters().Next(plan->chosen().workspace_bytes); counter != nullptr) {
     workspace = counter;

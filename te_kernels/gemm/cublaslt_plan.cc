@@ -155,6 +155,9 @@ Status LtPlan::Create() {
   const cublasOperation_t b = p.transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N;
   TE_RETURN_IF_ERROR(Set(CUBLASLT_MATMUL_DESC_TRANSA, a));
   TE_RETURN_IF_ERROR(Set(CUBLASLT_MATMUL_DESC_TRANSB, b));
+  if (sms_ != 0) {
+    TE_RETURN_IF_ERROR(Set(CUBLASLT_MATMUL_DESC_SM_COUNT_TARGET, static_cast<int32_t>(sms_)));
+  }
   if (p.bias) {
     TE_RETURN_IF_ERROR(Set(CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS));
     TE_RETURN_IF_ERROR(Set(CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, TypeOf(p.result)));
@@ -249,8 +252,8 @@ StatusOr<LtCandidate> LtPlan::Rebuild(cublasLtHandle_t handle, const LtAlgorithm
 Status LtPlan::Choose(const LtCandidate& candidate) {
   chosen_ = candidate;
   TE_ASSIGN_OR_RETURN(config_, LtAlgorithm::Of(candidate.algorithm));
-  name_ = fmt::format("cublasLt {} tile {} split {}{}", config_.id, config_.tile, config_.split_k,
-                      problem_.Codes());
+  name_ = fmt::format("cublasLt {} tile {} split {}{}{}", config_.id, config_.tile, config_.split_k,
+                      problem_.Codes(), sms_ == 0 ? "" : fmt::format(" on {} SMs", sms_));
   return OkStatus();
 }
 

@@ -95,7 +95,8 @@ struct LtCandidate {
 // cuBLASLt's descriptors of one problem.
 class LtPlan {
  public:
-  explicit LtPlan(const LtProblem& problem) : problem_(problem) {}
+  // `sms`: multiprocessors to use; 0: all.
+  explicit LtPlan(const LtProblem& problem, int sms = 0) : problem_(problem), sms_(sms) {}
   ~LtPlan();
   LtPlan(const LtPlan&) = delete;
   LtPlan& operator=(const LtPlan&) = delete;
@@ -127,6 +128,7 @@ class LtPlan {
                     int64_t leading, int64_t distance) const;
 
   LtProblem problem_;
+  int sms_;
   cublasLtMatmulDesc_t operation_ = nullptr;
   cublasLtMatrixLayout_t a_ = nullptr, b_ = nullptr, c_ = nullptr, d_ = nullptr;
   LtCandidate chosen_;
