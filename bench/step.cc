@@ -9,6 +9,7 @@
 
 #include <CLI/CLI.hpp>
 #include <cstdio>
+#include <limits>
 #include <memory>
 #include <string>
 #include <vector>
@@ -48,7 +49,7 @@ struct Options {
   int64_t micro_batches = 1;
   float max_grad_norm = 0;
   bool update_in_backward = false;
-  bool update_beside_backward = true;
+  int64_t update_beside_tokens = LlamaTrainingStepOptions().update_beside_tokens;
   int sm_margin = -1;
   std::string recompute = "none";
   int64_t recompute_num_layers = 0;  // 0: all
@@ -136,6 +137,10 @@ StatusOr<int64_t> CountChoices(Context* context) {
   return count;
 }
 
+bool UpdatesBeside(const Options& options, const LlamaTrainingStep& step) {
+  return options.micro_batches == 1 && step.UpdatesBesideBackward(options.batch * options.sequence);
+}
+
 StatusOr<Training> MakeTraining(const Options& options) {
   Training t;
   TE_ASSIGN_OR_RETURN(t.config, BenchModel(options.model));
@@ -196,19 +201,20 @@ StatusOr<Training> MakeTraining(const Options& options) {
   adamw.rounding = options.rounding == "stochastic" ? Rounding::kStochastic : Rounding::kNearest;
   TE_ASSIGN_OR_RETURN(t.optimizer,
                       AdamWOptimizer::Create(t.context.get(), t.model->parameters(), adamw));
-  TE_ASSIGN_OR_RETURN(
-      t.step, LlamaTrainingStep::Create(t.model.get(), t.optimizer.get(),
-                                        {.max_grad_norm = options.max_grad_norm,
-                                         .update_in_backward = options.update_in_backward,
-                                         .update_beside_backward = options.update_beside_backward &&
-                                                                   path != LlamaPath::kHf,
-                                         .sm_margin = options.sm_margin,
-                                         .record = options.record,
-                                         .recipe = t.recipe.get()}));
-  if (options.sm_margin >= 0 && !t.step->updates_beside_backward()) {
+  TE_ASSIGN_OR_RETURN(t.step, LlamaTrainingStep::Create(
+                                  t.model.get(), t.optimizer.get(),
+                                  {.max_grad_norm = options.max_grad_norm,
+                                   .update_in_backward = options.update_in_backward,
+                                   .update_beside_tokens =
+                                       path == LlamaPath::kHf ? -1 : options.update_beside_tokens,
+                                   .sm_margin = options.sm_margin,
+                                   .record = options.record,
+                                   .recipe = t.recipe.get()}));
+  if (options.sm_margin >= 0 && !UpdatesBeside(options, *t.step)) {
     return InvalidArgument(
         "--sm-margin {}: nothing is updated beside this backward pass; expected a recorded step "
-        "on cuda, --path te, no clipping, no --update-in-backward",
+        "of one micro-batch of --update-beside-tokens or more on cuda, --path te, no clipping, no "
+        "--update-in-backward",
         options.sm_margin);
   }
 
@@ -295,7 +301,7 @@ Status RunBench(const Options& options) {
       {"micro_batches", std::to_string(options.micro_batches)},
       {"max_grad_norm", fmt::format("{}", options.max_grad_norm)},
       {"update_in_backward", options.update_in_backward ? "yes" : "no"},
-      {"update_beside_backward", training.step->updates_beside_backward() ? "yes" : "no"},
+      {"update_beside_backward", UpdatesBeside(options, *training.step) ? "yes" : "no"},
       {"recompute", options.recompute},
       {"recomputed_layers", std::to_string(training.model->recomputed_layers())},
       {"recorded", options.record && context->device().can_record() ? "yes" : "no"},
@@ -417,10 +423,10 @@ int main(int argc, char** argv) {
       ->check(CLI::NonNegativeNumber);
   app.add_flag("--update-in-backward", options.update_in_backward,
                "AdamW inside the backward pass: gradients are never all resident");
-  app.add_flag("--update-beside-backward,!--no-update-beside-backward",
-               options.update_beside_backward,
-               "AdamW beside the backward pass, of recorded steps of one micro-batch without "
-               "clipping (--path te) [yes]");
+  app.add_option("--update-beside-tokens", options.update_beside_tokens,
+                 "AdamW beside the backward pass, of recorded steps of one micro-batch of so many "
+                 "tokens or more, without clipping (cuda, --path te); -1: never")
+      ->check(CLI::Range(int64_t{-1}, std::numeric_limits<int64_t>::max()));
   app.add_option("--sm-margin", options.sm_margin,
                  "Multiprocessors that products then leave to it (at most a quarter of the card); "
                  "-1: as many as were best")

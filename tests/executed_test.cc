@@ -112,8 +112,8 @@ TEST(Executed, ARecordedStepUpdatesBesideItsBackwardPass) {
   EXPECT_TRUE(model->InitializeAll().ok());
   const auto optimizer = Value(
       AdamWOptimizer::Create(context.get(), model->parameters(), {.moments = DType::kBFloat16}));
-  const auto step =
-      Value(LlamaTrainingStep::Create(model.get(), optimizer.get(), {.sm_margin = 8}));
+  const auto step = Value(LlamaTrainingStep::Create(model.get(), optimizer.get(),
+                                                    {.update_beside_tokens = 0, .sm_margin = 8}));
   std::vector<int32_t> ids(2 * 128, 5);
   const LlamaBatch batch = {.batch = 2, .sequence = 128, .input_ids = ids, .labels = ids};
   for (int i = 0; i < 2; ++i) EXPECT_TRUE(step->Run({&batch, 1}, 1e-4f).ok());

@@ -26,10 +26,11 @@ LlamaTrainingStep::LlamaTrainingStep(LlamaModel* model, AdamWOptimizer* optimize
   };
 }
 
-bool LlamaTrainingStep::updates_beside_backward() const {
+bool LlamaTrainingStep::UpdatesBesideBackward(int64_t tokens) const {
   const Context* context = model_->context();
-  return options_.update_beside_backward && !options_.update_in_backward && options_.record &&
-         options_.max_grad_norm == 0 && !options_.want_grad_norm && context->has_queue_beside() &&
+  return options_.update_beside_tokens >= 0 && tokens >= options_.update_beside_tokens &&
+         !options_.update_in_backward && options_.record && options_.max_grad_norm == 0 &&
+         !options_.want_grad_norm && context->has_queue_beside() &&
          context->groups().data == nullptr;
 }
 
@@ -60,7 +61,8 @@ Status LlamaTrainingStep::Run(std::span<const LlamaBatch> micro_batches, float l
                            micro_batches.size());
   }
   TE_RETURN_IF_ERROR(PrepareGradients(micro_batches.size()));
-  beside_ = micro_batches.size() == 1 && updates_beside_backward();
+  beside_ = micro_batches.size() == 1 &&
+            UpdatesBesideBackward(micro_batches.front().batch * micro_batches.front().sequence);
   Context* context = model_->context();
   TE_RETURN_IF_ERROR(optimizer_->SetLearningRate(learning_rate));
   for (size_t i = 0; i < micro_batches.size(); ++i) {

@@ -19,12 +19,13 @@ struct LlamaTrainingStepOptions {
   bool want_grad_norm = false;  // StepScalars::grad_square_sum without clipping, too
   // Gradients are never all resident: see AdamWOptimizer::BeginUpdates for what that excludes.
   bool update_in_backward = false;
-  // Recorded steps of one micro-batch, without a norm and without data-parallel groups, update each
-  // parameter beside the rest of the backward pass, on a queue that gets what the pass leaves over
-  // (Context::RunBeside); the first steps of a shape, which are not recorded and may fail in the
-  // middle, behind it. The numbers are the same bit for bit. Without effect where the device has no
-  // such queue, and with update_in_backward.
-  bool update_beside_backward = true;
+  // Recorded steps of one micro-batch of at least so many tokens, without a norm and without
+  // data-parallel groups, update each parameter beside the rest of the backward pass, on a queue
+  // that gets what the pass leaves over (Context::RunBeside); the first steps of a shape, which are
+  // not recorded and may fail in the middle, behind it. Where there are fewer tokens the products
+  // are too short for it to pay (bench/notes.md, section 16). -1: never. Without effect where the
+  // device has no such queue, and with update_in_backward.
+  int64_t update_beside_tokens = 4096;
   // Multiprocessors that the backward pass's products leave to those updates; -1: as many as were
   // best (12 of an H200's 132 with a recipe, none without).
   int sm_margin = -1;
@@ -56,8 +57,8 @@ class LlamaTrainingStep {
 
   // How many of the steps' parts were launched as recorded work so far.
   int64_t launches() const { return launches_; }
-  // Whether recorded steps of one micro-batch do what update_beside_backward says.
-  bool updates_beside_backward() const;
+  // Whether recorded steps of one micro-batch of so many tokens do what update_beside_tokens says.
+  bool UpdatesBesideBackward(int64_t tokens) const;
 
  private:
   struct Recording {

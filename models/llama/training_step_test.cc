@@ -184,14 +184,16 @@ TEST(TrainingStep, SaysWhetherItUpdatesBesideTheBackwardPass) {
   const auto optimizer = Value(AdamWOptimizer::Create(context.get(), model->parameters(), {}));
   const auto beside = [&](const LlamaTrainingStepOptions& options) {
     return Value(LlamaTrainingStep::Create(model.get(), optimizer.get(), options))
-        ->updates_beside_backward();
+        ->UpdatesBesideBackward(100);
   };
-  EXPECT_EQ(beside({}), cuda);
-  EXPECT_FALSE(beside({.max_grad_norm = 1}));
-  EXPECT_FALSE(beside({.want_grad_norm = true}));
-  EXPECT_FALSE(beside({.update_beside_backward = false}));
-  EXPECT_FALSE(beside({.record = false}));
-  EXPECT_FALSE(beside({.update_in_backward = true}));
+  EXPECT_EQ(beside({.update_beside_tokens = 0}), cuda);
+  EXPECT_EQ(beside({.update_beside_tokens = 100}), cuda);
+  EXPECT_FALSE(beside({.update_beside_tokens = 101}));
+  EXPECT_FALSE(beside({.update_beside_tokens = -1}));
+  EXPECT_FALSE(beside({.max_grad_norm = 1, .update_beside_tokens = 0}));
+  EXPECT_FALSE(beside({.want_grad_norm = true, .update_beside_tokens = 0}));
+  EXPECT_FALSE(beside({.update_beside_tokens = 0, .record = false}));
+  EXPECT_FALSE(beside({.update_in_backward = true, .update_beside_tokens = 0}));
 }
 
 TEST(TrainingStep, UpdatesBesideTheBackwardPassChangeNoBit) {
@@ -224,12 +226,15 @@ TEST(TrainingStep, UpdatesBesideTheBackwardPassChangeNoBit) {
   cases.back().settings.fp8_only = true;
   for (auto& [name, settings] : cases) {
     SCOPED_TRACE(name);
+    settings.step.update_beside_tokens = 0;
     const Outcome beside = Train(settings);
-    settings.step.update_beside_backward = false;
+    settings.step.update_beside_tokens = -1;
     const Outcome behind = Train(settings);
     ExpectSame(beside, behind);
     EXPECT_EQ(beside.launches, behind.launches);
-    settings.step.update_beside_backward = true;
+    settings.step.update_beside_tokens = 64;  // two of three steps are
+    ExpectSame(beside, Train(settings));
+    settings.step.update_beside_tokens = 0;
     settings.step.sm_margin = 0;
     ExpectSame(beside, Train(settings));
   }
