@@ -292,8 +292,25 @@ TEST_P(Fp8Only, ASavedModelComesBack) {
   std::filesystem::remove_all(directory);
 }
 
-// The losses of the CPU's run. A GPU's are near, as products that add in another order and with 14
-// bits are. (The GPU's pack has no CPU backend: hence numbers.)
+bool CpuHasAmx() {
+#if defined(__x86_64__)
+  return __builtin_cpu_supports("amx-bf16") != 0;
+#else
+  return false;
+#endif
+}
+
+// How near a run's losses are to those below, which a CPU with AMX computed: half a percent with
+// other threads and vectors there. Instructions that round other partial sums are further away,
+// and stochastic rounding takes each step on from where they are: AVX512-BF16's and AVX512's runs
+// were 1.0 and 1.4% away after five steps; twice that. A GPU's products add in another order and
+// with 14 bits.
+double LossTolerance() {
+  if (std::string(TestDevice()) != "cpu") return 0.05;
+  return CpuHasAmx() ? 0.005 : 0.03;
+}
+
+// The losses of the CPU's run. (The GPU's pack has no CPU backend: hence numbers.)
 TEST_P(Fp8Only, TheLossesAreTheCpus) {
   const std::vector<double> delayed = {6.54307, 4.42506, 2.97252, 1.86493, 1.12541};
   const std::vector<double> current = {6.56399, 4.47991, 2.99218, 1.91208, 1.14646};
@@ -301,8 +318,7 @@ TEST_P(Fp8Only, TheLossesAreTheCpus) {
   settings_.steps = static_cast<int>(want.size());
   const Trained run = Train(settings_);
   ASSERT_EQ(run.losses.size(), want.size());
-  const double tolerance =
-      std::string(TestDevice()) == "cpu" ? 0.005 : 0.05;  // other threads, vectors
+  const double tolerance = LossTolerance();
   for (size_t k = 0; k < want.size(); ++k)
     EXPECT_NEAR(run.losses[k], want[k], tolerance * want[k]) << "step " << k;
   EXPECT_GT(std::fabs(run.losses.front() - want.back()), 0.05 * want.back());
