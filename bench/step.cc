@@ -50,6 +50,7 @@ struct Options {
   float max_grad_norm = 0;
   bool update_in_backward = false;
   int64_t update_beside_tokens = LlamaTrainingStepOptions().update_beside_tokens;
+  bool update_beside = false;  // asked for by --update-beside-tokens
   int sm_margin = -1;
   std::string recompute = "none";
   int64_t recompute_num_layers = 0;  // 0: all
@@ -210,12 +211,15 @@ StatusOr<Training> MakeTraining(const Options& options) {
                                    .sm_margin = options.sm_margin,
                                    .record = options.record,
                                    .recipe = t.recipe.get()}));
-  if (options.sm_margin >= 0 && !UpdatesBeside(options, *t.step)) {
+  const bool asked_for =
+      options.sm_margin >= 0 || (options.update_beside && options.update_beside_tokens >= 0 &&
+                                 options.update_beside_tokens <= options.batch * options.sequence);
+  if (asked_for && !UpdatesBeside(options, *t.step)) {
     return InvalidArgument(
-        "--sm-margin {}: nothing is updated beside this backward pass; expected a recorded step "
-        "of one micro-batch of --update-beside-tokens or more on cuda, --path te, no clipping, no "
+        "{}: nothing is updated beside this backward pass; expected a recorded step of one "
+        "micro-batch of --update-beside-tokens or more on cuda, --path te, no clipping, no "
         "--update-in-backward",
-        options.sm_margin);
+        options.sm_margin >= 0 ? "--sm-margin" : "--update-beside-tokens");
   }
 
   t.tokens.reserve(static_cast<size_t>(options.micro_batches));
@@ -430,7 +434,7 @@ int main(int argc, char** argv) {
   app.add_option("--sm-margin", options.sm_margin,
                  "Multiprocessors that products then leave to it (at most a quarter of the card); "
                  "-1: as many as were best")
-      ->check(CLI::Range(-1, 1024));
+      ->check(CLI::Range(-1, 33));
   app.add_option("--recompute", options.recompute,
                  "full: of a decoder layer's activations its input alone is kept")
       ->check(CLI::IsMember({"none", "full"}));
@@ -458,6 +462,7 @@ int main(int argc, char** argv) {
       "the card and libraries, and write what is known after this run");
   app.add_option("--json", options.json, "Write the result to this file, too");
   CLI11_PARSE(app, argc, argv);
+  options.update_beside = app.count("--update-beside-tokens") > 0;
 
   if (const te::Status status = te::bench::RunBench(options); !status.ok()) {
     fmt::print(stderr, "step: error: {}\n", status.message());

@@ -64,6 +64,15 @@ if "$1" --choices "$TEST_TMPDIR/choices.txt" --layers 1 --steps 1 2>"$TEST_TMPDI
   exit 1
 fi
 grep -q 'choices.*expected --device cuda' "$TEST_TMPDIR/error"
+for flags in "--update-beside-tokens 0" "--sm-margin 4"; do
+  # shellcheck disable=SC2086
+  if "$1" $flags --layers 1 --steps 1 --warmup 0 2>"$TEST_TMPDIR/error"; then
+    echo "$flags was taken by a device with one queue" >&2
+    exit 1
+  fi
+  grep -q "^step: error: ${flags% *}: nothing is updated beside" "$TEST_TMPDIR/error"
+done
+"$1" --update-beside-tokens -1 --layers 1 --vocab-size 1000 --batch-size 2 --sequence-length 32 --steps 1 --warmup 0 >/dev/null
 if "$1" --precision fp64 2>/dev/null; then
   echo "an unknown precision was taken" >&2
   exit 1
