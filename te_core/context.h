@@ -132,11 +132,11 @@ class Context {
   // The recipe of the innermost QuantizedInit; null: none.
   const Recipe* quantized_init() const { return quantized_init_; }
 
-  // While set, operations list there what they execute; null: off. The log must outlive it.
   // Exec::once of what follows.
   void set_once(bool once) { exec_.once = once; }
   // Exec::sm_margin of what follows.
   void set_sm_margin(int multiprocessors) { exec_.sm_margin = multiprocessors; }
+  // While set, operations list there what they execute; null: off. The log must outlive it.
   void set_kernel_log(KernelLog* log) { exec_.log = beside_.log = log; }
 
   struct MemoryStatistics {

@@ -197,6 +197,8 @@ TEST(TrainingStep, SaysWhetherItUpdatesBesideTheBackwardPass) {
 }
 
 TEST(TrainingStep, UpdatesBesideTheBackwardPassChangeNoBit) {
+  if (std::strcmp(TestDevice(), "cpu") == 0)
+    GTEST_SKIP() << "nothing is recorded on the cpu, so nothing is updated beside anything";
   const auto recipe = WithoutHead(MakeRecipe(DelayedScalingRecipe{.amax_history_len = 16}));
   const auto current = WithoutHead(MakeRecipe(Float8CurrentScalingRecipe()));
   struct Case {
@@ -204,7 +206,6 @@ TEST(TrainingStep, UpdatesBesideTheBackwardPassChangeNoBit) {
     Settings settings;
   };
   Settings fp8 = {.head_dim = 64, .intermediate_size = 64, .steps = 30};
-  if (std::strcmp(TestDevice(), "cpu") == 0) fp8.steps = 4;  // nothing is recorded there
   Settings bf16 = fp8;
   fp8.step.recipe = recipe.get();
   std::vector<Case> cases = {{"BF16", bf16}, {"delayed", fp8}};
