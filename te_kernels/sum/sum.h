@@ -1,6 +1,7 @@
 // Sums for the step's scalars: *out (+)= sum_i x[i]^2, or sum_i x[i]. x: dense, {float32,
-// bfloat16}; out: one double of device memory. Chunks of fixed size are summed pairwise: the same
-// bits for any number of threads.
+// bfloat16, float64}; out: one double of device memory. Chunks of fixed size are summed pairwise:
+// the same bits for any number of threads. float64 is there for sums of sums: a GPU gives them one
+// block.
 #pragma once
 
 #include "te_kernels/base/exec.h"

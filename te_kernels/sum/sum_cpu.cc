@@ -10,6 +10,10 @@ namespace {
 constexpr int64_t kChunk = 4096;
 constexpr int kLanes = 32;
 
+double LoadDouble(const double* from) { return *from; }
+double LoadDouble(const float* from) { return LoadFloat(from); }
+double LoadDouble(const bfloat16* from) { return LoadFloat(from); }
+
 double Pairwise(const double* x, int64_t n) {
   if (n <= 2) return n == 2 ? x[0] + x[1] : n == 1 ? x[0] : 0;
   return Pairwise(x, n / 2) + Pairwise(x + n / 2, n - n / 2);
@@ -23,7 +27,7 @@ template <bool kSquared, typename T>
 double SumChunk(const T* x, int64_t n) {
   double lanes[kLanes] = {};
   const auto add = [](double& lane, const T* value) {
-    const double v = LoadFloat(value);
+    const double v = LoadDouble(value);
     lane += kSquared ? v * v : v;
   };
   int64_t i = 0;
@@ -55,10 +59,14 @@ Status Run(const Exec& exec, const SumArgs& args) {
 
 Status SumCpu(const Exec& exec, const SumArgs& args) {
   TE_RETURN_IF_ERROR(ValidateSum(args));
-  if (args.x.dtype() == DType::kFloat32) {
-    return args.squared ? Run<true, float>(exec, args) : Run<false, float>(exec, args);
+  switch (args.x.dtype()) {
+    case DType::kFloat64:
+      return args.squared ? Run<true, double>(exec, args) : Run<false, double>(exec, args);
+    case DType::kFloat32:
+      return args.squared ? Run<true, float>(exec, args) : Run<false, float>(exec, args);
+    default:
+      return args.squared ? Run<true, bfloat16>(exec, args) : Run<false, bfloat16>(exec, args);
   }
-  return args.squared ? Run<true, bfloat16>(exec, args) : Run<false, bfloat16>(exec, args);
 }
 
 }  // namespace te

@@ -1,6 +1,6 @@
 // The elements go to a fixed number of blocks, in double from the first addition on; a second
-// kernel of one block adds their sums in order. Hopper converts and adds doubles at half its
-// float32 rate, several times faster than memory delivers elements.
+// kernel of one block adds their sums in order, and is all that float64 gets. Hopper converts and
+// adds doubles at half its float32 rate, several times faster than memory delivers elements.
 #include <algorithm>
 
 #include "te_kernels/cuda/cuda_state.h"
@@ -17,9 +17,8 @@ constexpr int kUnroll = 4;        // vectors that a thread has in flight
 constexpr int kMaxBlocks = 1024;  // whatever the card: the same sums on each
 
 template <bool kSquared>
-__device__ double Term(float x) {
-  const double wide = x;
-  return kSquared ? wide * wide : wide;
+__device__ double Term(double x) {
+  return kSquared ? x * x : x;
 }
 
 template <bool kSquared, int N, typename T>
@@ -48,12 +47,21 @@ __global__ void __launch_bounds__(kThreads) SumKernel(int64_t n, const T* x, dou
   if (threadIdx.x == 0) partials[blockIdx.x] = sum;
 }
 
+template <bool kSquared>
 __global__ void __launch_bounds__(kMaxBlocks)
-    SumPartialsKernel(int count, const double* partials, bool accumulate, double* out) {
+    SumDoublesKernel(int64_t n, const double* x, bool accumulate, double* out) {
   __shared__ double shared[kMaxBlocks / cuda::kWarp];
-  const int i = threadIdx.x;
-  const double sum = cuda::BlockSum<kMaxBlocks>(i < count ? partials[i] : 0.0, shared);
-  if (i == 0) *out = accumulate ? *out + sum : sum;
+  double own = 0;
+  for (int64_t i = threadIdx.x; i < n; i += kMaxBlocks) own += Term<kSquared>(x[i]);
+  const double sum = cuda::BlockSum<kMaxBlocks>(own, shared);
+  if (threadIdx.x == 0) *out = accumulate ? *out + sum : sum;
+}
+
+template <bool kSquared>
+Status SumDoubles(const Exec& exec, int64_t n, const double* x, const SumArgs& args) {
+  SumDoublesKernel<kSquared>
+      <<<1, kMaxBlocks, 0, cuda::StreamOf(exec)>>>(n, x, args.accumulate, args.out);
+  return cuda::LaunchStatus("sum of doubles");
 }
 
 template <bool kSquared, int N, typename T>
@@ -69,9 +77,7 @@ Status Launch(const Exec& exec, const SumArgs& args) {
         <<<blocks, kThreads, 0, cuda::StreamOf(exec)>>>(n, args.x.as<T>(), partials);
     TE_RETURN_IF_ERROR(cuda::LaunchStatus("sum"));
   }
-  SumPartialsKernel<<<1, kMaxBlocks, 0, cuda::StreamOf(exec)>>>(blocks, partials, args.accumulate,
-                                                                args.out);
-  return cuda::LaunchStatus("sum_partials");
+  return SumDoubles<false>(exec, blocks, partials, args);
 }
 
 template <typename T>
@@ -88,7 +94,18 @@ Status Run(const Exec& exec, const SumArgs& args) {
 Status SumCuda(const Exec& exec, const SumArgs& args) {
   TE_RETURN_IF_ERROR(ValidateSum(args));
   Record(exec, "sum", "sum_cuda", args.x.dtype(), static_cast<int64_t>(args.x.bytes()));
-  return args.x.dtype() == DType::kFloat32 ? Run<float>(exec, args) : Run<bfloat16>(exec, args);
+  switch (args.x.dtype()) {
+    case DType::kFloat64: {
+      const int64_t n = args.x.elements();
+      const double* x = args.x.as<double>();
+      return args.squared ? SumDoubles<true>(exec, n, x, args)
+                          : SumDoubles<false>(exec, n, x, args);
+    }
+    case DType::kFloat32:
+      return Run<float>(exec, args);
+    default:
+      return Run<bfloat16>(exec, args);
+  }
 }
 
 }  // namespace te

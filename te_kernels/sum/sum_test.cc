@@ -19,7 +19,7 @@ using test::HostTensor;
 using test::IsOk;
 using test::TestExec;
 
-constexpr DType kDtypes[] = {DType::kFloat32, DType::kBFloat16};
+constexpr DType kDtypes[] = {DType::kFloat32, DType::kBFloat16, DType::kFloat64};
 
 TEST(SumTest, EqualsTheReference) {
   for (const DType dtype : kDtypes) {
@@ -35,8 +35,8 @@ TEST(SumTest, EqualsTheReference) {
               exec, {.x = x, .squared = squared, .accumulate = accumulate, .out = out.get()})));
           std::vector<double> values = x.ToDoubles();
           const double want = SumRef(values, squared, accumulate ? before : 0);
-          // Squares of float32 are exact in double; n additions err by n 2^-53 of the magnitudes
-          // (the reference adds one after the other, the operation in a tree).
+          // n additions err by n 2^-53 of the magnitudes (the reference adds one after the other,
+          // the operation in a tree), and squares of float64 by 2^-53 (those of float32 are exact).
           for (double& v : values) v = std::abs(v);
           const double tolerance =
               2 * static_cast<double>(n + 1) * 0x1p-53 * SumRef(values, squared, before);
