@@ -25,7 +25,7 @@ double Median(std::vector<double> values) {
 }  // namespace
 
 StatusOr<OperationTimer> OperationTimer::Make(Context* context) {
-  if (!context->device().can_record()) {
+  if (!context->device().can_record(context->exec())) {
     return Unsupported("operation timer: device {} cannot record work; expected cuda",
                        context->device().name());
   }

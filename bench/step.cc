@@ -48,6 +48,7 @@ struct Options {
   int64_t sequence = 256;
   int64_t micro_batches = 1;
   float max_grad_norm = 0;
+  bool grad_norm = false;
   bool update_in_backward = false;
   int64_t update_beside_tokens = LlamaTrainingStepOptions().update_beside_tokens;
   bool update_beside = false;  // asked for by --update-beside-tokens
@@ -138,8 +139,20 @@ StatusOr<int64_t> CountChoices(Context* context) {
   return count;
 }
 
-bool UpdatesBeside(const Options& options, const LlamaTrainingStep& step) {
-  return options.micro_batches == 1 && step.UpdatesBesideBackward(options.batch * options.sequence);
+BesideBackward RunsBeside(const Options& options, const LlamaTrainingStep& step) {
+  if (options.micro_batches != 1) return BesideBackward::kNothing;
+  return step.RunsBeside(options.batch * options.sequence, options.max_grad_norm);
+}
+
+const char* Name(BesideBackward beside) {
+  if (beside == BesideBackward::kNothing) return "nothing";
+  return beside == BesideBackward::kUpdates ? "updates" : "gradients' squares";
+}
+
+AdamWOptimizer::StepInputs Inputs(const Options& options, float learning_rate) {
+  return {.learning_rate = learning_rate,
+          .max_grad_norm = options.max_grad_norm,
+          .want_grad_norm = options.grad_norm};
 }
 
 StatusOr<Training> MakeTraining(const Options& options) {
@@ -204,22 +217,26 @@ StatusOr<Training> MakeTraining(const Options& options) {
                       AdamWOptimizer::Create(t.context.get(), t.model->parameters(), adamw));
   TE_ASSIGN_OR_RETURN(t.step, LlamaTrainingStep::Create(
                                   t.model.get(), t.optimizer.get(),
-                                  {.max_grad_norm = options.max_grad_norm,
-                                   .update_in_backward = options.update_in_backward,
+                                  {.update_in_backward = options.update_in_backward,
                                    .update_beside_tokens =
                                        path == LlamaPath::kHf ? -1 : options.update_beside_tokens,
                                    .sm_margin = options.sm_margin,
                                    .record = options.record,
                                    .recipe = t.recipe.get()}));
-  const bool asked_for =
-      options.sm_margin >= 0 || (options.update_beside && options.update_beside_tokens >= 0 &&
-                                 options.update_beside_tokens <= options.batch * options.sequence);
-  if (asked_for && !UpdatesBeside(options, *t.step)) {
+  const bool asked_for = options.update_beside && options.update_beside_tokens >= 0 &&
+                         options.update_beside_tokens <= options.batch * options.sequence;
+  const BesideBackward beside = RunsBeside(options, *t.step);
+  if (asked_for && beside == BesideBackward::kNothing) {
     return InvalidArgument(
-        "{}: nothing is updated beside this backward pass; expected a recorded step of one "
+        "--update-beside-tokens: nothing runs beside this backward pass; expected a recorded step "
+        "of one micro-batch on cuda, --path te, no --update-in-backward");
+  }
+  if (options.sm_margin >= 0 && beside != BesideBackward::kUpdates) {
+    return InvalidArgument(
+        "--sm-margin: {} beside this backward pass; expected updates there: a recorded step of one "
         "micro-batch of --update-beside-tokens or more on cuda, --path te, no clipping, no "
         "--update-in-backward",
-        options.sm_margin >= 0 ? "--sm-margin" : "--update-beside-tokens");
+        Name(beside));
   }
 
   t.tokens.reserve(static_cast<size_t>(options.micro_batches));
@@ -263,7 +280,7 @@ Status RunSteps(const Options& options, Training* t, const std::function<Status(
     if (i == options.warmup) ResetProfile();
     TE_RETURN_IF_ERROR(between());
     if (timed) TE_RETURN_IF_ERROR(timer->Begin(t->context->exec()));
-    TE_RETURN_IF_ERROR(t->step->Run(t->batches, kLearningRate));
+    TE_RETURN_IF_ERROR(t->step->Run(t->batches, Inputs(options, kLearningRate)));
     if (timed) TE_RETURN_IF_ERROR(timer->End(t->context->exec()));
     if (i > 0) TE_RETURN_IF_ERROR(read_loss(1));
   }
@@ -305,10 +322,10 @@ Status RunBench(const Options& options) {
       {"micro_batches", std::to_string(options.micro_batches)},
       {"max_grad_norm", fmt::format("{}", options.max_grad_norm)},
       {"update_in_backward", options.update_in_backward ? "yes" : "no"},
-      {"update_beside_backward", UpdatesBeside(options, *training.step) ? "yes" : "no"},
+      {"beside_backward", Name(RunsBeside(options, *training.step))},
       {"recompute", options.recompute},
       {"recomputed_layers", std::to_string(training.model->recomputed_layers())},
-      {"recorded", options.record && context->device().can_record() ? "yes" : "no"},
+      {"recorded", options.record && context->device().can_record(context->exec()) ? "yes" : "no"},
       {"nondeterminism", options.allow_nondeterministic ? "allowed" : "none"},
       {"threads", std::to_string(context->options().num_threads)}};
   TE_ASSIGN_OR_RETURN(const auto machine, DescribeMachine(context->device()));
@@ -340,7 +357,6 @@ Status RunBench(const Options& options) {
   if (options.kernels) {
     // Recorded work has been listed when it was recorded: this step runs as it is.
     LlamaTrainingStepOptions plain;
-    plain.max_grad_norm = options.max_grad_norm;
     plain.update_in_backward = options.update_in_backward;
     plain.record = false;
     plain.recipe = training.recipe.get();
@@ -349,13 +365,13 @@ Status RunBench(const Options& options) {
         const auto step,
         LlamaTrainingStep::Create(training.model.get(), training.optimizer.get(), plain));
     context->set_kernel_log(&log);
-    TE_RETURN_IF_ERROR(step->Run(training.batches, kLearningRate));
+    TE_RETURN_IF_ERROR(step->Run(training.batches, Inputs(options, kLearningRate)));
     context->set_kernel_log(nullptr);
     TE_RETURN_IF_ERROR(context->Synchronize());
   }
   if (options.check_steps > 0) {
     const auto teach = [&]() -> StatusOr<double> {
-      TE_RETURN_IF_ERROR(training.step->Run(training.batches, kTeachingRate));
+      TE_RETURN_IF_ERROR(training.step->Run(training.batches, Inputs(options, kTeachingRate)));
       TE_ASSIGN_OR_RETURN(const StepScalars scalars, training.step->Result(0));
       return MeanLoss(scalars);
     };
@@ -425,11 +441,14 @@ int main(int argc, char** argv) {
   app.add_option("--micro-batches", options.micro_batches, "Of a step")->check(CLI::PositiveNumber);
   app.add_option("--max-grad-norm", options.max_grad_norm, "Clip the gradient's norm; 0: never")
       ->check(CLI::NonNegativeNumber);
+  app.add_flag("--grad-norm", options.grad_norm,
+               "Ask for the norm of all gradients without clipping, too, as te finetune does");
   app.add_flag("--update-in-backward", options.update_in_backward,
                "AdamW inside the backward pass: gradients are never all resident");
   app.add_option("--update-beside-tokens", options.update_beside_tokens,
-                 "AdamW beside the backward pass, of recorded steps of one micro-batch of so many "
-                 "tokens or more, without clipping (cuda, --path te); -1: never")
+                 "AdamW (with clipping: the gradients' squares) beside the backward pass, of "
+                 "recorded steps of one micro-batch of so many tokens or more (cuda, --path te); "
+                 "-1: never")
       ->check(CLI::Range(int64_t{-1}, std::numeric_limits<int64_t>::max()));
   app.add_option("--sm-margin", options.sm_margin,
                  "Multiprocessors that products then leave to it (at most a quarter of the card); "

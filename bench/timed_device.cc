@@ -141,7 +141,7 @@ class TimedDevice : public Device {
   StatusOr<bool> PinChoices(const Exec& exec, const std::string& text) override {
     return device_->PinChoices(exec, text);
   }
-  // Recorded work has no operations to time: can_record() stays false.
+  // Recorded work has no operations to time: can_record stays false.
   StatusOr<std::unique_ptr<HostMirror>> NewHostMirror(size_t bytes) override {
     return device_->NewHostMirror(bytes);
   }

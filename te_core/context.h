@@ -125,6 +125,7 @@ class Context {
   // Whether a pass that begins now, and that a backward pass follows, quantizes a module's
   // attention.
   bool QuantizesAttention(std::string_view name) const;
+  bool in_quantization_scope() const { return !quantization_scopes_.empty(); }
   DelayedScalingState& delayed_scaling() { return *delayed_scaling_; }
   // The first run of the forward pass that runs now for the second time (repeated_forward.h); null:
   // a pass that runs once, or for the first time.

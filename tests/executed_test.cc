@@ -57,10 +57,11 @@ std::vector<KernelRecord> ExecutedBy(LlamaPath path, bool padded, const Recipe* 
   if (padded) std::fill(mask.begin() + 100, mask.begin() + 128, 0);
   const LlamaBatch batch = {
       .batch = 2, .sequence = 128, .input_ids = ids, .labels = ids, .attention_mask = mask};
-  for (int i = 0; recipe != nullptr && i < 2; ++i) EXPECT_TRUE(step->Run({&batch, 1}, 1e-4f).ok());
+  for (int i = 0; recipe != nullptr && i < 2; ++i)
+    EXPECT_TRUE(step->Run({&batch, 1}, {.learning_rate = 1e-4f}).ok());
   KernelLog log;
   context->set_kernel_log(&log);
-  const Status status = step->Run({&batch, 1}, 1e-4f);
+  const Status status = step->Run({&batch, 1}, {.learning_rate = 1e-4f});
   EXPECT_TRUE(status.ok()) << status.message();
   EXPECT_TRUE(step->Result(0).ok());
   context->set_kernel_log(nullptr);
@@ -102,10 +103,8 @@ std::vector<std::string> BFloat16Step(bool recompute) {
   return want;
 }
 
-// A recorded step: each parameter's update stands right behind the operation that made its
-// gradient, on the second queue, and nothing else does; of the products, those between the first
-// update and the pass's end leave multiprocessors to it.
-TEST(Executed, ARecordedStepUpdatesBesideItsBackwardPass) {
+// What a recorded step lists, " beside" where it is on the second queue.
+std::vector<KernelRecord> RecordedBy(const AdamWOptimizer::StepInputs& inputs) {
   const auto context = Value(Context::Create({.device = "cuda"}));
   const auto model =
       Value(LlamaModel::Create(context.get(), Config(), {.params_dtype = DType::kBFloat16}));
@@ -116,37 +115,78 @@ TEST(Executed, ARecordedStepUpdatesBesideItsBackwardPass) {
                                                     {.update_beside_tokens = 0, .sm_margin = 8}));
   std::vector<int32_t> ids(2 * 128, 5);
   const LlamaBatch batch = {.batch = 2, .sequence = 128, .input_ids = ids, .labels = ids};
-  for (int i = 0; i < 2; ++i) EXPECT_TRUE(step->Run({&batch, 1}, 1e-4f).ok());
+  for (int i = 0; i < 2; ++i) EXPECT_TRUE(step->Run({&batch, 1}, inputs).ok());
   EXPECT_EQ(step->launches(), 0);
   KernelLog log;
   context->set_kernel_log(&log);
-  EXPECT_TRUE(step->Run({&batch, 1}, 1e-4f).ok());
+  EXPECT_TRUE(step->Run({&batch, 1}, inputs).ok());
   context->set_kernel_log(nullptr);
   EXPECT_TRUE(step->Result(0).ok());
   EXPECT_EQ(step->launches(), 1);
+  return log.records();
+}
 
-  std::vector<std::string> want = {"count_labels", "cast", "step_update", "cast"};
+std::vector<std::string> Lines(const std::vector<KernelRecord>& records) {
+  std::vector<std::string> out;
+  for (const KernelRecord& record : records)
+    out.push_back(Line(record) + (record.beside ? " beside" : ""));
+  return out;
+}
+
+// BFloat16Step's forward and backward pass, and `beside` behind each operation that ends a
+// gradient.
+std::vector<std::string> BFloat16Pass(const std::vector<std::string>& beside) {
+  std::vector<std::string> out;
   bool head = true;  // whose gradient is whole when its last chunk of logits has been counted
   for (const std::string& line : BFloat16Step(false)) {
     if (line == "cast") break;  // the updates behind the pass
-    want.push_back(line);
+    out.push_back(line);
     if (line == "count_labels" || (!head && (line == "gemm wgrad" || line == "rms_norm_backward" ||
                                              line == "embedding_backward"))) {
-      want.emplace_back("adamw beside");
+      for (const std::string& more : beside) out.push_back(more + " beside");
       head = false;
     }
   }
-  want.emplace_back("step_update");
-  std::vector<std::string> got;
-  bool updating = false;
-  for (const KernelRecord& record : log.records()) {
-    got.push_back(Line(record) + (record.beside ? " beside" : ""));
-    updating |= record.beside;
-    if (record.operation == "gemm") {
-      EXPECT_EQ(record.kernel.ends_with(" SMs"), updating) << record.kernel;
+  return out;
+}
+
+// A recorded step: each parameter's update stands right behind the operation that made its
+// gradient, on the second queue, and nothing else does but, where the norm is asked for, the sum
+// of its squares; of the products, those between the first update and the pass's end leave
+// multiprocessors to it.
+TEST(Executed, ARecordedStepUpdatesBesideItsBackwardPass) {
+  for (const bool norm : {false, true}) {
+    SCOPED_TRACE(norm);
+    std::vector<std::string> want = {"count_labels", "cast", "step_update", "cast"}, beside, end;
+    if (norm) beside = end = {"sum"};  // the end's: of all sums
+    beside.emplace_back("adamw");
+    end.emplace_back("step_update");
+    const std::vector<std::string> pass = BFloat16Pass(beside);
+    want.insert(want.end(), pass.begin(), pass.end());
+    want.insert(want.end(), end.begin(), end.end());
+    const std::vector<KernelRecord> records =
+        RecordedBy({.learning_rate = 1e-4f, .want_grad_norm = norm});
+    EXPECT_EQ(Lines(records), want);
+    bool updating = false;
+    for (const KernelRecord& record : records) {
+      updating |= record.beside;
+      if (record.operation == "gemm") {
+        EXPECT_EQ(record.kernel.ends_with(" SMs"), updating) << record.kernel;
+      }
     }
   }
-  EXPECT_EQ(got, want);
+}
+
+// With clipping the second queue gets the sums of squares, and the updates wait for all of them.
+TEST(Executed, ARecordedStepThatClipsSumsSquaresBesideItsBackwardPass) {
+  std::vector<std::string> want = BFloat16Pass({"sum"});
+  for (const char* line : {"sum", "cast", "step_update", "cast"}) want.emplace_back(line);
+  want.insert(want.end(), 3 + 2 * 6, "adamw");
+  const std::vector<KernelRecord> records =
+      RecordedBy({.learning_rate = 1e-4f, .max_grad_norm = 1});
+  EXPECT_EQ(Lines(records), want);
+  for (const KernelRecord& record : records)
+    EXPECT_FALSE(record.kernel.ends_with(" SMs")) << record.kernel;
 }
 
 TEST(Executed, WithRecomputationALayerRunsAgainButForItsLastProduct) {

@@ -60,6 +60,7 @@ struct Settings {
   int steps = 8;
   int copies = 1;  // micro-batches of the same tokens
   DType moments = DType::kBFloat16;
+  float max_grad_norm = 0;
   LlamaTrainingStepOptions step;
 };
 
@@ -111,7 +112,7 @@ Trained Train(const Settings& settings) {
   const std::vector<int32_t> ids = Tokens();
   const std::vector<LlamaBatch> batches(static_cast<size_t>(settings.copies), BatchOf(ids));
   for (int k = 0; k < settings.steps; ++k) {
-    Ok(run.step->Run(batches, 2e-3f));
+    Ok(run.step->Run(batches, {.learning_rate = 2e-3f, .max_grad_norm = settings.max_grad_norm}));
     const StepScalars scalars = Value(run.step->Result(0));
     run.losses.push_back(scalars.loss_sum / static_cast<double>(scalars.token_count));
   }
@@ -197,9 +198,9 @@ TEST_P(Fp8Only, TheGradientsNormIsClipped) {
     }
     return std::sqrt(sum);
   };
-  settings_.step.max_grad_norm = max_norm;
+  settings_.max_grad_norm = max_norm;
   EXPECT_NEAR(norm(), 0.1 * max_norm, 0.1 * max_norm * 0x1p-20);
-  settings_.step.max_grad_norm = 0;
+  settings_.max_grad_norm = 0;
   EXPECT_GT(norm(), 0.1 * max_norm * 1.01) << "there was nothing to clip";
 }
 

@@ -186,17 +186,20 @@ StatusOr<TrainingResult> FinetuneRun::Train(const InterruptGuard& interrupt) {
       .run_step = [&, this](std::span<const Batch> batches, float learning_rate) -> Status {
         std::vector<LlamaBatch> views;
         for (const Batch& batch : batches) views.push_back(View(batch));
-        if (!first) return step_->Run(views, learning_rate);
+        const AdamWOptimizer::StepInputs inputs = {.learning_rate = learning_rate,
+                                                   .max_grad_norm = setup_.max_grad_norm,
+                                                   .want_grad_norm = true};  // it is printed
+        if (!first) return step_->Run(views, inputs);
         first = false;
         KernelLog kernels;
         context->set_kernel_log(&kernels);
-        const Status status = step_->Run(views, learning_rate);
+        const Status status = step_->Run(views, inputs);
         context->set_kernel_log(nullptr);
         PrintAttention(kernels);
         return status;
       },
       .result = [this](int steps_ago) { return step_->Result(steps_ago); },
-      .asynchronous = context->device().can_record(),
+      .asynchronous = context->device().can_record(context->exec()),
       .save = [&, this](int64_t steps) -> Status {
         progress.Finish();
         TE_RETURN_IF_ERROR(Save(steps));
@@ -225,8 +228,7 @@ Status FinetuneRun::Save(int64_t steps) {
     TE_ASSIGN_OR_RETURN(const AdamWOptimizer::Progress progress, optimizer_->ReadProgress());
     TE_ASSIGN_OR_RETURN(info.fp8_tensors,
                         AddFp8State(*opened_.llama.model, *fp8_.recipe, progress.step, &save));
-    info.calibration_steps =
-        std::max<int64_t>(0, setup_.step.calibration_steps - (steps - first_step()));
+    info.calibration_steps = step_->calibration_steps_left();
   }
   if (flags_.save_optimizer_state) {
     info.run = DescribeRun(flags_, setup_, data_);

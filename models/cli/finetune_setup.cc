@@ -167,8 +167,7 @@ StatusOr<FinetuneSetup> CheckFinetuneFlags(const FinetuneFlags& flags) {
   setup.trainer.save_every = flags.save_every;
   setup.trainer.untimed_steps = flags.untimed_steps;
   setup.trainer.gradient_accumulation_steps = flags.gradient_accumulation_steps;
-  setup.step.max_grad_norm = static_cast<float>(flags.max_grad_norm);
-  setup.step.want_grad_norm = true;  // it is printed
+  setup.max_grad_norm = static_cast<float>(flags.max_grad_norm);
   TE_ASSIGN_OR_RETURN(setup.trainer.schedule.kind, ParseLrScheduleKind(flags.lr_scheduler));
   setup.trainer.schedule.learning_rate = flags.learning_rate;
   setup.trainer.schedule.warmup_steps = flags.warmup_steps;

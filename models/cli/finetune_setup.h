@@ -19,6 +19,7 @@ struct FinetuneSetup {
   LlamaTrainingStepOptions step;  // the recipe needs the model: it comes later
   std::optional<Fp8Plan> fp8;     // of --precision fp8
   TrainerOptions trainer;
+  float max_grad_norm = 0;  // 0: no clipping
   std::optional<StoredType> save_type;
   int64_t max_shard_bytes = 0;
 };

@@ -15,7 +15,7 @@ StatusOr<std::vector<KeyValueCache>> LlamaModel::NewCaches(int64_t batch, int64_
 
 Status LlamaModel::Infer(int64_t batch, int64_t sequence, std::span<const int32_t> ids,
                          std::span<KeyValueCache> caches, TensorView logits) {
-  TE_RETURN_IF_ERROR(CheckBatch({.batch = batch, .sequence = sequence, .input_ids = ids}));
+  TE_RETURN_IF_ERROR(Check({.batch = batch, .sequence = sequence, .input_ids = ids}));
   if (!caches.empty() && options_.path == LlamaPath::kHf) {
     return Unsupported("the hf path has no key-value cache; use the te path");
   }

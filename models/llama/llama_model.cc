@@ -101,7 +101,7 @@ Status LlamaModel::ShareGradients() {
   return OkStatus();
 }
 
-Status LlamaModel::CheckBatch(const LlamaBatch& batch) const {
+Status LlamaModel::Check(const LlamaBatch& batch) const {
   if (batch.batch < 1 || batch.sequence < 1) {
     return InvalidArgument("batch is [{}, {}]; expected at least one row and one token",
                            batch.batch, batch.sequence);
@@ -154,7 +154,7 @@ StatusOr<LlamaModel::Pass> LlamaModel::Forward(const LlamaBatch& batch) {
 }
 
 StatusOr<LlamaModel::Pass> LlamaModel::Prepare(const LlamaBatch& batch) {
-  TE_RETURN_IF_ERROR(CheckBatch(batch));
+  TE_RETURN_IF_ERROR(Check(batch));
   TE_ASSIGN_OR_RETURN(Pass pass, pool_.Acquire());
   TE_RETURN_IF_ERROR(Upload(batch, &pass->root, &pass->root.state<PassState>()));
   return pass;

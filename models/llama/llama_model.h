@@ -135,6 +135,8 @@ class LlamaModel {
   // Prepare and RunForward. kInvalidArgument names a token or label outside the vocabulary, a batch
   // that is empty, spans of the wrong size.
   StatusOr<Pass> Forward(const LlamaBatch& batch);
+  // What Prepare says of the batch, without doing anything.
+  Status Check(const LlamaBatch& batch) const;
   // Copies the batch to the device. The slot's addresses depend on the batch's shape alone (and on
   // whether it has labels and padding), as long as nothing is allocated in between.
   StatusOr<Pass> Prepare(const LlamaBatch& batch);
@@ -178,7 +180,6 @@ class LlamaModel {
   LlamaModel(Context* context, const LlamaConfig& config, const LlamaModelOptions& options);
   Status Build();
   Status MakeTensors();
-  Status CheckBatch(const LlamaBatch& batch) const;
   Status Upload(const LlamaBatch& batch, Saved* root, PassState* state);
   Status Head(const LinearCrossEntropyArgs& args);
   // The gradient buffers of `layer`'s parameters, out of the arena's end.

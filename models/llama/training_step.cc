@@ -24,34 +24,40 @@ LlamaTrainingStep::LlamaTrainingStep(LlamaModel* model, AdamWOptimizer* optimize
     model_->context()->set_sm_margin(options_.sm_margin);
     return recording_ ? optimizer_->UpdateBeside(parameter) : OkStatus();
   };
+  sum_beside_ = [optimizer](Parameter& parameter) {
+    return optimizer->SumSquaresBeside(parameter);
+  };
 }
 
-bool LlamaTrainingStep::UpdatesBesideBackward(int64_t tokens) const {
+LlamaTrainingStep::~LlamaTrainingStep() {
+  // They write to the mirrors. An error has nobody to tell: the next call on the context meets it.
+  static_cast<void>(model_->context()->Synchronize());
+}
+
+BesideBackward LlamaTrainingStep::RunsBeside(int64_t tokens, float max_grad_norm) const {
   const Context* context = model_->context();
-  return options_.update_beside_tokens >= 0 && tokens >= options_.update_beside_tokens &&
-         !options_.update_in_backward && options_.record && options_.max_grad_norm == 0 &&
-         !options_.want_grad_norm && context->has_queue_beside() &&
-         context->groups().data == nullptr;
+  if (options_.update_beside_tokens < 0 || tokens < options_.update_beside_tokens ||
+      options_.update_in_backward || !options_.record || !context->has_queue_beside() ||
+      context->groups().data != nullptr) {
+    return BesideBackward::kNothing;
+  }
+  return max_grad_norm > 0 ? BesideBackward::kGradSquares : BesideBackward::kUpdates;
 }
 
 StatusOr<std::unique_ptr<LlamaTrainingStep>> LlamaTrainingStep::Create(
     LlamaModel* model, AdamWOptimizer* optimizer, const LlamaTrainingStepOptions& options) {
-  if (options.update_in_backward && (options.max_grad_norm > 0 || options.want_grad_norm)) {
-    return InvalidArgument(
-        "update_in_backward with {}: the norm needs every gradient before the first update",
-        options.max_grad_norm > 0 ? "max_grad_norm" : "want_grad_norm");
-  }
   std::unique_ptr<LlamaTrainingStep> step(new LlamaTrainingStep(model, optimizer, options));
   if (options.update_in_backward) TE_RETURN_IF_ERROR(model->ShareGradients());
   Device& device = model->context()->device();
-  step->options_.record = options.record && device.can_record();
+  step->options_.record = options.record && device.can_record(model->context()->exec());
   for (std::unique_ptr<HostMirror>& mirror : step->results_) {
     TE_ASSIGN_OR_RETURN(mirror, device.NewHostMirror(sizeof(StepScalars)));
   }
   return step;
 }
 
-Status LlamaTrainingStep::Run(std::span<const LlamaBatch> micro_batches, float learning_rate) {
+Status LlamaTrainingStep::Check(std::span<const LlamaBatch> micro_batches,
+                                const AdamWOptimizer::StepInputs& inputs) const {
   if (micro_batches.empty() || micro_batches.size() >= AdamWOptimizer::kRngAdvance) {
     return InvalidArgument("{} micro-batches; expected 1 to {}", micro_batches.size(),
                            AdamWOptimizer::kRngAdvance - 1);
@@ -60,19 +66,48 @@ Status LlamaTrainingStep::Run(std::span<const LlamaBatch> micro_batches, float l
     return InvalidArgument("update_in_backward with {} micro-batches; expected 1",
                            micro_batches.size());
   }
-  TE_RETURN_IF_ERROR(PrepareGradients(micro_batches.size()));
-  beside_ = micro_batches.size() == 1 &&
-            UpdatesBesideBackward(micro_batches.front().batch * micro_batches.front().sequence);
-  Context* context = model_->context();
-  TE_RETURN_IF_ERROR(optimizer_->SetLearningRate(learning_rate));
-  for (size_t i = 0; i < micro_batches.size(); ++i) {
-    if (micro_batches[i].labels.empty())
+  // Written so that NaN fails.
+  if (!(inputs.max_grad_norm >= 0)) {
+    return InvalidArgument("max_grad_norm is {}; expected 0 (off) or more", inputs.max_grad_norm);
+  }
+  if (options_.update_in_backward && inputs.max_grad_norm > 0) {
+    return InvalidArgument(
+        "update_in_backward with max_grad_norm {}: the norm needs every gradient before the first "
+        "update",
+        inputs.max_grad_norm);
+  }
+  for (const LlamaBatch& batch : micro_batches) {
+    TE_RETURN_IF_ERROR(model_->Check(batch));
+    if (batch.labels.empty())
       return InvalidArgument("labels are missing; expected one for each token of input_ids");
-    context->set_micro_batch(static_cast<uint32_t>(i));
+  }
+  return OkStatus();
+}
+
+Status LlamaTrainingStep::Run(std::span<const LlamaBatch> micro_batches,
+                              const AdamWOptimizer::StepInputs& inputs) {
+  TE_RETURN_IF_ERROR(Check(micro_batches, inputs));
+  inputs_ = inputs;
+  TE_RETURN_IF_ERROR(optimizer_->SetLearningRate(inputs.learning_rate));
+  TE_RETURN_IF_ERROR(PrepareGradients(micro_batches.size()));
+  const LlamaBatch& first = micro_batches.front();
+  beside_ = micro_batches.size() == 1
+                ? RunsBeside(first.batch * first.sequence, inputs.max_grad_norm)
+                : BesideBackward::kNothing;
+  Context* context = model_->context();
+  const Status status = RunMicroBatches(micro_batches);
+  context->set_micro_batch(0);
+  TE_RETURN_IF_ERROR(status);
+  return results_[++steps_ % 2]->Fetch(context->exec(), context->scalars());
+}
+
+Status LlamaTrainingStep::RunMicroBatches(std::span<const LlamaBatch> micro_batches) {
+  for (size_t i = 0; i < micro_batches.size(); ++i) {
+    model_->context()->set_micro_batch(static_cast<uint32_t>(i));
     TE_ASSIGN_OR_RETURN(LlamaModel::Pass pass, model_->Prepare(micro_batches[i]));
     TE_RETURN_IF_ERROR(RunOrLaunch(&pass, i, i + 1 == micro_batches.size()));
   }
-  return results_[++steps_ % 2]->Fetch(context->exec(), context->scalars());
+  return OkStatus();
 }
 
 StatusOr<StepScalars> LlamaTrainingStep::Result(int steps_ago) {
@@ -111,11 +146,13 @@ Status LlamaTrainingStep::ComputeMicroBatch(LlamaModel::Pass* pass, bool first, 
   Context* context = model_->context();
   LlamaBackwardOptions backward = {.accumulate_gradients = !first, .lend_gradients = lending_};
   if (options_.update_in_backward) backward.gradient_ready = &update_now_;
-  if (beside_) backward.gradient_ready = &update_beside_;
-  const bool before_the_end = options_.update_in_backward || (beside_ && recording_);
+  if (beside_ == BesideBackward::kUpdates) backward.gradient_ready = &update_beside_;
+  if (beside_ == BesideBackward::kGradSquares) backward.gradient_ready = &sum_beside_;
+  const bool before_the_end =
+      options_.update_in_backward || (beside_ == BesideBackward::kUpdates && recording_);
   if (before_the_end) {
     TE_RETURN_IF_ERROR(model_->CountLabels(pass));
-    TE_RETURN_IF_ERROR(optimizer_->BeginUpdates());
+    TE_RETURN_IF_ERROR(optimizer_->BeginUpdates(WantsGradNorm()));
     // The backward pass counts again.
     StepScalars* scalars = context->scalars();
     TE_RETURN_IF_ERROR(context->device().Zero(context->exec(), &scalars->token_count,
@@ -136,7 +173,10 @@ Status LlamaTrainingStep::ComputeMicroBatch(LlamaModel::Pass* pass, bool first, 
   TE_RETURN_IF_ERROR(joined);
   if (before_the_end) return optimizer_->EndUpdates();
   if (!last) return OkStatus();
-  return optimizer_->RunStep(options_.max_grad_norm, options_.want_grad_norm);
+  using GradSquares = AdamWOptimizer::GradSquares;
+  GradSquares squares = WantsGradNorm() ? GradSquares::kMake : GradSquares::kNone;
+  if (beside_ == BesideBackward::kGradSquares) squares = GradSquares::kMade;
+  return optimizer_->RunStep(inputs_.max_grad_norm, squares);
 }
 
 LlamaTrainingStep::Recording* LlamaTrainingStep::Find(const std::string& key) {
@@ -151,17 +191,21 @@ LlamaTrainingStep::Recording* LlamaTrainingStep::Find(const std::string& key) {
 }
 
 Status LlamaTrainingStep::RunOrLaunch(LlamaModel::Pass* pass, size_t index, bool last) {
-  if (!options_.record) return RunMicroBatch(pass, index == 0, last);
   Context* context = model_->context();
+  // What a caller's scope does at its ends is no part of the step.
+  if (!options_.record || context->in_quantization_scope())
+    return RunMicroBatch(pass, index == 0, last);
   // Addresses are those of the recording as long as nothing has been allocated since.
   const auto generation = [context] { return context->memory_statistics().allocations; };
   // A recorded step renews the weights' quantized copies at its end; what others have written since
   // it must find renewed.
   for (Parameter* parameter : model_->parameters())
     TE_RETURN_IF_ERROR(RefreshQuantizedCopy(context, parameter));
-  Recording* recording =
-      Find(fmt::format("{} micro-batch {}{}{}{}", model_->KeyOf(*pass), index, last ? " last" : "",
-                       lending_ ? " lending" : "", Calibrates() ? " calibrating" : ""));
+  Recording* recording = Find(fmt::format(
+      "{} micro-batch {}{}{}{}", model_->KeyOf(*pass), index, lending_ ? " lending" : "",
+      Calibrates() ? " calibrating" : "",
+      last ? fmt::format(" last, norm {}, at most {}", WantsGradNorm(), inputs_.max_grad_norm)
+           : ""));
   const int64_t before = generation();
   if (recording->generation != before) {
     // Not seen since the last allocation: run it once as it is, which sizes the arenas and chooses

@@ -4,6 +4,7 @@
 // bit in all cases.
 #pragma once
 
+#include <algorithm>
 #include <list>
 #include <memory>
 #include <span>
@@ -15,16 +16,15 @@
 namespace te {
 
 struct LlamaTrainingStepOptions {
-  float max_grad_norm = 0;      // 0: no clipping
-  bool want_grad_norm = false;  // StepScalars::grad_square_sum without clipping, too
   // Gradients are never all resident: see AdamWOptimizer::BeginUpdates for what that excludes.
   bool update_in_backward = false;
-  // Recorded steps of one micro-batch of at least so many tokens, without a norm and without
-  // data-parallel groups, update each parameter beside the rest of the backward pass, on a queue
-  // that gets what the pass leaves over (Context::RunBeside); the first steps of a shape, which are
-  // not recorded and may fail in the middle, behind it. Where there are fewer tokens the products
-  // are too short for it to pay (bench/notes.md, section 16). -1: never. Without effect where the
-  // device has no such queue, and with update_in_backward.
+  // Recorded steps of one micro-batch of at least so many tokens, without data-parallel groups,
+  // update each parameter beside the rest of the backward pass, on a queue that gets what the pass
+  // leaves over (Context::RunBeside); the first steps of a shape, which are not recorded and may
+  // fail in the middle, behind it. With clipping, whose factor every update waits for, the
+  // gradients' squares are summed there instead. Where there are fewer tokens the products are too
+  // short for it to pay (bench/notes.md, section 16). -1: never. Without effect where the device
+  // has no such queue, and with update_in_backward.
   int64_t update_beside_tokens = 4096;
   // Multiprocessors that the backward pass's products leave to those updates; -1: as many as were
   // best (12 of an H200's 132 with a recipe, none without).
@@ -39,26 +39,38 @@ struct LlamaTrainingStepOptions {
   // The first steps that compute in the parameters' own dtype, forward and backward, while their
   // amaxes enter the histories of delayed scaling: scale 1 never meets a real tensor. 0 when a
   // saved state has been imported.
-  int calibration_steps = 1;
+  int64_t calibration_steps = 1;
 };
+
+// What runs beside a recorded step's backward pass.
+enum class BesideBackward { kNothing, kGradSquares, kUpdates };
 
 // Thread-compatible. Model and optimizer (of the model's parameters) must outlive it.
 class LlamaTrainingStep {
  public:
-  // kInvalidArgument: options that exclude each other.
   static StatusOr<std::unique_ptr<LlamaTrainingStep>> Create(
       LlamaModel* model, AdamWOptimizer* optimizer, const LlamaTrainingStepOptions& options);
+  ~LlamaTrainingStep();  // waits for the steps in flight
+  LlamaTrainingStep(const LlamaTrainingStep&) = delete;
+  LlamaTrainingStep& operator=(const LlamaTrainingStep&) = delete;
 
-  // Enqueues one step and does not wait for it.
-  Status Run(std::span<const LlamaBatch> micro_batches, float learning_rate);
+  // Enqueues one step and does not wait for it. kInvalidArgument before anything is enqueued:
+  // batches that the model does not take, or without labels; numbers out of range; clipping or
+  // several micro-batches with update_in_backward. A recording is of one max_grad_norm: another
+  // one is recorded anew. Nothing is recorded within a quantization scope of the caller's.
+  Status Run(std::span<const LlamaBatch> micro_batches, const AdamWOptimizer::StepInputs& inputs);
   // Waits for the last step (0) or the one before it (1) and returns its scalars: loss_sum,
   // token_count, grad_square_sum.
   StatusOr<StepScalars> Result(int steps_ago);
 
   // How many of the steps' parts were launched as recorded work so far.
   int64_t launches() const { return launches_; }
-  // Whether recorded steps of one micro-batch of so many tokens do what update_beside_tokens says.
-  bool UpdatesBesideBackward(int64_t tokens) const;
+  // Of recorded steps of one micro-batch of so many tokens.
+  BesideBackward RunsBeside(int64_t tokens, float max_grad_norm) const;
+  // Of LlamaTrainingStepOptions::calibration_steps, those that are still to come.
+  int64_t calibration_steps_left() const {
+    return std::max<int64_t>(0, options_.calibration_steps - steps_);
+  }
 
  private:
   struct Recording {
@@ -69,14 +81,18 @@ class LlamaTrainingStep {
 
   LlamaTrainingStep(LlamaModel* model, AdamWOptimizer* optimizer,
                     const LlamaTrainingStepOptions& options);
+  Status Check(std::span<const LlamaBatch> micro_batches,
+               const AdamWOptimizer::StepInputs& inputs) const;
   Status PrepareGradients(size_t micro_batches);
+  Status RunMicroBatches(std::span<const LlamaBatch> micro_batches);
   Status RunMicroBatch(LlamaModel::Pass* pass, bool first, bool last);
   Status ComputeMicroBatch(LlamaModel::Pass* pass, bool first, bool last);
   Status RunOrLaunch(LlamaModel::Pass* pass, size_t index, bool last);
   bool Calibrates() const {
     return options_.recipe != nullptr && options_.recipe->calibrates() &&
-           steps_ < options_.calibration_steps;
+           calibration_steps_left() > 0;
   }
+  bool WantsGradNorm() const { return inputs_.want_grad_norm || inputs_.max_grad_norm > 0; }
   Recording* Find(const std::string& key);
 
   LlamaModel* model_;
@@ -84,10 +100,13 @@ class LlamaTrainingStep {
   LlamaTrainingStepOptions options_;
   GradientReady update_now_;
   GradientReady update_beside_;
+  GradientReady sum_beside_;
   std::list<Recording> recordings_;  // the one used last comes first
   std::unique_ptr<HostMirror> results_[2];
-  bool lending_ = false;  // in the current step
-  bool beside_ = false;  // in the current step: its parameters are updated beside its backward pass
+  // Of the current step.
+  AdamWOptimizer::StepInputs inputs_;
+  bool lending_ = false;
+  BesideBackward beside_ = BesideBackward::kNothing;
   bool recording_ = false;  // now
   int64_t steps_ = 0;
   int64_t launches_ = 0;

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <cstdlib>
 #include <cstring>
 #include <map>
@@ -34,6 +35,8 @@ struct Settings {
   Rounding rounding = Rounding::kStochastic;
   size_t micro_batches = 1;
   int steps = 5;
+  float max_grad_norm = 0;
+  bool want_grad_norm = false;
   LlamaTrainingStepOptions step;
 };
 
@@ -100,7 +103,9 @@ Outcome Train(const Settings& settings) {
       batches.push_back(
           {.batch = batch, .sequence = sequence, .input_ids = ids[i], .labels = labels[i]});
     }
-    Ok(step->Run(batches, 1e-3f * static_cast<float>(1 + k % 4)));
+    Ok(step->Run(batches, {.learning_rate = 1e-3f * static_cast<float>(1 + k % 4),
+                           .max_grad_norm = settings.max_grad_norm,
+                           .want_grad_norm = settings.want_grad_norm}));
     const StepScalars scalars = Value(step->Result(0));
     out.losses.push_back(scalars.loss_sum / static_cast<double>(scalars.token_count));
     out.grad_norms.push_back(scalars.grad_square_sum);
@@ -120,6 +125,7 @@ Outcome Train(const Settings& settings) {
 
 void ExpectSame(const Outcome& a, const Outcome& b) {
   EXPECT_EQ(a.losses, b.losses);
+  EXPECT_EQ(a.grad_norms, b.grad_norms);
   EXPECT_EQ(a.parameters == b.parameters, true) << "parameters differ";
   EXPECT_EQ(a.scaling, b.scaling);
 }
@@ -144,9 +150,14 @@ TEST(TrainingStep, UpdatesInsideTheBackwardPassChangeNoBit) {
     for (const bool tied : {false, true}) {
       for (const LlamaPath path : {LlamaPath::kTe, LlamaPath::kHf}) {
         Settings settings = {.dtype = dtype, .path = path, .attention_dropout = 0.1f, .tied = tied};
-        const Outcome plain = Train(settings);
-        settings.step.update_in_backward = true;
-        ExpectSame(plain, Train(settings));
+        for (const bool norm : {false, true}) {
+          settings.want_grad_norm = norm;
+          settings.step.update_in_backward = false;
+          const Outcome plain = Train(settings);
+          EXPECT_EQ(plain.grad_norms.back() > 0, norm);
+          settings.step.update_in_backward = true;
+          ExpectSame(plain, Train(settings));
+        }
       }
     }
   }
@@ -158,14 +169,12 @@ TEST(TrainingStep, ALaunchedStepEqualsAnEagerOneBitForBit) {
                          .attention_dropout = head_dim == 10 ? 0.1f : 0.0f,
                          .micro_batches = 2,
                          .steps = 100};
-    settings.step.want_grad_norm = true;
-    settings.step.max_grad_norm = 0.5f;
+    settings.max_grad_norm = 0.5f;
     if (std::strcmp(TestDevice(), "cpu") == 0) settings.steps = 6;  // nothing is recorded there
     const Outcome launched = Train(settings);
     settings.step.record = false;
     const Outcome eager = Train(settings);
     ExpectSame(launched, eager);
-    EXPECT_EQ(launched.grad_norms, eager.grad_norms);
     EXPECT_EQ(eager.launches, 0);
     // All but the first steps of each length.
     if (std::strcmp(TestDevice(), "cpu") != 0) {
@@ -174,26 +183,28 @@ TEST(TrainingStep, ALaunchedStepEqualsAnEagerOneBitForBit) {
   }
 }
 
-// Whether a device's second queue is there, and only where nothing needs all gradients at once.
-TEST(TrainingStep, SaysWhetherItUpdatesBesideTheBackwardPass) {
+// What a device's second queue gets, if it is there: with clipping no update.
+TEST(TrainingStep, SaysWhatItRunsBesideTheBackwardPass) {
   const auto context = Value(Context::Create({.device = TestDevice()}));
   const bool cuda = std::strcmp(TestDevice(), "cpu") != 0;
   EXPECT_EQ(context->has_queue_beside(), cuda);
   const auto model = Value(LlamaModel::Create(context.get(), ConfigOf({}), {}));
   Ok(model->InitializeAll());
   const auto optimizer = Value(AdamWOptimizer::Create(context.get(), model->parameters(), {}));
-  const auto beside = [&](const LlamaTrainingStepOptions& options) {
+  const auto beside = [&](const LlamaTrainingStepOptions& options, float max_grad_norm = 0) {
     return Value(LlamaTrainingStep::Create(model.get(), optimizer.get(), options))
-        ->UpdatesBesideBackward(100);
+        ->RunsBeside(100, max_grad_norm);
   };
-  EXPECT_EQ(beside({.update_beside_tokens = 0}), cuda);
-  EXPECT_EQ(beside({.update_beside_tokens = 100}), cuda);
-  EXPECT_FALSE(beside({.update_beside_tokens = 101}));
-  EXPECT_FALSE(beside({.update_beside_tokens = -1}));
-  EXPECT_FALSE(beside({.max_grad_norm = 1, .update_beside_tokens = 0}));
-  EXPECT_FALSE(beside({.want_grad_norm = true, .update_beside_tokens = 0}));
-  EXPECT_FALSE(beside({.update_beside_tokens = 0, .record = false}));
-  EXPECT_FALSE(beside({.update_in_backward = true, .update_beside_tokens = 0}));
+  constexpr auto kNothing = BesideBackward::kNothing;
+  const auto updates = cuda ? BesideBackward::kUpdates : kNothing;
+  EXPECT_EQ(beside({.update_beside_tokens = 0}), updates);
+  EXPECT_EQ(beside({.update_beside_tokens = 100}), updates);
+  EXPECT_EQ(beside({.update_beside_tokens = 101}), kNothing);
+  EXPECT_EQ(beside({.update_beside_tokens = -1}), kNothing);
+  EXPECT_EQ(beside({.update_beside_tokens = 0}, 1), cuda ? BesideBackward::kGradSquares : kNothing);
+  EXPECT_EQ(beside({.update_beside_tokens = -1}, 1), kNothing);
+  EXPECT_EQ(beside({.update_beside_tokens = 0, .record = false}), kNothing);
+  EXPECT_EQ(beside({.update_in_backward = true, .update_beside_tokens = 0}), kNothing);
 }
 
 TEST(TrainingStep, UpdatesBesideTheBackwardPassChangeNoBit) {
@@ -225,6 +236,10 @@ TEST(TrainingStep, UpdatesBesideTheBackwardPassChangeNoBit) {
   cases.back().settings.step.recipe = current.get();
   cases.push_back({"weights in FP8 alone", fp8});
   cases.back().settings.fp8_only = true;
+  cases.push_back({"norm", bf16});
+  cases.back().settings.want_grad_norm = true;
+  cases.push_back({"clipping", fp8});
+  cases.back().settings.max_grad_norm = 0.5f;
   for (auto& [name, settings] : cases) {
     SCOPED_TRACE(name);
     settings.step.update_beside_tokens = 0;
@@ -326,7 +341,6 @@ void ExpectRecomputationChangesNoBit(Settings settings) {
     settings.recompute_num_layers = layers;
     const Outcome recomputed = Train(settings);
     ExpectSame(kept, recomputed);
-    EXPECT_EQ(kept.grad_norms, recomputed.grad_norms);
   }
 }
 
@@ -340,7 +354,7 @@ TEST(TrainingStep, RecomputationChangesNoBit) {
                              .path = path,
                              .attention_dropout = 0.1f,
                              .micro_batches = micro_batches};
-        settings.step.want_grad_norm = true;
+        settings.want_grad_norm = true;
         ExpectRecomputationChangesNoBit(settings);
       }
       Settings settings = {.dtype = dtype, .path = path, .attention_dropout = 0.1f, .tied = true};
@@ -476,22 +490,100 @@ TEST(TrainingStep, OptionsThatExcludeEachOtherAreRefused) {
   const auto model = Value(
       LlamaModel::Create(context.get(), ConfigOf(settings), {.params_dtype = DType::kFloat32}));
   const auto optimizer = Value(AdamWOptimizer::Create(context.get(), model->parameters(), {}));
-  const auto refused = [&](const LlamaTrainingStepOptions& options, const char* word) {
-    const auto step = LlamaTrainingStep::Create(model.get(), optimizer.get(), options);
-    ASSERT_FALSE(step.ok());
-    EXPECT_EQ(step.status().code(), StatusCode::kInvalidArgument);
-    EXPECT_NE(step.status().message().find(word), std::string::npos) << step.status().message();
-  };
-  refused({.max_grad_norm = 1, .update_in_backward = true}, "max_grad_norm");
-  refused({.want_grad_norm = true, .update_in_backward = true}, "want_grad_norm");
-  const auto step =
-      Value(LlamaTrainingStep::Create(model.get(), optimizer.get(), {.update_in_backward = true}));
-  const std::vector<int32_t> ids = {1, 2};
+  const std::vector<int32_t> ids = {1, 2}, outside = {1, 61};
   const LlamaBatch batch = {.batch = 1, .sequence = 2, .input_ids = ids, .labels = ids};
-  const LlamaBatch two[] = {batch, batch};
-  EXPECT_FALSE(step->Run(two, 0.1f).ok());
-  EXPECT_FALSE(step->Run({}, 0.1f).ok());
-  EXPECT_FALSE(step->Result(0).ok());  // nothing has run
+  LlamaBatch no_labels = batch, bad = batch;
+  no_labels.labels = {};
+  bad.input_ids = outside;
+  for (const bool update_in_backward : {true, false}) {
+    const auto step = Value(LlamaTrainingStep::Create(model.get(), optimizer.get(),
+                                                      {.update_in_backward = update_in_backward}));
+    const auto refused = [&](const std::vector<LlamaBatch>& batches,
+                             const AdamWOptimizer::StepInputs& inputs, const std::string& part) {
+      const Status status = step->Run(batches, inputs);
+      EXPECT_EQ(status.code(), StatusCode::kInvalidArgument) << part;
+      EXPECT_NE(status.message().find(part), std::string::npos) << status.message();
+    };
+    const AdamWOptimizer::StepInputs inputs = {.learning_rate = 0.1f};
+    refused({}, inputs, "0 micro-batches");
+    refused({no_labels}, inputs, "labels are missing");
+    refused({bad}, inputs, "input_ids[0, 1] is 61");
+    refused({batch}, {.learning_rate = -1}, "learning_rate is -1");
+    refused({batch}, {.learning_rate = 0.1f, .max_grad_norm = -1}, "max_grad_norm is -1");
+    if (update_in_backward) {
+      refused({batch, batch}, inputs, "2 micro-batches");
+      refused({batch}, {.learning_rate = 0.1f, .max_grad_norm = 1}, "max_grad_norm 1");
+    } else {
+      // The second batch is looked at before the first one runs.
+      refused({batch, bad}, inputs, "input_ids[0, 1] is 61");
+    }
+    EXPECT_FALSE(step->Result(0).ok());  // nothing has run
+  }
+}
+
+// Clipping comes and goes with the steps: each way is recorded once.
+TEST(TrainingStep, EachStepsNormIsItsOwn) {
+  const auto context = Value(Context::Create({.device = TestDevice(), .num_threads = 2}));
+  const auto model = Value(LlamaModel::Create(context.get(), ConfigOf({}), {}));
+  Ok(model->InitializeAll());
+  const auto optimizer = Value(AdamWOptimizer::Create(context.get(), model->parameters(), {}));
+  for (const int64_t beside_tokens : {0, -1}) {
+    const auto step = Value(LlamaTrainingStep::Create(model.get(), optimizer.get(),
+                                                      {.update_beside_tokens = beside_tokens}));
+    const std::vector<int32_t> ids(32, 7);
+    const LlamaBatch batch = {.batch = 2, .sequence = 16, .input_ids = ids, .labels = ids};
+    // Learning rate 0: every step meets the same gradients.
+    std::vector<double> scales, norms;
+    for (int round = 0; round < 4; ++round) {
+      for (const AdamWOptimizer::StepInputs& inputs : {AdamWOptimizer::StepInputs{},
+                                                       {.want_grad_norm = true},
+                                                       {.max_grad_norm = 0.25f},
+                                                       {.max_grad_norm = 0.125f}}) {
+        Ok(step->Run({&batch, 1}, inputs));
+        const StepScalars scalars = Value(step->Result(0));
+        if (round < 3) continue;
+        norms.push_back(scalars.grad_square_sum);
+        scales.push_back(scalars.grad_scale * 30);  // counted tokens
+      }
+    }
+    EXPECT_EQ(norms[0], 0);
+    EXPECT_GT(norms[1], 0);
+    EXPECT_EQ(norms[2], norms[1]);
+    EXPECT_EQ(norms[3], norms[1]);
+    const double norm = std::sqrt(norms[1]) / 30;
+    ASSERT_GT(norm, 0.25);
+    EXPECT_NEAR(scales[1], 1, 1e-6);
+    EXPECT_NEAR(scales[2], 0.25 / norm, 1e-5);
+    EXPECT_NEAR(scales[3], 0.125 / norm, 1e-5);
+    if (std::strcmp(TestDevice(), "cpu") != 0) {
+      EXPECT_GE(step->launches(), 4 * (4 - 2)) << "two of each at most run as they are";
+    }
+  }
+}
+
+// Within a caller's scope every step runs as it is, and it is not the scope's recipe that counts.
+TEST(TrainingStep, NothingIsRecordedWithinAScope) {
+  const auto recipe = WithoutHead(MakeRecipe(Float8CurrentScalingRecipe()));
+  Settings settings = {.head_dim = 64, .intermediate_size = 64};
+  std::vector<double> losses[2];
+  for (const bool scoped : {false, true}) {
+    const auto context = Value(Context::Create({.device = TestDevice(), .num_threads = 2}));
+    const auto model = Value(LlamaModel::Create(context.get(), ConfigOf(settings), {}));
+    Ok(model->InitializeAll());
+    const auto optimizer = Value(AdamWOptimizer::Create(context.get(), model->parameters(), {}));
+    const auto step =
+        Value(LlamaTrainingStep::Create(model.get(), optimizer.get(), {.recipe = recipe.get()}));
+    const std::vector<int32_t> ids(64, 7);
+    const LlamaBatch batch = {.batch = 4, .sequence = 16, .input_ids = ids, .labels = ids};
+    for (int k = 0; k < 5; ++k) {
+      if (scoped) context->BeginQuantization(nullptr, {});
+      Ok(step->Run({&batch, 1}, {.learning_rate = 1e-3f}));
+      if (scoped) Ok(context->EndQuantization());
+      losses[scoped].push_back(Value(step->Result(0)).loss_sum);
+    }
+    EXPECT_EQ(step->launches() > 0, !scoped && std::strcmp(TestDevice(), "cpu") != 0);
+  }
+  EXPECT_EQ(losses[0], losses[1]);
 }
 
 }  // namespace

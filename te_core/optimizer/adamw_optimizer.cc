@@ -87,6 +87,9 @@ StatusOr<std::unique_ptr<AdamWOptimizer>> AdamWOptimizer::Create(
     optimizer->state_of_[parameter] = optimizer->states_.size();
     optimizer->states_.push_back(std::move(state));
   }
+  TE_ASSIGN_OR_RETURN(
+      optimizer->square_sums_,
+      context->NewZeroTensor(DType::kFloat64, {static_cast<int64_t>(optimizer->states_.size())}));
   return optimizer;
 }
 
@@ -94,7 +97,8 @@ Status AdamWOptimizer::BeginStep() { return context_->BeginStep(); }
 
 Status AdamWOptimizer::Step(const StepInputs& inputs) {
   TE_RETURN_IF_ERROR(SetLearningRate(inputs.learning_rate));
-  return RunStep(inputs.max_grad_norm, inputs.want_grad_norm);
+  const bool squares = inputs.max_grad_norm > 0 || inputs.want_grad_norm;
+  return RunStep(inputs.max_grad_norm, squares ? GradSquares::kMake : GradSquares::kNone);
 }
 
 Status AdamWOptimizer::SetLearningRate(float learning_rate) {
@@ -105,13 +109,19 @@ Status AdamWOptimizer::SetLearningRate(float learning_rate) {
                                          &context_->scalars()->learning_rate, sizeof(float));
 }
 
-Status AdamWOptimizer::RunStep(float max_grad_norm, bool want_grad_norm) {
+Status AdamWOptimizer::RunStep(float max_grad_norm, GradSquares squares) {
   if (!(max_grad_norm >= 0)) {
     return InvalidArgument("AdamW: max_grad_norm is {}; expected 0 (off) or more", max_grad_norm);
   }
+  if (max_grad_norm > 0 && squares == GradSquares::kNone)
+    return InvalidArgument("AdamW: max_grad_norm is {} without the gradients' squares",
+                           max_grad_norm);
   TE_RETURN_IF_ERROR(CheckGradients());
   TE_RETURN_IF_ERROR(ReduceOverRanks());
-  if (max_grad_norm > 0 || want_grad_norm) TE_RETURN_IF_ERROR(SumGradientSquares());
+  if (squares == GradSquares::kMake) {
+    for (const State& state : states_) TE_RETURN_IF_ERROR(SumSquares(context_->exec(), state));
+  }
+  if (squares != GradSquares::kNone) TE_RETURN_IF_ERROR(AddSquares());
   TE_RETURN_IF_ERROR(UpdateScalars({.max_grad_norm = max_grad_norm, .rng_advance = kRngAdvance}));
   // All before the first update: updates follow one another without a gap.
   for (const State& state : states_)
@@ -123,11 +133,19 @@ Status AdamWOptimizer::RunStep(float max_grad_norm, bool want_grad_norm) {
   return OkStatus();
 }
 
-Status AdamWOptimizer::BeginUpdates() {
+Status AdamWOptimizer::SumSquaresBeside(Parameter& parameter) {
+  const auto found = state_of_.find(&parameter);
+  if (found == state_of_.end()) return OkStatus();  // frozen when the optimizer was made
+  return context_->RunBeside(
+      [&](const Exec& exec) { return SumSquares(exec, states_[found->second]); });
+}
+
+Status AdamWOptimizer::BeginUpdates(bool want_grad_norm) {
   if (context_->groups().data != nullptr) {
     return Unsupported(
         "AdamW: updates inside the backward pass with a data-parallel group; expected none");
   }
+  sums_squares_ = want_grad_norm;
   return UpdateScalars({.part = StepUpdatePart::kScale});
 }
 
@@ -142,11 +160,14 @@ Status AdamWOptimizer::UpdateBeside(Parameter& parameter) {
 Status AdamWOptimizer::UpdateBeforeTheEnd(const Exec& exec, Parameter& parameter) {
   const auto found = state_of_.find(&parameter);
   if (found == state_of_.end()) return OkStatus();  // frozen when the optimizer was made
+  const State& state = states_[found->second];
+  if (sums_squares_) TE_RETURN_IF_ERROR(SumSquares(exec, state));
   TE_RETURN_IF_ERROR(KeepScaleInv(exec, parameter));
-  return Update(exec, states_[found->second], kRngAdvance, /*follows_update=*/false);
+  return Update(exec, state, kRngAdvance, /*follows_update=*/false);
 }
 
 Status AdamWOptimizer::EndUpdates() {
+  if (sums_squares_) TE_RETURN_IF_ERROR(AddSquares());
   return context_->kernels().step_update(context_->exec(), {.scalars = context_->scalars(),
                                                             .part = StepUpdatePart::kAdvance,
                                                             .rng_advance = kRngAdvance});
@@ -203,15 +224,15 @@ Status AdamWOptimizer::ReduceOverRanks() {
   return OkStatus();
 }
 
-Status AdamWOptimizer::SumGradientSquares() {
-  double* out = &context_->scalars()->grad_square_sum;
-  TE_RETURN_IF_ERROR(context_->device().Zero(context_->exec(), out, sizeof(*out)));
-  for (const State& state : states_) {
-    TE_RETURN_IF_ERROR(context_->kernels().sum(
-        context_->exec(),
-        {.x = state.parameter->grad, .squared = true, .accumulate = true, .out = out}));
-  }
-  return OkStatus();
+Status AdamWOptimizer::SumSquares(const Exec& exec, const State& state) {
+  double* place = square_sums_.view().as<double>() + (&state - states_.data());
+  return context_->kernels().sum(exec, {.x = state.parameter->grad, .out = place});
+}
+
+Status AdamWOptimizer::AddSquares() {
+  return context_->kernels().sum(
+      context_->exec(),
+      {.x = square_sums_, .squared = false, .out = &context_->scalars()->grad_square_sum});
 }
 
 Status AdamWOptimizer::KeepScaleInv(const Exec& exec, const Parameter& parameter) {

@@ -61,6 +61,10 @@ class AdamWOptimizer {
                                   // (GradNorm() reads it)
   };
 
+  // StepScalars::grad_square_sum in RunStep: each gradient's sum of squares has a place of its own,
+  // and the places are added in their order at the end, so that the time of a sum changes no bit.
+  enum class GradSquares { kNone, kMake, kMade };
+
   // Parameters without requires_grad are left out; float32, bfloat16 and FP8 alone
   // (fp8_only_weight.h; without master weights) are taken. Moments start at zero, masters as
   // copies. kInvalidArgument names option or parameter.
@@ -78,13 +82,18 @@ class AdamWOptimizer {
 
   // Step in two halves: what the host writes, and device work alone, which can be recorded.
   Status SetLearningRate(float learning_rate);
-  Status RunStep(float max_grad_norm, bool want_grad_norm);
+  Status RunStep(float max_grad_norm, GradSquares squares);
+
+  // A GradientReady whose sum of squares a later RunStep finds made: beside what is enqueued next
+  // (Context::RunBeside), which must not write the gradient until Context::JoinBeside, due before
+  // RunStep. One process: the squares are those of its own gradients.
+  Status SumSquaresBeside(Parameter& parameter);
 
   // Updates inside the backward pass, so that no gradient outlives its use: no clipping, one
   // micro-batch a step, one process. StepScalars::token_count is complete (LlamaModel::CountLabels)
   // before BeginUpdates; UpdateNow is a GradientReady; the results are those of RunStep, bit for
   // bit. Device work alone.
-  Status BeginUpdates();
+  Status BeginUpdates(bool want_grad_norm);
   Status UpdateNow(Parameter& parameter);
   // The same beside what is enqueued next (Context::RunBeside), which must not touch the parameter,
   // its copies or its gradient until Context::JoinBeside, due before EndUpdates.
@@ -121,7 +130,8 @@ class AdamWOptimizer {
       : context_(context), options_(options) {}
   Status CheckGradients() const;
   Status ReduceOverRanks();
-  Status SumGradientSquares();
+  Status SumSquares(const Exec& exec, const State& state);  // into its place
+  Status AddSquares();                                      // of all places
   // Of codes that are their own parameter: what the update reads them with.
   Status KeepScaleInv(const Exec& exec, const Parameter& parameter);
   Status UpdateScalars(const StepUpdateArgs& args);
@@ -131,7 +141,9 @@ class AdamWOptimizer {
 
   Context* context_;
   AdamWOptions options_;
-  Tensor step_;  // int64 [1], device memory: updates made so far
+  Tensor step_;                // int64 [1], device memory: updates made so far
+  Tensor square_sums_;         // float64 [states_]
+  bool sums_squares_ = false;  // from BeginUpdates to EndUpdates
   std::vector<State> states_;
   std::unordered_map<const Parameter*, size_t> state_of_;
 };

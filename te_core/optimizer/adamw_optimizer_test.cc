@@ -182,6 +182,42 @@ TEST_F(AdamWOptimizerTest, GradNormIsComputedWhenAskedWithoutClipping) {
   EXPECT_EQ(Scalars().grad_square_sum, 0);
 }
 
+// Whenever the squares were summed, one after the other in any order, the norm has the same bits.
+TEST_F(AdamWOptimizerTest, SquaresThatWereSummedBeforeGiveTheSameNormAndClip) {
+  using GradSquares = AdamWOptimizer::GradSquares;
+  std::vector<std::vector<uint8_t>> left[3];
+  double sums[3];
+  for (const int way : {0, 1, 2}) {  // at once; before, backwards; inside the backward pass
+    context_ = NewContext(1, nullptr);
+    std::vector<Parameter> parameters = MakeParameters(kF32);
+    auto optimizer = Make(parameters, {});
+    ASSERT_TRUE(IsOk(optimizer->BeginStep()));
+    CountTokens(10);
+    ASSERT_TRUE(IsOk(optimizer->SetLearningRate(0.1f)));
+    const float clip = way == 2 ? 0 : 0.01f;
+    if (way == 0) {
+      ASSERT_TRUE(IsOk(optimizer->RunStep(clip, GradSquares::kMake)));
+    } else if (way == 1) {
+      for (int i = 2; i >= 0; --i)
+        ASSERT_TRUE(IsOk(optimizer->SumSquaresBeside(parameters[static_cast<size_t>(i)])));
+      ASSERT_TRUE(IsOk(context_->JoinBeside()));
+      ASSERT_TRUE(IsOk(optimizer->RunStep(clip, GradSquares::kMade)));
+    } else {
+      ASSERT_TRUE(IsOk(optimizer->BeginUpdates(/*want_grad_norm=*/true)));
+      for (int i = 2; i >= 0; --i)
+        ASSERT_TRUE(IsOk(optimizer->UpdateNow(parameters[static_cast<size_t>(i)])));
+      ASSERT_TRUE(IsOk(optimizer->EndUpdates()));
+    }
+    left[way] = Bytes(parameters, *optimizer);
+    sums[way] = Scalars().grad_square_sum;
+  }
+  EXPECT_GT(sums[0], 0);
+  EXPECT_EQ(sums[1], sums[0]);
+  EXPECT_EQ(sums[2], sums[0]);
+  EXPECT_EQ(left[1], left[0]);
+  EXPECT_NE(left[2], left[0]) << "the last way does not clip";
+}
+
 // One step on sums over 30 tokens equals one step on gradients half as large over 15: the count
 // divides once, whatever the number of micro-batches.
 TEST_F(AdamWOptimizerTest, TheTokenCountDividesOnce) {
@@ -369,6 +405,8 @@ TEST_F(AdamWOptimizerTest, RefusesWhatTheContractDoesNotTake) {
                         "learning_rate is -1"));
   EXPECT_TRUE(FailsWith(optimizer->Step({.learning_rate = 1, .max_grad_norm = -1}),
                         StatusCode::kInvalidArgument, "max_grad_norm is -1"));
+  EXPECT_TRUE(FailsWith(optimizer->RunStep(0.5f, AdamWOptimizer::GradSquares::kNone),
+                        StatusCode::kInvalidArgument, "max_grad_norm is 0.5 without"));
   parameters[1].grad = Tensor();
   EXPECT_TRUE(FailsWith(optimizer->Step({.learning_rate = 1}), StatusCode::kFailedPrecondition,
                         "'p1' has no gradient"));

@@ -151,22 +151,16 @@ class CudaDevice : public Device {
 
   // Of the highest priority, so that there is one behind it.
   StatusOr<void*> NewStream() override {
-    TE_RETURN_IF_ERROR(Select());
-    int lowest = 0, highest = 0;
-    TE_RETURN_IF_ERROR(ToStatus(cudaDeviceGetStreamPriorityRange(&lowest, &highest),
-                                "cudaDeviceGetStreamPriorityRange"));
-    return NewStreamOf(highest);
+    TE_ASSIGN_OR_RETURN(const Priorities priorities, StreamPriorities());
+    return NewStreamOf(priorities.highest);
   }
   StatusOr<void*> NewStreamBehind(void* stream) override {
-    TE_RETURN_IF_ERROR(Select());
-    int lowest = 0, highest = 0, own = 0;
-    TE_RETURN_IF_ERROR(ToStatus(cudaDeviceGetStreamPriorityRange(&lowest, &highest),
-                                "cudaDeviceGetStreamPriorityRange"));
+    TE_ASSIGN_OR_RETURN(const Priorities priorities, StreamPriorities());
+    int own = 0;
     TE_RETURN_IF_ERROR(ToStatus(cudaStreamGetPriority(static_cast<cudaStream_t>(stream), &own),
                                 "cudaStreamGetPriority"));
-    // Numbers fall as priorities rise.
-    if (own >= lowest) return static_cast<void*>(nullptr);
-    return NewStreamOf(lowest);
+    if (own >= priorities.lowest) return static_cast<void*>(nullptr);
+    return NewStreamOf(priorities.lowest);
   }
   Status Follow(const Exec& waiting, const Exec& awaited) override {
     cudaEvent_t event = nullptr;
@@ -244,7 +238,8 @@ class CudaDevice : public Device {
     return std::unique_ptr<HostMirror>(std::move(mirror));
   }
 
-  bool can_record() const override { return true; }
+  // CUDA captures every stream but the one that waits for all others.
+  bool can_record(const Exec& exec) const override { return StreamOf(exec) != cudaStreamLegacy; }
   Status BeginRecording(const Exec& exec) override {
     TE_ASSIGN_OR_RETURN(cuda::CudaState * state, cuda::GetCudaState(exec));
     TE_RETURN_IF_ERROR(state->counters().BeginRecording(this));
@@ -273,6 +268,17 @@ class CudaDevice : public Device {
 
  private:
   Status Select() { return ToStatus(cudaSetDevice(ordinal_), "cudaSetDevice"); }
+  // Numbers fall as priorities rise.
+  struct Priorities {
+    int lowest = 0, highest = 0;
+  };
+  StatusOr<Priorities> StreamPriorities() {
+    TE_RETURN_IF_ERROR(Select());
+    Priorities out;
+    TE_RETURN_IF_ERROR(ToStatus(cudaDeviceGetStreamPriorityRange(&out.lowest, &out.highest),
+                                "cudaDeviceGetStreamPriorityRange"));
+    return out;
+  }
   static StatusOr<void*> NewStreamOf(int priority) {
     cudaStream_t stream = nullptr;
     TE_RETURN_IF_ERROR(

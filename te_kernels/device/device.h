@@ -61,9 +61,9 @@ class Device : public MemoryResource {
   virtual Status Zero(const Exec& exec, void* device, size_t bytes) = 0;
   virtual Status Synchronize(const Exec& exec) = 0;
   virtual StatusOr<std::unique_ptr<HostMirror>> NewHostMirror(size_t bytes) = 0;
-  // Whether work can be recorded. Between BeginRecording and EndRecording operations are noted
-  // instead of run; nothing may allocate, copy from the host or wait.
-  virtual bool can_record() const { return false; }
+  // Whether work on exec's queue can be recorded. Between BeginRecording and EndRecording
+  // operations are noted instead of run; nothing may allocate, copy from the host or wait.
+  virtual bool can_record(const Exec&) const { return false; }
   virtual Status BeginRecording(const Exec& exec);
   virtual StatusOr<std::unique_ptr<RecordedWork>> EndRecording(const Exec& exec);
 };
