@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "te/te.h"
+#include "te_c_api/src/handles.h"
 
 namespace {
 
@@ -127,6 +128,95 @@ TEST_F(CApiCudaTest, TheCallersStreamIsUsed) {
   EXPECT_EQ(Read(tensor, 4), (std::vector<float>(4, 0)));
   Destroy();
   EXPECT_EQ(cudaStreamDestroy(stream), cudaSuccess);
+}
+
+// Losses and norms of steps with one, two and one micro-batches, in turns; with `allocate` a tensor
+// comes and goes between them. `launches`: how many micro-batches were launched as recorded work.
+struct LlamaRun {
+  std::vector<double> results;
+  int64_t launches = 0;
+};
+LlamaRun RunLlama(te_context* context, bool fp8, bool in_scope, bool allocate) {
+  LlamaRun out;
+  const auto recipe_of = [&](int32_t kind) {
+    te_fp8_recipe_options recipe_options;
+    EXPECT_EQ(te_fp8_recipe_options_init(&recipe_options), TE_STATUS_OK);
+    recipe_options.kind = kind;
+    te_fp8_recipe* recipe = nullptr;
+    EXPECT_EQ(te_fp8_recipe_create(context, &recipe_options, &recipe), TE_STATUS_OK);
+    return recipe;
+  };
+  te_fp8_recipe* none = recipe_of(TE_FP8_RECIPE_NONE);
+  te_llama_options options;
+  EXPECT_EQ(te_llama_options_init(&options), TE_STATUS_OK);
+  if (fp8) {
+    options.recipe = recipe_of(TE_FP8_RECIPE_DELAYED);
+    EXPECT_EQ(te_fp8_recipe_add_rule(options.recipe, "lm_head", nullptr, nullptr), TE_STATUS_OK);
+  }
+  te_llama* llama = nullptr;
+  EXPECT_EQ(te_llama_load(context, "tests/golden/llama2-mha/checkpoint", &options, &llama),
+            TE_STATUS_OK)
+      << te_last_error_message();
+  te_llama_batch batches[2];
+  const std::vector<int32_t> ids = {1, 5, 9, 14, 3, 5, 7, 2, 8, 6, 4, 11, 12, 13, 10, 2};
+  for (te_llama_batch& batch : batches) {
+    EXPECT_EQ(te_llama_batch_init(&batch), TE_STATUS_OK);
+    batch.batch_size = 1;
+    batch.sequence_length = static_cast<int64_t>(ids.size());
+    batch.input_ids = ids.data();
+  }
+  for (int k = 0; k < 12; ++k) {
+    te_llama_step_result result;
+    EXPECT_EQ(te_llama_step_result_init(&result), TE_STATUS_OK);
+    if (in_scope) {
+      EXPECT_EQ(te_quantization_begin(context, none, nullptr), TE_STATUS_OK);
+    }
+    EXPECT_EQ(te_llama_step(llama, batches, 1 + k / 4 % 2, 1e-3, k % 3 == 2 ? 0.5 : 0, &result),
+              TE_STATUS_OK)
+        << te_last_error_message();
+    if (in_scope) {
+      EXPECT_EQ(te_quantization_end(context), TE_STATUS_OK);
+    }
+    out.results.insert(out.results.end(), {result.loss, result.grad_norm});
+    if (allocate) {
+      const int64_t shape[1] = {1000};
+      te_tensor* tensor = nullptr;
+      EXPECT_EQ(te_tensor_create(context, TE_DTYPE_FLOAT32, 1, shape, &tensor), TE_STATUS_OK);
+      te_tensor_destroy(tensor);
+    }
+  }
+  if (llama != nullptr) out.launches = llama->step->launches();
+  te_llama_destroy(llama);
+  te_fp8_recipe_destroy(options.recipe);
+  te_fp8_recipe_destroy(none);
+  return out;
+}
+
+// Steps are recorded and launched where nothing speaks against it, and have the same bits where
+// they run as they are: within a caller's scope, after an allocation, on a stream that cannot
+// record.
+TEST_F(CApiCudaTest, LlamaStepsAreRecordedAndChangeNoBit) {
+  for (const bool fp8 : {false, true}) {
+    SCOPED_TRACE(fp8);
+    const auto run = [&](void* stream, bool in_scope, bool allocate) {
+      Destroy();
+      Create("cuda", stream);
+      return RunLlama(context_, fp8, in_scope, allocate);
+    };
+    const LlamaRun recorded = run(nullptr, false, false);
+    EXPECT_GT(recorded.launches, 0);
+    const LlamaRun in_scope = run(nullptr, true, false);
+    EXPECT_EQ(in_scope.launches, 0);
+    if (!fp8) {  // forward scales move at the end of the outermost scope, if it has a recipe
+      EXPECT_EQ(in_scope.results, recorded.results);
+    }
+    const LlamaRun allocating = run(nullptr, false, true);
+    EXPECT_EQ(allocating.launches, 0);
+    EXPECT_EQ(allocating.results, recorded.results);
+    const LlamaRun legacy = run(cudaStreamLegacy, false, false);
+    EXPECT_EQ(legacy.launches, 0);
+    EXPECT_EQ(legacy.results, recorded.results);
+  }
 }
 
 TEST_F(CApiCudaTest, OutOfMemoryAndForeignDevicesAreStatuses) {

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "models/llama/pretrained.h"
+#include "models/llama/training_step.h"
 #include "te/te.h"
 #include "te_core/context.h"
 #include "te_core/layer.h"
@@ -178,10 +179,11 @@ struct te_llama : te::c_api::Handle {
   explicit te_llama(te::PretrainedLlama l) : Handle(kTag), core(std::move(l)) {}
   te::PretrainedLlama core;
   te::AdamWOptions optimizer_options;
-  std::unique_ptr<te::AdamWOptimizer>
-      optimizer;  // made by the first step: inference needs none of its memory
   std::shared_ptr<const te::Recipe> recipe;  // null: none
-  int64_t calibration_steps = 0;             // that are left
+  int64_t calibration_steps = 0;             // that were left when the model was loaded
+  // Made by the first step: inference needs none of their memory.
+  std::unique_ptr<te::AdamWOptimizer> optimizer;
+  std::unique_ptr<te::LlamaTrainingStep> step;
 };
 
 namespace te::c_api {

@@ -1,5 +1,4 @@
 // te_llama_*: load, loss, step, save.
-#include <cmath>
 #include <limits>
 
 #include "models/llama/training_state.h"
@@ -80,7 +79,9 @@ Status AddTrainingState(te_llama* llama, SavePretrainedOptions* save) {
   }
   TE_ASSIGN_OR_RETURN(const AdamWOptimizer::Progress progress, llama->optimizer->ReadProgress());
   OptimizerStateInfo info = {.position = progress.step,
-                             .calibration_steps = llama->calibration_steps};
+                             .calibration_steps = llama->step == nullptr
+                                                      ? llama->calibration_steps
+                                                      : llama->step->calibration_steps_left()};
   if (llama->recipe != nullptr) {
     TE_ASSIGN_OR_RETURN(info.fp8_tensors,
                         AddFp8State(*llama->core.model, *llama->recipe, progress.step, save));
@@ -131,51 +132,61 @@ Status ReadBatch(const te_llama_batch* in, OwnedBatch* out) {
   return OkStatus();
 }
 
+Status CheckFloat(double value, const char* argument) {
+  constexpr double kMost = std::numeric_limits<float>::max();
+  if (value >= 0 && value <= kMost) return OkStatus();
+  return InvalidArgument("{} is {}; expected 0 or more that a float32 can hold", argument, value);
+}
+
+Status NoLabelIsCounted() {
+  return InvalidArgument("no label is counted: every shifted label is -100 or padding");
+}
+
 StatusOr<double> MeanLoss(const StepScalars& scalars) {
-  if (scalars.token_count == 0)
-    return InvalidArgument("no label is counted: every shifted label is -100 or padding");
+  if (scalars.token_count == 0) return NoLabelIsCounted();
   return scalars.loss_sum / static_cast<double>(scalars.token_count);
 }
 
-// Forward in a scope of the model's own, backward after it.
-Status RunMicroBatch(te_llama* llama, const LlamaBatch& batch, bool first) {
+// What a step would find out on the device when everything has run: here it costs nothing, and
+// leaves everything as it was.
+Status CheckAnyLabelIsCounted(std::span<const OwnedBatch> batches) {
+  for (const OwnedBatch& owned : batches) {
+    const LlamaBatch& batch = owned.batch;
+    // A row's first token is nobody's successor.
+    for (size_t i = 0; i < batch.labels.size(); ++i)
+      if (i % static_cast<size_t>(batch.sequence) != 0 && batch.labels[i] != kIgnoreIndex)
+        return OkStatus();
+  }
+  return NoLabelIsCounted();
+}
+
+Status MakeTrainingStep(te_llama* llama) {
   LlamaModel* model = llama->core.model.get();
-  const Recipe* recipe = llama->recipe.get();
-  if (recipe == nullptr) return model->RunMicroBatch(batch, {.accumulate_gradients = !first});
-  Context* context = model->context();
-  const bool calibrating = recipe->calibrates() && llama->calibration_steps > 0;
-  context->BeginQuantization(recipe, {.calibrating = calibrating, .is_first_microbatch = first});
-  StatusOr<LlamaModel::Pass> pass = model->Forward(batch);
-  const Status end = context->EndQuantization();
-  TE_RETURN_IF_ERROR(pass.status());
-  TE_RETURN_IF_ERROR(end);
-  return model->Backward(&pass.value(), {.accumulate_gradients = !first});
+  if (llama->optimizer == nullptr) {
+    TE_ASSIGN_OR_RETURN(
+        llama->optimizer,
+        AdamWOptimizer::Create(model->context(), model->parameters(), llama->optimizer_options));
+  }
+  if (llama->step != nullptr) return OkStatus();
+  TE_ASSIGN_OR_RETURN(llama->step,
+                      LlamaTrainingStep::Create(model, llama->optimizer.get(),
+                                                {.recipe = llama->recipe.get(),
+                                                 .calibration_steps = llama->calibration_steps}));
+  return OkStatus();
 }
 
 Status Step(te_llama* llama, std::span<const OwnedBatch> batches, double learning_rate,
             double max_grad_norm, te_llama_step_result* result) {
-  LlamaModel* model = llama->core.model.get();
-  Context* context = model->context();
-  TE_RETURN_IF_ERROR(model->EnsureGradients());
-  if (llama->optimizer == nullptr) {
-    TE_ASSIGN_OR_RETURN(llama->optimizer, AdamWOptimizer::Create(context, model->parameters(),
-                                                                 llama->optimizer_options));
-  }
-  TE_RETURN_IF_ERROR(llama->optimizer->BeginStep());
-  for (size_t i = 0; i < batches.size(); ++i) {
-    context->set_micro_batch(static_cast<uint32_t>(i));
-    TE_RETURN_IF_ERROR(RunMicroBatch(llama, batches[i].batch, i == 0));
-  }
-  context->set_micro_batch(0);
-  TE_ASSIGN_OR_RETURN(StepScalars scalars, context->ReadScalars());
-  TE_ASSIGN_OR_RETURN(const double loss, MeanLoss(scalars));
-  TE_RETURN_IF_ERROR(llama->optimizer->Step({.learning_rate = static_cast<float>(learning_rate),
-                                             .max_grad_norm = static_cast<float>(max_grad_norm),
-                                             .want_grad_norm = result != nullptr}));
-  if (llama->calibration_steps > 0) --llama->calibration_steps;
+  TE_RETURN_IF_ERROR(CheckAnyLabelIsCounted(batches));
+  TE_RETURN_IF_ERROR(MakeTrainingStep(llama));
+  std::vector<LlamaBatch> views;
+  for (const OwnedBatch& owned : batches) views.push_back(owned.batch);
+  TE_RETURN_IF_ERROR(llama->step->Run(views, {.learning_rate = static_cast<float>(learning_rate),
+                                              .max_grad_norm = static_cast<float>(max_grad_norm),
+                                              .want_grad_norm = result != nullptr}));
   if (result == nullptr) return OkStatus();
-  TE_ASSIGN_OR_RETURN(scalars, context->ReadScalars());
-  result->loss = loss;
+  TE_ASSIGN_OR_RETURN(const StepScalars scalars, llama->step->Result(0));
+  TE_ASSIGN_OR_RETURN(result->loss, MeanLoss(scalars));
   result->grad_norm = GradNorm(scalars);
   result->token_count = scalars.token_count;
   return OkStatus();
@@ -310,10 +321,8 @@ te_status te_llama_step(te_llama* llama, const te_llama_batch* batches, int64_t 
       return InvalidArgument("batch_count is {}; expected 1 to {}", batch_count,
                              AdamWOptimizer::kRngAdvance - 1);
     }
-    if (!(learning_rate >= 0) || !std::isfinite(learning_rate))
-      return InvalidArgument("learning_rate is {}; expected 0 or more", learning_rate);
-    if (!(max_grad_norm >= 0) || !std::isfinite(max_grad_norm))
-      return InvalidArgument("max_grad_norm is {}; expected 0 or more", max_grad_norm);
+    TE_RETURN_IF_ERROR(CheckFloat(learning_rate, "learning_rate"));
+    TE_RETURN_IF_ERROR(CheckFloat(max_grad_norm, "max_grad_norm"));
     te_llama_step_result read{};
     TE_RETURN_IF_ERROR(ReadOptions(result, "result", kStepResultV1, &read));
     // Elements of the caller's array are as large as its struct_size says, not as this library's

@@ -366,6 +366,86 @@ TEST_F(LlamaAbiTest, ResumesBitForBit) {
               "te_optimizer_state.safetensors");
 }
 
+// A step that is refused leaves no trace: those after it are what they would have been.
+TEST_F(LlamaAbiTest, ARefusedStepChangesNothing) {
+  const std::vector<int32_t> twice = [this] {
+    std::vector<int32_t> out = ids_;
+    out.insert(out.end(), ids_.begin(), ids_.end());
+    return out;
+  }();
+  const std::vector<int32_t> uncounted(twice.size(), -100);
+  std::vector<int32_t> first_alone = uncounted, outside = twice;
+  first_alone[0] = 3;  // nobody's successor
+  outside[5] = 100000;
+  batch_.input_ids = twice.data();
+  batch_.sequence_length = static_cast<int64_t>(twice.size());
+  te_llama_batch bad[2] = {batch_, batch_};
+  bad[1].input_ids = outside.data();
+  te_llama_batch none = batch_, none_shifted = batch_;
+  none.labels = uncounted.data();
+  none_shifted.labels = first_alone.data();
+  std::vector<double> runs[2];
+  for (const bool refused : {false, true}) {
+    NewContext(5);
+    options_.recipe = Recipe(TE_FP8_RECIPE_DELAYED);
+    ASSERT_EQ(te_fp8_recipe_add_rule(options_.recipe, "lm_head", nullptr, nullptr), TE_STATUS_OK);
+    Load(std::string(kGolden) + "/checkpoint");
+    te_fp8_recipe_destroy(options_.recipe);
+    options_.recipe = nullptr;
+    for (int i = 0; i < 4; ++i) {
+      te_llama_step_result result;
+      ASSERT_EQ(te_llama_step_result_init(&result), TE_STATUS_OK);
+      if (refused) {
+        const auto step = [&](const te_llama_batch* batches, int64_t count, double learning_rate,
+                              double max_grad_norm) {
+          return te_llama_step(llama_, batches, count, learning_rate, max_grad_norm, &result);
+        };
+        ExpectError(step(bad, 2, 1e-3, 0), TE_STATUS_INVALID_ARGUMENT, "input_ids[0, 5] is 100000");
+        ExpectError(step(&none, 1, 1e-3, 0), TE_STATUS_INVALID_ARGUMENT, "no label is counted");
+        ExpectError(step(&none_shifted, 1, 1e-3, 0), TE_STATUS_INVALID_ARGUMENT,
+                    "no label is counted");
+        ExpectError(step(&batch_, 1, -1, 0), TE_STATUS_INVALID_ARGUMENT, "learning_rate is -1");
+        ExpectError(step(&batch_, 1, 1e300, 0), TE_STATUS_INVALID_ARGUMENT,
+                    "learning_rate is 1e+300");
+        ExpectError(step(&batch_, 1, 1e-3, -1), TE_STATUS_INVALID_ARGUMENT, "max_grad_norm is -1");
+        ExpectError(step(&batch_, 0, 1e-3, 0), TE_STATUS_INVALID_ARGUMENT, "batch_count is 0");
+        EXPECT_EQ(result.token_count, 0);
+      }
+      ASSERT_EQ(te_llama_step(llama_, &batch_, 1, 1e-3, 0, &result), TE_STATUS_OK)
+          << te_last_error_message();
+      runs[refused].insert(runs[refused].end(), {result.loss, result.grad_norm});
+    }
+  }
+  EXPECT_EQ(runs[0], runs[1]);
+  EXPECT_NE(runs[0][0], runs[0][2]);
+}
+
+// Steps that nobody waits for, one behind the other, and a model that goes while they run.
+TEST_F(LlamaAbiTest, WithoutAResultAStepIsTheSame) {
+  batch_.sequence_length = static_cast<int64_t>(ids_.size()) / 2;
+  batch_.batch_size = 2;
+  double after[2];
+  for (const bool wanted : {false, true}) {
+    NewContext(5);
+    Load(std::string(kGolden) + "/checkpoint");
+    for (int i = 0; i < 12; ++i) {
+      te_llama_step_result result;
+      ASSERT_EQ(te_llama_step_result_init(&result), TE_STATUS_OK);
+      std::vector<int32_t> ids = ids_;  // gone when the call has ended
+      ids[static_cast<size_t>(i) % ids.size()] = i + 1;
+      batch_.input_ids = ids.data();
+      ASSERT_EQ(
+          te_llama_step(llama_, &batch_, 1, 1e-3, i < 6 ? 0 : 0.5, wanted ? &result : nullptr),
+          TE_STATUS_OK)
+          << te_last_error_message();
+    }
+    batch_.input_ids = ids_.data();
+    after[wanted] = Loss();
+    ASSERT_EQ(te_llama_step(llama_, &batch_, 1, 1e-3, 0, nullptr), TE_STATUS_OK);
+  }
+  EXPECT_EQ(after[0], after[1]);
+}
+
 // A program of version 1: its structs end before the recipe and the training state.
 TEST_F(LlamaAbiTest, AnOldClientsStructsWork) {
   std::vector<char> exact(48);
