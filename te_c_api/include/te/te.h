@@ -637,9 +637,11 @@ TE_API te_status te_llama_step_result_init(te_llama_step_result* result);
  * under te_llama_options.recipe, if there is one. max_grad_norm 0: no clipping. With a result the
  * call waits for it; result may be NULL: then the call ends when the work is enqueued, and no norm
  * is computed but for clipping. The batches are the caller's again in either case.
- * TE_STATUS_INVALID_ARGUMENT: nothing has changed. On a GPU a shape's third step and those after it
- * are launched as one piece of recorded work, if no memory of the context was allocated in between
- * and no scope of the caller's is open: the same numbers, bit for bit, sooner. */
+ * Ids, labels, masks and numbers that are wrong are refused before anything runs; what fails later
+ * (no memory, a shape that a GPU's FP8 products do not take) has updated nothing. On a GPU a
+ * shape's third step and those after it are launched as one piece of recorded work, if no memory of
+ * the context was allocated in between and no scope of the caller's is open: the same numbers, bit
+ * for bit, sooner. */
 TE_API te_status te_llama_step(te_llama* llama, const te_llama_batch* batches, int64_t batch_count,
                                double learning_rate, double max_grad_norm,
                                te_llama_step_result* result);
