@@ -103,7 +103,7 @@ std::vector<std::string> BFloat16Step(bool recompute) {
   return want;
 }
 
-// What a recorded step lists, " beside" where it is on the second queue.
+// What a recorded step lists.
 std::vector<KernelRecord> RecordedBy(const AdamWOptimizer::StepInputs& inputs) {
   const auto context = Value(Context::Create({.device = "cuda"}));
   const auto model =
@@ -126,6 +126,7 @@ std::vector<KernelRecord> RecordedBy(const AdamWOptimizer::StepInputs& inputs) {
   return log.records();
 }
 
+// " beside" where it is on the second queue.
 std::vector<std::string> Lines(const std::vector<KernelRecord>& records) {
   std::vector<std::string> out;
   for (const KernelRecord& record : records)

@@ -73,6 +73,20 @@ class LlamaAbiTest : public testing::Test {
     ASSERT_EQ(te_llama_load(context_, directory.c_str(), &options_, &llama_), TE_STATUS_OK)
         << te_last_error_message();
   }
+  // The golden checkpoint, lm_head in its own dtype.
+  void LoadWithDelayedScaling() {
+    options_.recipe = Recipe(TE_FP8_RECIPE_DELAYED);
+    ASSERT_EQ(te_fp8_recipe_add_rule(options_.recipe, "lm_head", nullptr, nullptr), TE_STATUS_OK);
+    Load(std::string(kGolden) + "/checkpoint");
+    te_fp8_recipe_destroy(options_.recipe);  // the model has its share
+    options_.recipe = nullptr;
+  }
+  // The prompt twice: 16 tokens, a multiple that every GPU's FP8 GEMM takes.
+  std::vector<int32_t> PromptTwice() const {
+    std::vector<int32_t> out = ids_;
+    out.insert(out.end(), ids_.begin(), ids_.end());
+    return out;
+  }
   double Loss() {
     double loss = -1;
     EXPECT_EQ(te_llama_loss(llama_, &batch_, &loss), TE_STATUS_OK) << te_last_error_message();
@@ -162,11 +176,7 @@ TEST_F(LlamaAbiTest, RecomputationChangesNoBitAndFreesMemory) {
     NewContext(5);
     options_.recompute_granularity = layers == 0 ? TE_RECOMPUTE_NONE : TE_RECOMPUTE_FULL;
     options_.recompute_num_layers = layers == 1 ? 1 : 0;
-    options_.recipe = Recipe(TE_FP8_RECIPE_DELAYED);
-    ASSERT_EQ(te_fp8_recipe_add_rule(options_.recipe, "lm_head", nullptr, nullptr), TE_STATUS_OK);
-    Load(std::string(kGolden) + "/checkpoint");
-    te_fp8_recipe_destroy(options_.recipe);
-    options_.recipe = nullptr;
+    LoadWithDelayedScaling();
     for (int i = 0; i < 4; ++i) {
       te_llama_step_result result;
       ASSERT_EQ(te_llama_step_result_init(&result), TE_STATUS_OK);
@@ -188,11 +198,7 @@ TEST_F(LlamaAbiTest, RecomputationChangesNoBitAndFreesMemory) {
 // Steps under a recipe, the first one calibrating: its loss is the unquantized one, those after it
 // are near and not the same.
 TEST_F(LlamaAbiTest, StepsUnderAnFp8Recipe) {
-  const std::vector<int32_t> twice = [this] {
-    std::vector<int32_t> out = ids_;  // 16 tokens: a multiple that every GPU's FP8 GEMM takes
-    out.insert(out.end(), ids_.begin(), ids_.end());
-    return out;
-  }();
+  const std::vector<int32_t> twice = PromptTwice();
   batch_.input_ids = twice.data();
   batch_.sequence_length = static_cast<int64_t>(twice.size());
   constexpr int kSteps = 4;
@@ -254,8 +260,7 @@ TEST_F(LlamaAbiTest, StepsUnderAnFp8Recipe) {
 // Saves after some steps and goes on; and goes on from there in a context of its own: the same
 // bits.
 TEST_F(LlamaAbiTest, ResumesBitForBit) {
-  std::vector<int32_t> twice = ids_;  // 16 tokens, as above
-  twice.insert(twice.end(), ids_.begin(), ids_.end());
+  const std::vector<int32_t> twice = PromptTwice();
   batch_.input_ids = twice.data();
   batch_.sequence_length = static_cast<int64_t>(twice.size());
   constexpr int kStop = 3, kSteps = 5;
@@ -368,11 +373,7 @@ TEST_F(LlamaAbiTest, ResumesBitForBit) {
 
 // A step that is refused leaves no trace: those after it are what they would have been.
 TEST_F(LlamaAbiTest, ARefusedStepChangesNothing) {
-  const std::vector<int32_t> twice = [this] {
-    std::vector<int32_t> out = ids_;
-    out.insert(out.end(), ids_.begin(), ids_.end());
-    return out;
-  }();
+  const std::vector<int32_t> twice = PromptTwice();
   const std::vector<int32_t> uncounted(twice.size(), -100);
   std::vector<int32_t> first_alone = uncounted, outside = twice;
   first_alone[0] = 3;  // nobody's successor
@@ -387,11 +388,7 @@ TEST_F(LlamaAbiTest, ARefusedStepChangesNothing) {
   std::vector<double> runs[2];
   for (const bool refused : {false, true}) {
     NewContext(5);
-    options_.recipe = Recipe(TE_FP8_RECIPE_DELAYED);
-    ASSERT_EQ(te_fp8_recipe_add_rule(options_.recipe, "lm_head", nullptr, nullptr), TE_STATUS_OK);
-    Load(std::string(kGolden) + "/checkpoint");
-    te_fp8_recipe_destroy(options_.recipe);
-    options_.recipe = nullptr;
+    LoadWithDelayedScaling();
     for (int i = 0; i < 4; ++i) {
       te_llama_step_result result;
       ASSERT_EQ(te_llama_step_result_init(&result), TE_STATUS_OK);
