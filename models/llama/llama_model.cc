@@ -39,6 +39,13 @@ struct LlamaModel::PassState : SavedState {
   bool done = false;  // has had its backward
 };
 
+bool CountsAnyLabel(const LlamaBatch& batch) {
+  const auto sequence = static_cast<size_t>(batch.sequence);
+  for (size_t i = 0; i < batch.labels.size(); ++i)
+    if (i % sequence != 0 && batch.labels[i] != kIgnoreIndex) return true;
+  return false;
+}
+
 const char* Name(LlamaPath path) { return path == LlamaPath::kTe ? "te" : "hf"; }
 
 StatusOr<LlamaPath> ParseLlamaPath(std::string_view name) {

@@ -152,7 +152,7 @@ Status LlamaTrainingStep::ComputeMicroBatch(LlamaModel::Pass* pass, bool first, 
       options_.update_in_backward || (beside_ == BesideBackward::kUpdates && recording_);
   if (before_the_end) {
     TE_RETURN_IF_ERROR(model_->CountLabels(pass));
-    TE_RETURN_IF_ERROR(optimizer_->BeginUpdates(WantsGradNorm()));
+    TE_RETURN_IF_ERROR(optimizer_->BeginUpdates(inputs_.needs_grad_norm()));
     // The backward pass counts again.
     StepScalars* scalars = context->scalars();
     TE_RETURN_IF_ERROR(context->device().Zero(context->exec(), &scalars->token_count,
@@ -174,7 +174,7 @@ Status LlamaTrainingStep::ComputeMicroBatch(LlamaModel::Pass* pass, bool first, 
   if (before_the_end) return optimizer_->EndUpdates();
   if (!last) return OkStatus();
   using GradSquares = AdamWOptimizer::GradSquares;
-  GradSquares squares = WantsGradNorm() ? GradSquares::kMake : GradSquares::kNone;
+  GradSquares squares = inputs_.needs_grad_norm() ? GradSquares::kMake : GradSquares::kNone;
   if (beside_ == BesideBackward::kGradSquares) squares = GradSquares::kMade;
   return optimizer_->RunStep(inputs_.max_grad_norm, squares);
 }
@@ -201,11 +201,12 @@ Status LlamaTrainingStep::RunOrLaunch(LlamaModel::Pass* pass, size_t index, bool
   // it must find renewed.
   for (Parameter* parameter : model_->parameters())
     TE_RETURN_IF_ERROR(RefreshQuantizedCopy(context, parameter));
-  Recording* recording = Find(fmt::format(
-      "{} micro-batch {}{}{}{}", model_->KeyOf(*pass), index, lending_ ? " lending" : "",
-      Calibrates() ? " calibrating" : "",
-      last ? fmt::format(" last, norm {}, at most {}", WantsGradNorm(), inputs_.max_grad_norm)
-           : ""));
+  Recording* recording =
+      Find(fmt::format("{} micro-batch {}{}{}{}", model_->KeyOf(*pass), index,
+                       lending_ ? " lending" : "", Calibrates() ? " calibrating" : "",
+                       last ? fmt::format(" last, norm {}, at most {}", inputs_.needs_grad_norm(),
+                                          inputs_.max_grad_norm)
+                            : ""));
   const int64_t before = generation();
   if (recording->generation != before) {
     // Not seen since the last allocation: run it once as it is, which sizes the arenas and chooses

@@ -92,7 +92,6 @@ class LlamaTrainingStep {
     return options_.recipe != nullptr && options_.recipe->calibrates() &&
            calibration_steps_left() > 0;
   }
-  bool WantsGradNorm() const { return inputs_.want_grad_norm || inputs_.max_grad_norm > 0; }
   Recording* Find(const std::string& key);
 
   LlamaModel* model_;

@@ -1,4 +1,5 @@
 // te_llama_*: load, loss, step, save.
+#include <algorithm>
 #include <limits>
 
 #include "models/llama/training_state.h"
@@ -147,19 +148,6 @@ StatusOr<double> MeanLoss(const StepScalars& scalars) {
   return scalars.loss_sum / static_cast<double>(scalars.token_count);
 }
 
-// What a step would find out on the device when everything has run: here it costs nothing, and
-// leaves everything as it was.
-Status CheckAnyLabelIsCounted(std::span<const OwnedBatch> batches) {
-  for (const OwnedBatch& owned : batches) {
-    const LlamaBatch& batch = owned.batch;
-    // A row's first token is nobody's successor.
-    for (size_t i = 0; i < batch.labels.size(); ++i)
-      if (i % static_cast<size_t>(batch.sequence) != 0 && batch.labels[i] != kIgnoreIndex)
-        return OkStatus();
-  }
-  return NoLabelIsCounted();
-}
-
 Status MakeTrainingStep(te_llama* llama) {
   LlamaModel* model = llama->core.model.get();
   if (llama->optimizer == nullptr) {
@@ -177,10 +165,11 @@ Status MakeTrainingStep(te_llama* llama) {
 
 Status Step(te_llama* llama, std::span<const OwnedBatch> batches, double learning_rate,
             double max_grad_norm, te_llama_step_result* result) {
-  TE_RETURN_IF_ERROR(CheckAnyLabelIsCounted(batches));
-  TE_RETURN_IF_ERROR(MakeTrainingStep(llama));
   std::vector<LlamaBatch> views;
   for (const OwnedBatch& owned : batches) views.push_back(owned.batch);
+  // The device would find it out when everything has run.
+  if (std::none_of(views.begin(), views.end(), CountsAnyLabel)) return NoLabelIsCounted();
+  TE_RETURN_IF_ERROR(MakeTrainingStep(llama));
   TE_RETURN_IF_ERROR(llama->step->Run(views, {.learning_rate = static_cast<float>(learning_rate),
                                               .max_grad_norm = static_cast<float>(max_grad_norm),
                                               .want_grad_norm = result != nullptr}));

@@ -97,8 +97,8 @@ Status AdamWOptimizer::BeginStep() { return context_->BeginStep(); }
 
 Status AdamWOptimizer::Step(const StepInputs& inputs) {
   TE_RETURN_IF_ERROR(SetLearningRate(inputs.learning_rate));
-  const bool squares = inputs.max_grad_norm > 0 || inputs.want_grad_norm;
-  return RunStep(inputs.max_grad_norm, squares ? GradSquares::kMake : GradSquares::kNone);
+  return RunStep(inputs.max_grad_norm,
+                 inputs.needs_grad_norm() ? GradSquares::kMake : GradSquares::kNone);
 }
 
 Status AdamWOptimizer::SetLearningRate(float learning_rate) {

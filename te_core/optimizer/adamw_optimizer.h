@@ -59,6 +59,7 @@ class AdamWOptimizer {
     float max_grad_norm = 0;      // 0: no clipping
     bool want_grad_norm = false;  // StepScalars::grad_square_sum is computed without clipping, too
                                   // (GradNorm() reads it)
+    bool needs_grad_norm() const { return want_grad_norm || max_grad_norm > 0; }
   };
 
   // StepScalars::grad_square_sum in RunStep: each gradient's sum of squares has a place of its own,
