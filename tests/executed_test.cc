@@ -103,8 +103,9 @@ std::vector<std::string> BFloat16Step(bool recompute) {
   return want;
 }
 
-// What a recorded step lists.
-std::vector<KernelRecord> RecordedBy(const AdamWOptimizer::StepInputs& inputs) {
+// What a shape's third step lists: it is recorded, but not within a caller's scope.
+std::vector<KernelRecord> ThirdStep(const AdamWOptimizer::StepInputs& inputs,
+                                    bool in_scope = false) {
   const auto context = Value(Context::Create({.device = "cuda"}));
   const auto model =
       Value(LlamaModel::Create(context.get(), Config(), {.params_dtype = DType::kBFloat16}));
@@ -115,6 +116,7 @@ std::vector<KernelRecord> RecordedBy(const AdamWOptimizer::StepInputs& inputs) {
                                                     {.update_beside_tokens = 0, .sm_margin = 8}));
   std::vector<int32_t> ids(2 * 128, 5);
   const LlamaBatch batch = {.batch = 2, .sequence = 128, .input_ids = ids, .labels = ids};
+  if (in_scope) context->BeginQuantization(nullptr, {});
   for (int i = 0; i < 2; ++i) EXPECT_TRUE(step->Run({&batch, 1}, inputs).ok());
   EXPECT_EQ(step->launches(), 0);
   KernelLog log;
@@ -122,7 +124,7 @@ std::vector<KernelRecord> RecordedBy(const AdamWOptimizer::StepInputs& inputs) {
   EXPECT_TRUE(step->Run({&batch, 1}, inputs).ok());
   context->set_kernel_log(nullptr);
   EXPECT_TRUE(step->Result(0).ok());
-  EXPECT_EQ(step->launches(), 1);
+  EXPECT_EQ(step->launches(), in_scope ? 0 : 1);
   return log.records();
 }
 
@@ -166,7 +168,7 @@ TEST(Executed, ARecordedStepUpdatesBesideItsBackwardPass) {
     want.insert(want.end(), pass.begin(), pass.end());
     want.insert(want.end(), end.begin(), end.end());
     const std::vector<KernelRecord> records =
-        RecordedBy({.learning_rate = 1e-4f, .want_grad_norm = norm});
+        ThirdStep({.learning_rate = 1e-4f, .want_grad_norm = norm});
     EXPECT_EQ(Lines(records), want);
     bool updating = false;
     for (const KernelRecord& record : records) {
@@ -183,9 +185,16 @@ TEST(Executed, ARecordedStepThatClipsSumsSquaresBesideItsBackwardPass) {
   std::vector<std::string> want = BFloat16Pass({"sum"});
   for (const char* line : {"sum", "cast", "step_update", "cast"}) want.emplace_back(line);
   want.insert(want.end(), 3 + 2 * 6, "adamw");
-  const std::vector<KernelRecord> records =
-      RecordedBy({.learning_rate = 1e-4f, .max_grad_norm = 1});
+  const std::vector<KernelRecord> records = ThirdStep({.learning_rate = 1e-4f, .max_grad_norm = 1});
   EXPECT_EQ(Lines(records), want);
+  for (const KernelRecord& record : records)
+    EXPECT_FALSE(record.kernel.ends_with(" SMs")) << record.kernel;
+}
+
+// Where nothing is recorded nothing runs beside, and products leave nothing to it.
+TEST(Executed, AStepWithinAScopeUsesTheWholeCard) {
+  const std::vector<KernelRecord> records = ThirdStep({.learning_rate = 1e-4f}, /*in_scope=*/true);
+  EXPECT_EQ(Lines(records), BFloat16Step(false));
   for (const KernelRecord& record : records)
     EXPECT_FALSE(record.kernel.ends_with(" SMs")) << record.kernel;
 }

@@ -90,11 +90,13 @@ Status LlamaTrainingStep::Run(std::span<const LlamaBatch> micro_batches,
   inputs_ = inputs;
   TE_RETURN_IF_ERROR(optimizer_->SetLearningRate(inputs.learning_rate));
   TE_RETURN_IF_ERROR(PrepareGradients(micro_batches.size()));
+  Context* context = model_->context();
+  // What a caller's scope does at its ends is no part of the step.
+  may_record_ = options_.record && !context->in_quantization_scope();
   const LlamaBatch& first = micro_batches.front();
-  beside_ = micro_batches.size() == 1
+  beside_ = may_record_ && micro_batches.size() == 1
                 ? RunsBeside(first.batch * first.sequence, inputs.max_grad_norm)
                 : BesideBackward::kNothing;
-  Context* context = model_->context();
   const Status status = RunMicroBatches(micro_batches);
   context->set_micro_batch(0);
   TE_RETURN_IF_ERROR(status);
@@ -191,10 +193,8 @@ LlamaTrainingStep::Recording* LlamaTrainingStep::Find(const std::string& key) {
 }
 
 Status LlamaTrainingStep::RunOrLaunch(LlamaModel::Pass* pass, size_t index, bool last) {
+  if (!may_record_) return RunMicroBatch(pass, index == 0, last);
   Context* context = model_->context();
-  // What a caller's scope does at its ends is no part of the step.
-  if (!options_.record || context->in_quantization_scope())
-    return RunMicroBatch(pass, index == 0, last);
   // Addresses are those of the recording as long as nothing has been allocated since.
   const auto generation = [context] { return context->memory_statistics().allocations; };
   // A recorded step renews the weights' quantized copies at its end; what others have written since

@@ -105,6 +105,7 @@ class LlamaTrainingStep {
   // Of the current step.
   AdamWOptimizer::StepInputs inputs_;
   bool lending_ = false;
+  bool may_record_ = false;
   BesideBackward beside_ = BesideBackward::kNothing;
   bool recording_ = false;  // now
   int64_t steps_ = 0;
