@@ -180,7 +180,8 @@ Status SdpaGraph::RunPlan(const Exec& exec, cudnnHandle_t handle, SdpaPointers& 
 
 Status SdpaGraph::TimeAndChoose(const Exec& exec, cudnnHandle_t handle, SdpaPointers& pointers) {
   const StatusOr<std::vector<float>> milliseconds = cuda::TimeCandidates(
-      exec, static_cast<int>(plans_.size()), graph_->problem.flops(), [&](int index) {
+      exec, static_cast<int>(plans_.size()), graph_->problem.flops(), cuda::StepClock::kAtTheLimit,
+      [&](int index) {
         return RunPlan(exec, handle, pointers, plans_[static_cast<size_t>(index)]);
       });
   if (!milliseconds.ok()) return OkStatus();  // the run that follows says what is wrong

@@ -16,6 +16,7 @@ constexpr double kSustainedFlops = 3e10;
 constexpr float kSustainedMargin = 1.15f;
 constexpr size_t kSustainedFinalists = 10;
 constexpr float kHeatMs = 150, kSettleMs = 70, kWindowMs = 30;
+constexpr int kLooksFromCold = 3;  // of finalists, for kBetween: the best counts
 // Those that are timed anew, because the first look's winner also had luck: two looks of two
 // windows, of which the second smallest counts, because the card now and then slows down by itself.
 constexpr size_t kSecondLook = 4;
@@ -50,7 +51,19 @@ class Search {
   }
 
   // `finalists` in the order of their short look, which `ms` holds.
-  Status Sustained(std::vector<int> finalists, std::vector<float>* ms) {
+  Status Sustained(std::vector<int> finalists, StepClock clock, std::vector<float>* ms) {
+    std::vector<float> cold = *ms;
+    for (int turn = 1; clock == StepClock::kBetween && turn < kLooksFromCold; ++turn) {
+      for (const int index : finalists) {
+        TE_ASSIGN_OR_RETURN(const float one, Time(index, 1, 2));
+        float& best = cold[static_cast<size_t>(index)];
+        best = std::min(best, one);
+      }
+    }
+    const auto in_a_step = [&](int index, float sustained) {
+      return clock == StepClock::kBetween ? std::sqrt(sustained * cold[static_cast<size_t>(index)])
+                                          : sustained;
+    };
     const float reference = (*ms)[static_cast<size_t>(finalists.front())];
     TE_RETURN_IF_ERROR(timer_->Enqueue(finalists.front(), RunsIn(kHeatMs, reference)));
     const auto look = [&](int index, std::vector<float>* windows) -> Status {
@@ -64,7 +77,8 @@ class Search {
     for (const int index : finalists) {
       std::vector<float> windows;
       TE_RETURN_IF_ERROR(look(index, &windows));
-      (*ms)[static_cast<size_t>(index)] = *std::min_element(windows.begin(), windows.end());
+      (*ms)[static_cast<size_t>(index)] =
+          in_a_step(index, *std::min_element(windows.begin(), windows.end()));
     }
     Sort(*ms, &finalists);
     if (finalists.size() > kSecondLook) finalists.resize(kSecondLook);
@@ -75,7 +89,7 @@ class Search {
     std::fill(ms->begin(), ms->end(), kNever);
     for (size_t i = 0; i < finalists.size(); ++i) {
       std::sort(windows[i].begin(), windows[i].end());
-      (*ms)[static_cast<size_t>(finalists[i])] = windows[i][1];
+      (*ms)[static_cast<size_t>(finalists[i])] = in_a_step(finalists[i], windows[i][1]);
     }
     return OkStatus();
   }
@@ -110,7 +124,8 @@ class Search {
 
 }  // namespace
 
-StatusOr<std::vector<float>> SearchCandidates(CandidateTimer* timer, int count, double flops) {
+StatusOr<std::vector<float>> SearchCandidates(CandidateTimer* timer, int count, double flops,
+                                              StepClock clock) {
   Search search(timer);
   TE_ASSIGN_OR_RETURN(std::vector<float> ms, search.ShortLook(count));
   std::vector<int> order;
@@ -124,7 +139,8 @@ StatusOr<std::vector<float>> SearchCandidates(CandidateTimer* timer, int count, 
   }
   order.resize(std::min(order.size(), sustained ? kSustainedFinalists : kFinalistsInTurns));
   if (order.size() == 1) return ms;
-  TE_RETURN_IF_ERROR(sustained ? search.Sustained(order, &ms) : search.InTurns(order, flops, &ms));
+  TE_RETURN_IF_ERROR(sustained ? search.Sustained(order, clock, &ms)
+                               : search.InTurns(order, flops, &ms));
   return ms;
 }
 

@@ -61,8 +61,8 @@ class Card : public CandidateTimer {
   uint64_t noise_state_ = 1;
 };
 
-int Chosen(Card* card, double flops) {
-  const auto ms = SearchCandidates(card, static_cast<int>(card->runs.size()), flops);
+int Chosen(Card* card, double flops, StepClock clock = StepClock::kAtTheLimit) {
+  const auto ms = SearchCandidates(card, static_cast<int>(card->runs.size()), flops, clock);
   EXPECT_TRUE(ms.ok()) << ms.status().message();
   return ms.ok() ? FastestOf(*ms) : -1;
 }
@@ -81,9 +81,43 @@ TEST(CandidateSearch, WhatIsLargeIsChosenAtThePowerLimitAndWhatIsSmallFromCold) 
   EXPECT_EQ(Chosen(&small, kSmall), 0);
 }
 
+// The first is 8% faster from cold, the second 5.6% at the limit, the third the best nowhere.
+const std::vector<Candidate> kBestOfEither = {{0.50, 1.30}, {0.54, 1.00}, {0.53, 1.25}};
+
+TEST(CandidateSearch, BetweenColdAndTheLimitBothCount) {
+  EXPECT_LT(SustainedMs(kBestOfEither[1]), SustainedMs(kBestOfEither[0]));
+  Card limit(kBestOfEither), between(kBestOfEither);
+  EXPECT_EQ(Chosen(&limit, kLarge, StepClock::kAtTheLimit), 1);
+  EXPECT_EQ(Chosen(&between, kLarge, StepClock::kBetween), 0);
+  // The twin: what is 8% slower from cold and 24% faster at the limit is chosen in both.
+  Card frugal(kFrugalSecond);
+  EXPECT_EQ(Chosen(&frugal, kLarge, StepClock::kBetween), 1);
+}
+
+TEST(CandidateSearch, TimesBetweenAreGeometricMeans) {
+  Card card(kBestOfEither);
+  const auto ms = SearchCandidates(&card, 3, kLarge, StepClock::kBetween);
+  ASSERT_TRUE(ms.ok());
+  // Half of TimesAreThoseOfTheLimit's bound, and half of what three runs from cold have warmed:
+  // under 5 ms of the 30 that the clock takes.
+  for (size_t i = 0; i < 3; ++i) {
+    const double expected = std::sqrt(kBestOfEither[i].cold_ms * SustainedMs(kBestOfEither[i]));
+    EXPECT_NEAR((*ms)[i], expected, 0.04 * expected) << i;
+  }
+}
+
+// What is small is timed from cold, whatever the step's clock.
+TEST(CandidateSearch, TheClockOfTheStepChangesNothingForWhatIsSmall) {
+  Card limit(TenTimesSmaller(kBestOfEither)), between(TenTimesSmaller(kBestOfEither));
+  const auto at_the_limit = SearchCandidates(&limit, 3, kSmall, StepClock::kAtTheLimit);
+  const auto in_between = SearchCandidates(&between, 3, kSmall, StepClock::kBetween);
+  ASSERT_TRUE(at_the_limit.ok() && in_between.ok());
+  EXPECT_EQ(*at_the_limit, *in_between);
+}
+
 TEST(CandidateSearch, TimesAreThoseOfTheLimit) {
   Card card(kFrugalSecond);
-  const auto ms = SearchCandidates(&card, 3, kLarge);
+  const auto ms = SearchCandidates(&card, 3, kLarge, StepClock::kAtTheLimit);
   ASSERT_TRUE(ms.ok());
   // After 70 ms of settling the clock is within 0.4 * exp(-70 / 30) of its end, less still in the
   // windows.
@@ -126,7 +160,7 @@ TEST(CandidateSearch, WhatFailsIsNotChosenAndNotRunAgain) {
     std::vector<Candidate> candidates = {{0.50, 1.0}, {0.40, 1.0}, {0.55, 1.0}};
     candidates[1].fails_from = 2;
     Card card(candidates);
-    const auto ms = SearchCandidates(&card, 3, flops);
+    const auto ms = SearchCandidates(&card, 3, flops, StepClock::kAtTheLimit);
     ASSERT_TRUE(ms.ok());
     EXPECT_EQ(FastestOf(*ms), 0);
     EXPECT_EQ((*ms)[1], std::numeric_limits<float>::infinity());
@@ -136,10 +170,17 @@ TEST(CandidateSearch, WhatFailsIsNotChosenAndNotRunAgain) {
 
 TEST(CandidateSearch, FailuresOfAllOrOfAFinalistAreErrors) {
   Card all({{0.5, 1.0, 1}, {0.4, 1.0, 3}});
-  EXPECT_EQ(SearchCandidates(&all, 2, kLarge).status().message(), "candidate 1 fails");
+  EXPECT_EQ(SearchCandidates(&all, 2, kLarge, StepClock::kAtTheLimit).status().message(),
+            "candidate 1 fails");
   for (const double flops : {kSmall, kLarge}) {
-    Card later({{0.5, 1.0}, {0.5, 1.0, kShortLook + 5}});
-    EXPECT_EQ(SearchCandidates(&later, 2, flops).status().message(), "candidate 1 fails");
+    for (const StepClock clock : {StepClock::kAtTheLimit, StepClock::kBetween}) {
+      for (const int run : {1, 5, 100}) {  // of the look from cold, too
+        Card later({{0.5, 1.0}, {0.5, 1.0, kShortLook + run}});
+        if (flops == kSmall && run == 100) continue;  // five turns are over before
+        EXPECT_EQ(SearchCandidates(&later, 2, flops, clock).status().message(),
+                  "candidate 1 fails");
+      }
+    }
   }
 }
 
@@ -165,9 +206,11 @@ TEST(CandidateSearch, NoiseCostsNoMoreThanItself) {
 // of a finalist they meet two at most.
 TEST(CandidateSearch, ASlowSpellDecidesNothing) {
   for (double begin = 10; begin < 2000; begin += 7) {
-    Card card(kFrugalSecond);
-    card.spell_begin = begin;
-    ASSERT_EQ(Chosen(&card, kLarge), 1) << begin;
+    for (const StepClock clock : {StepClock::kAtTheLimit, StepClock::kBetween}) {
+      Card card(kFrugalSecond);
+      card.spell_begin = begin;
+      ASSERT_EQ(Chosen(&card, kLarge, clock), 1) << begin;
+    }
   }
 }
 

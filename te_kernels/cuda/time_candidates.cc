@@ -34,9 +34,9 @@ class StreamTimer : public CandidateTimer {
 }  // namespace
 
 StatusOr<std::vector<float>> TimeCandidates(const Exec& exec, int count, double flops,
-                                            const CandidateRun& run) {
+                                            StepClock clock, const CandidateRun& run) {
   StreamTimer timer(StreamOf(exec), run);
-  return SearchCandidates(&timer, count, flops);
+  return SearchCandidates(&timer, count, flops, clock);
 }
 
 }  // namespace te::cuda

@@ -14,6 +14,6 @@ using CandidateRun = std::function<Status(int index)>;
 
 // As SearchCandidates, by CUDA events. Blocks; must not be called while the stream is captured.
 StatusOr<std::vector<float>> TimeCandidates(const Exec& exec, int count, double flops,
-                                            const CandidateRun& run);
+                                            StepClock clock, const CandidateRun& run);
 
 }  // namespace te::cuda

@@ -3,6 +3,7 @@
 #include <cublasLt.h>
 #include <cuda_runtime_api.h>
 
+#include <algorithm>
 #include <map>
 #include <memory>
 #include <sstream>
@@ -37,6 +38,17 @@ LtCache* CacheOf(cuda::CudaState* state) {
   return static_cast<LtCache*>(state->gemm_cache.get());
 }
 
+// A product of a training step is as long in one of its dimensions as the step has tokens, and for
+// each weight the step's products take 6 FLOP a token while AdamW moves 14 bytes or more: at 2048
+// tokens 20% of the step, at 4096, where it runs beside the products, none (bench/notes.md,
+// section 17).
+cuda::StepClock ClockOf(const LtProblem& problem) {
+  constexpr int64_t kTokensAtTheLimit = 4096;
+  return std::min({problem.m, problem.n, problem.k}) < kTokensAtTheLimit
+             ? cuda::StepClock::kBetween
+             : cuda::StepClock::kAtTheLimit;
+}
+
 Status ChooseAlgorithm(const Exec& exec, cuda::CudaState* state, const LtMatmulArgs& args,
                        void* workspace, LtPlan* plan) {
   cudaStreamCaptureStatus capturing = cudaStreamCaptureStatusNone;
@@ -56,11 +68,12 @@ Status ChooseAlgorithm(const Exec& exec, cuda::CudaState* state, const LtMatmulA
       cudaMemsetAsync(trial.data(), 0, trial.bytes(), cuda::StreamOf(exec)), "cudaMemsetAsync"));
   TE_ASSIGN_OR_RETURN(
       const std::vector<float> milliseconds,
-      cuda::TimeCandidates(
-          exec, static_cast<int>(candidates.size()), problem.flops(), [&](int index) {
-            return plan->Run(exec, state->cublas_lt(), args, trial.data(), trial.data(),
-                             candidates[static_cast<size_t>(index)], workspace, kLtWorkspaceBytes);
-          }));
+      cuda::TimeCandidates(exec, static_cast<int>(candidates.size()), problem.flops(),
+                           ClockOf(problem), [&](int index) {
+                             return plan->Run(exec, state->cublas_lt(), args, trial.data(),
+                                              trial.data(), candidates[static_cast<size_t>(index)],
+                                              workspace, kLtWorkspaceBytes);
+                           }));
   return plan->Choose(candidates[static_cast<size_t>(cuda::FastestOf(milliseconds))]);
 }
 
