@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "te_kernels/cuda/cuda_state.h"
 #include "te_kernels/cuda/cuda_status.h"
@@ -73,11 +74,11 @@ int OperationTimer::Rotations(int64_t bytes) {
   return static_cast<int>(std::clamp<int64_t>(count, 2, kMaxRotations));
 }
 
-StatusOr<std::vector<double>> OperationTimer::Seconds(const std::vector<Call>& calls,
-                                                      int rotations) {
+StatusOr<OperationTimer::Recorded> OperationTimer::Record(const std::vector<Call>& calls,
+                                                          int rotations) {
   const Exec& exec = context_->exec();
   Device& device = context_->device();
-  std::vector<std::unique_ptr<RecordedWork>> recorded;
+  Recorded recorded;
   for (const Call& call : calls) {
     // As it is first: it chooses algorithms and sizes scratch memory, which recording may not.
     for (int i = 0; i < rotations; ++i) TE_RETURN_IF_ERROR(call(i));
@@ -90,6 +91,13 @@ StatusOr<std::vector<double>> OperationTimer::Seconds(const std::vector<Call>& c
     TE_RETURN_IF_ERROR(work.status());
     recorded.push_back(std::move(work).value());
   }
+  return recorded;
+}
+
+StatusOr<std::vector<double>> OperationTimer::Seconds(const std::vector<Call>& calls,
+                                                      int rotations) {
+  const Exec& exec = context_->exec();
+  TE_ASSIGN_OR_RETURN(const Recorded recorded, Record(calls, rotations));
   const auto launch = [&](size_t which) -> Status {
     if (heater_ != nullptr) TE_RETURN_IF_ERROR(heater_->Launch(exec));
     TE_RETURN_IF_ERROR(timer_->Begin(exec));
@@ -121,6 +129,35 @@ StatusOr<std::vector<double>> OperationTimer::Seconds(const std::vector<Call>& c
 StatusOr<double> OperationTimer::Seconds(const Call& call, int rotations) {
   TE_ASSIGN_OR_RETURN(const std::vector<double> seconds, Seconds(std::vector{call}, rotations));
   return seconds.front();
+}
+
+StatusOr<std::vector<double>> OperationTimer::SustainedSeconds(const std::vector<Call>& calls,
+                                                               int rotations) {
+  constexpr double kSettleSeconds = 0.07, kWindowSeconds = 0.03;
+  constexpr int kTurns = 2;
+  const Exec& exec = context_->exec();
+  TE_ASSIGN_OR_RETURN(const Recorded recorded, Record(calls, rotations));
+  std::vector<double> out(recorded.size(), std::numeric_limits<double>::infinity());
+  // Of a window of `launches`: seconds of one.
+  const auto window = [&](size_t which, int launches) -> StatusOr<double> {
+    TE_RETURN_IF_ERROR(timer_->Begin(exec));
+    for (int i = 0; i < launches; ++i) TE_RETURN_IF_ERROR(recorded[which]->Launch(exec));
+    TE_RETURN_IF_ERROR(timer_->End(exec));
+    TE_ASSIGN_OR_RETURN(const StreamTimer::Times times, timer_->Read());
+    return times.whole / launches;
+  };
+  for (int turn = 0; turn < kTurns; ++turn) {
+    for (size_t which = 0; which < recorded.size(); ++which) {
+      TE_ASSIGN_OR_RETURN(const double one, window(which, 1));
+      const auto launches = [one](double seconds) {
+        return static_cast<int>(std::ceil(seconds / one));
+      };
+      TE_RETURN_IF_ERROR(window(which, launches(kSettleSeconds)).status());
+      TE_ASSIGN_OR_RETURN(const double seconds, window(which, launches(kWindowSeconds)));
+      out[which] = std::min(out[which], seconds / rotations);
+    }
+  }
+  return out;
 }
 
 StatusOr<std::vector<Tensor>> OperationTimer::Random(DType dtype, const Shape& shape, int count) {

@@ -51,17 +51,26 @@ Status OperationsBench::Gemm(const BenchModelShape& model, const char* layer, Ge
   };
   TE_ASSIGN_OR_RETURN(const std::unique_ptr<LtCandidates> candidates,
                       LtCandidates::Make(timer_, args(0)));
-  constexpr int kKept = 4;
+  constexpr int kKept = 6;
   TE_ASSIGN_OR_RETURN(const int offered, candidates->Search(kKept));
   std::vector<OperationTimer::Call> calls = {[&](int i) { return run().gemm(exec(), args(i)); }};
   for (int k = 0; k < candidates->kept(); ++k)
     calls.emplace_back([&, k](int i) { return candidates->Run(k, args(i)); });
   TE_ASSIGN_OR_RETURN(const std::vector<double> seconds, timer_->Seconds(calls, count));
-  const double best = *std::min_element(seconds.begin() + 1, seconds.end());
+  const auto ratio = [](const std::vector<double>& times) {
+    return *std::min_element(times.begin() + 1, times.end()) / times[0];
+  };
+  TE_ASSIGN_OR_RETURN(const std::vector<double> sustained, timer_->SustainedSeconds(calls, count));
   const double flops = 2.0 * static_cast<double>(tokens) * static_cast<double>(out_features) *
                        static_cast<double>(in_features);
-  Add({name, fmt::format("{} of {}", shape, offered), seconds[0], flops / seconds[0], flops / best,
-       true});
+  const double rate = flops / seconds[0];
+  Add({.operation = name,
+       .shape = fmt::format("{} of {}", shape, offered),
+       .seconds = seconds[0],
+       .rate = rate,
+       .ceiling = rate / ratio(seconds),
+       .flops = true,
+       .ratio_at_the_limit = ratio(sustained)});
   return OkStatus();
 }
 
