@@ -29,7 +29,7 @@ Status OperationsBench::Run() {
       "copy of 4 GiB: {:.0f} GB/s, read and written; last column: of a copy of the operation's own "
       "size; of products: the ratio where each candidate is looped for 0.1 s (at the card's power "
       "limit)\n\n{:<30}{:<26}{:>10}{:>12}{:>12}{:>9}{:>9}\n",
-      copy_ * 1e-9, "operation", "shape", "us", "rate", "ceiling", "ratio", "see above");
+      copy_ * 1e-9, "operation", "shape", "us", "rate", "ceiling", "ratio", "last");
   for (const BenchModelShape& model : kModels) {
     for (const int64_t tokens : options_.tokens) {
       TE_RETURN_IF_ERROR(Norms(model, tokens));
