@@ -16,13 +16,14 @@ constexpr double kSustainedFlops = 3e10;
 constexpr float kSustainedMargin = 1.15f;
 constexpr size_t kSustainedFinalists = 10;
 constexpr float kHeatMs = 150, kSettleMs = 70, kWindowMs = 30;
+constexpr int kShortRuns = 2;      // of the short look
 constexpr int kLooksFromCold = 3;  // of finalists, for kBetween: the best counts
 // Those that are timed anew, because the first look's winner also had luck: two looks of two
 // windows, of which the second smallest counts, because the card now and then slows down by itself.
 constexpr size_t kSecondLook = 4;
 
-constexpr size_t kFinalistsInTurns = 5;
-constexpr int kTurns = 5;
+constexpr size_t kFinalistsFromCold = 5;
+constexpr int kTurnsFromCold = 5;
 
 class Search {
  public:
@@ -39,7 +40,7 @@ class Search {
     std::vector<float> ms(static_cast<size_t>(count), kNever);
     Status last;
     for (int i = 0; i < count; ++i) {
-      const StatusOr<float> one = Time(i, 1, 2);
+      const StatusOr<float> one = Time(i, 1, kShortRuns);
       if (one.ok()) {
         ms[static_cast<size_t>(i)] = *one;
       } else {
@@ -53,13 +54,8 @@ class Search {
   // `finalists` in the order of their short look, which `ms` holds.
   Status Sustained(std::vector<int> finalists, StepClock clock, std::vector<float>* ms) {
     std::vector<float> cold = *ms;
-    for (int turn = 1; clock == StepClock::kBetween && turn < kLooksFromCold; ++turn) {
-      for (const int index : finalists) {
-        TE_ASSIGN_OR_RETURN(const float one, Time(index, 1, 2));
-        float& best = cold[static_cast<size_t>(index)];
-        best = std::min(best, one);
-      }
-    }
+    if (clock == StepClock::kBetween)
+      TE_RETURN_IF_ERROR(InTurns(finalists, kLooksFromCold - 1, kShortRuns, &cold));
     const auto in_a_step = [&](int index, float sustained) {
       return clock == StepClock::kBetween ? std::sqrt(sustained * cold[static_cast<size_t>(index)])
                                           : sustained;
@@ -94,18 +90,10 @@ class Search {
     return OkStatus();
   }
 
-  // A clock that drifts favours none; the best turn of each counts.
-  Status InTurns(const std::vector<int>& finalists, double flops, std::vector<float>* ms) {
+  Status FromCold(const std::vector<int>& finalists, double flops, std::vector<float>* ms) {
     std::fill(ms->begin(), ms->end(), kNever);
     const int runs = static_cast<int>(std::clamp(2e12 / flops, 3.0, 20.0));
-    for (int turn = 0; turn < kTurns; ++turn) {
-      for (const int index : finalists) {
-        TE_ASSIGN_OR_RETURN(const float one, Time(index, 1, runs));
-        float& best = (*ms)[static_cast<size_t>(index)];
-        best = std::min(best, one);
-      }
-    }
-    return OkStatus();
+    return InTurns(finalists, kTurnsFromCold, runs, ms);
   }
 
   static void Sort(const std::vector<float>& ms, std::vector<int>* indices) {
@@ -115,6 +103,19 @@ class Search {
   }
 
  private:
+  // Of each its best turn, if that is better than what `best` holds. A clock that drifts favours
+  // none.
+  Status InTurns(const std::vector<int>& finalists, int turns, int runs, std::vector<float>* best) {
+    for (int turn = 0; turn < turns; ++turn) {
+      for (const int index : finalists) {
+        TE_ASSIGN_OR_RETURN(const float one, Time(index, 1, runs));
+        float& ms = (*best)[static_cast<size_t>(index)];
+        ms = std::min(ms, one);
+      }
+    }
+    return OkStatus();
+  }
+
   static int RunsIn(float milliseconds, float one) {
     return std::max(3, static_cast<int>(std::ceil(milliseconds / std::max(one, 1e-3f))));
   }
@@ -137,10 +138,10 @@ StatusOr<std::vector<float>> SearchCandidates(CandidateTimer* timer, int count, 
     const float limit = kSustainedMargin * ms[static_cast<size_t>(order.front())];
     while (ms[static_cast<size_t>(order.back())] > limit) order.pop_back();
   }
-  order.resize(std::min(order.size(), sustained ? kSustainedFinalists : kFinalistsInTurns));
+  order.resize(std::min(order.size(), sustained ? kSustainedFinalists : kFinalistsFromCold));
   if (order.size() == 1) return ms;
   TE_RETURN_IF_ERROR(sustained ? search.Sustained(order, clock, &ms)
-                               : search.InTurns(order, flops, &ms));
+                               : search.FromCold(order, flops, &ms));
   return ms;
 }
 
