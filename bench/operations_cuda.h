@@ -32,7 +32,8 @@ struct OperationRow {
   double ceiling = 0;  // likewise; 0: none
   bool flops = false;
   double copy_of_its_size = 0;  // of memory operations: a copy that moves as many bytes
-  // Of products: rate / ceiling again, each looped until the card has found its clock.
+  // Of products: rate / ceiling again, ours and the candidates that are fastest from cold looped
+  // until the card has found its clock.
   double ratio_at_the_limit = 0;
 };
 
