@@ -155,13 +155,13 @@ Status LlamaModel::Check(const LlamaBatch& batch) const {
 }
 
 StatusOr<LlamaModel::Pass> LlamaModel::Forward(const LlamaBatch& batch) {
+  TE_RETURN_IF_ERROR(Check(batch));
   TE_ASSIGN_OR_RETURN(Pass pass, Prepare(batch));
   TE_RETURN_IF_ERROR(RunForward(&pass));
   return pass;
 }
 
 StatusOr<LlamaModel::Pass> LlamaModel::Prepare(const LlamaBatch& batch) {
-  TE_RETURN_IF_ERROR(Check(batch));
   TE_ASSIGN_OR_RETURN(Pass pass, pool_.Acquire());
   TE_RETURN_IF_ERROR(Upload(batch, &pass->root, &pass->root.state<PassState>()));
   return pass;

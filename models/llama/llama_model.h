@@ -135,13 +135,13 @@ class LlamaModel {
 
   // A forward pass in flight: its activations. Releasing it frees the slot.
   using Pass = SavedPool::Handle;
-  // Prepare and RunForward. kInvalidArgument names a token or label outside the vocabulary, a batch
-  // that is empty, spans of the wrong size.
+  // Check, Prepare and RunForward.
   StatusOr<Pass> Forward(const LlamaBatch& batch);
-  // What Prepare says of the batch, without doing anything.
+  // kInvalidArgument names a token or label outside the vocabulary, a batch that is empty, spans of
+  // the wrong size.
   Status Check(const LlamaBatch& batch) const;
-  // Copies the batch to the device. The slot's addresses depend on the batch's shape alone (and on
-  // whether it has labels and padding), as long as nothing is allocated in between.
+  // Copies a batch that Check takes to the device. The slot's addresses depend on the batch's shape
+  // alone (and on whether it has labels and padding), as long as nothing is allocated in between.
   StatusOr<Pass> Prepare(const LlamaBatch& batch);
   // Runs the layers up to the final norm: device work alone, which can be recorded.
   Status RunForward(Pass* pass);
