@@ -18,9 +18,6 @@ class OperationTimer {
 
   static StatusOr<OperationTimer> Make(Context* context);
 
-  // Times an addition for nothing: for some 30 ms after gigabytes have been freed, as by a large
-  // copy's measurement, everything takes 10% longer.
-  Status WarmUp();
   // From now on matrix products run for some 30 ms before everything that is timed, so that the
   // card has the clock and the temperature of a training step: a card at its power limit lowers its
   // clock by a fifth.

@@ -24,7 +24,6 @@ constexpr BenchModelShape kModels[] = {{"7B", 4096, 11008, 32, 32, 128, 32000},
 
 Status OperationsBench::Run() {
   TE_ASSIGN_OR_RETURN(copy_, timer_->CopyBandwidth(kLargeCopy));
-  TE_RETURN_IF_ERROR(timer_->WarmUp());
   fmt::print(
       "copy of 4 GiB: {:.0f} GB/s, read and written; last column: of a copy of the operation's own "
       "size; of products: the ratio where each candidate is looped for 0.1 s (at the card's power "
