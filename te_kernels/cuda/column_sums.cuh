@@ -13,46 +13,59 @@
 namespace te::cuda {
 
 inline constexpr int kCombineSlices = 32;
+// Of a thread: all that it takes, where each of up to 160 multiprocessors has left one.
+inline constexpr int kPartialsInFlight = 5;
 
 // out[c] (+)= sum over p of partials[p * stride + c], c < columns. A block has one warp of columns;
-// its warps take every 32nd partial.
+// its warps take every 32nd partial. The time is that of loads that wait for each other, so none
+// does: beyond the last partial there are zeros, which change no sum, and what is added to is read
+// before the partials.
 template <typename T>
 __global__ void __launch_bounds__(kWarp* kCombineSlices)
-    CombinePartialsKernel(const float* partials, int64_t count, int64_t stride, int64_t columns,
+    CombinePartialsKernel(const float* partials, int count, int64_t stride, int64_t columns,
                           bool accumulate, T* out) {
   StartAfterEarlierKernels();
   __shared__ float sums[kCombineSlices][kWarp];
   const int lane = threadIdx.x % kWarp, slice = threadIdx.x / kWarp;
   const int64_t column = int64_t{blockIdx.x} * kWarp + lane;
+  const bool writes = slice == 0 && column < columns;
+  T before = {};
+  if (accumulate && writes) before = out[column];
   float sum = 0;
   if (column < columns) {
-#pragma unroll 8
-    for (int64_t p = slice; p < count; p += kCombineSlices) sum += partials[p * stride + column];
+    const float* from = partials + slice * stride + column;
+#pragma unroll 1
+    for (int p = slice; p < count; p += kCombineSlices * kPartialsInFlight) {
+      float values[kPartialsInFlight];
+#pragma unroll
+      for (int u = 0; u < kPartialsInFlight; ++u, from += kCombineSlices * stride)
+        values[u] = p + u * kCombineSlices < count ? *from : 0;
+#pragma unroll
+      for (int u = 0; u < kPartialsInFlight; ++u) sum += values[u];
+    }
   }
   sums[slice][lane] = sum;
   __syncthreads();
-  if (slice != 0 || column >= columns) return;
+  if (!writes) return;
   sum = 0;
 #pragma unroll
   for (int s = 0; s < kCombineSlices; ++s) sum += sums[s][lane];
-  out[column] = FromFloat<T>(accumulate ? ToFloat(out[column]) + sum : sum);
+  out[column] = FromFloat<T>(accumulate ? ToFloat(before) + sum : sum);
 }
 
 // `out`: dense [columns], float32 or bfloat16. No partials (count 0): zeros, or `out` as it is.
+// At most 65535 of them.
 inline Status CombinePartials(const Exec& exec, const float* partials, int64_t count,
                               int64_t stride, bool accumulate, const TensorView& out) {
   const int64_t columns = out.dim(0);
   if (columns == 0) return OkStatus();
-  const auto blocks = static_cast<unsigned int>((columns + kWarp - 1) / kWarp);
-  if (out.dtype() == DType::kFloat32) {
-    LaunchOverlapping(exec, CombinePartialsKernel<float>, dim3(blocks),
-                      dim3(kWarp * kCombineSlices), {}, partials, count, stride, columns,
-                      accumulate, out.as<float>());
-  } else {
-    LaunchOverlapping(exec, CombinePartialsKernel<bfloat16>, dim3(blocks),
-                      dim3(kWarp * kCombineSlices), {}, partials, count, stride, columns,
-                      accumulate, out.as<bfloat16>());
-  }
+  const auto launch = [&]<typename T>(T* to) {
+    LaunchOverlapping(exec, CombinePartialsKernel<T>,
+                      dim3(static_cast<unsigned int>((columns + kWarp - 1) / kWarp)),
+                      dim3(kWarp * kCombineSlices), {}, partials, static_cast<int>(count), stride,
+                      columns, accumulate, to);
+  };
+  out.dtype() == DType::kFloat32 ? launch(out.as<float>()) : launch(out.as<bfloat16>());
   return LaunchStatus("combine_partials");
 }
 
