@@ -56,7 +56,7 @@ struct LlamaBatch {
   std::span<const uint8_t> attention_mask;  // 1 = keep, 0 = padding. Empty: all 1
 };
 // Whether a loss over the batch counts any label: a row's first one, which no position predicts,
-// never does. For a batch that LlamaModel::Check takes.
+// never does. Rows are of one token or more.
 bool CountsAnyLabel(const LlamaBatch& batch);
 
 // A tensor of the checkpoint and the rows of ours that it is.
