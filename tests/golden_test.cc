@@ -1,4 +1,4 @@
-// Parity with Hugging Face: what transformers computed from the five checkpoints of tests/golden
+// Parity with Hugging Face: what transformers computed from the checkpoints of tests/golden
 // (make_golden.py says how), both paths. Every comparison has twins with one disturbed weight, or
 // one ignored field of the config, that must fail. On the device that TE_TEST_DEVICE names ("cpu"
 // without it).
@@ -11,6 +11,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -304,6 +305,59 @@ TEST_P(GoldenTest, IgnoredFieldsOfTheConfigFail) {
   const std::vector<uint8_t> ones(golden_.mask.size(), 1);
   batch.attention_mask = ones;
   EXPECT_FALSE(FailuresWith(golden_.config, batch).empty()) << "attention_mask";
+  if (golden_.config.PaddingIndex() < 0) return;
+  // The padding token's row alone differs, and nothing but its gradient.
+  for (const std::optional<int64_t>& other :
+       {std::optional<int64_t>(), std::optional<int64_t>(3)}) {
+    config = golden_.config;
+    config.pad_token_id = other;
+    const std::vector<std::string> failures = FailuresWith(config, golden_.Batch());
+    ASSERT_EQ(failures.size(), 1u) << Joined(failures);
+    EXPECT_TRUE(failures[0].starts_with(std::string("grad.") + kLlamaEmbeddingName)) << failures[0];
+  }
+}
+
+// Through the embedding the padding row gets no gradient; untied, none at all. The norm of all
+// gradients is that of Hugging Face's, and AdamW goes on with the row as torch.optim.AdamW does.
+TEST_P(GoldenTest, ThePaddingRowInTheNormAndAfterTwentySteps) {
+  const int64_t row = golden_.config.PaddingIndex(), hidden = golden_.config.hidden_size;
+  if (row < 0) GTEST_SKIP() << "no pad_token_id";
+  EXPECT_GT(std::ranges::count(golden_.ids, static_cast<int32_t>(row)), 3);
+  const auto rows = [&](const std::vector<float>& table, int64_t which) {
+    return std::vector<float>(table.begin() + which * hidden, table.begin() + (which + 1) * hidden);
+  };
+  double square_sum = 0;
+  for (const std::string& name : golden_.Names()) {
+    if (!name.starts_with("grad.")) continue;
+    for (const float g : golden_.Floats(name)) square_sum += static_cast<double>(g) * g;
+  }
+  const std::vector<float> grad =
+      rows(golden_.Floats(std::string("grad.") + kLlamaEmbeddingName), row);
+  EXPECT_EQ(std::ranges::all_of(grad, [](float g) { return g == 0; }),
+            !golden_.config.tie_word_embeddings);
+
+  const auto train = [&](const LlamaConfig& config, double* norm) {
+    const auto model = golden_.Load(context_.get(), GetParam().path, DType::kFloat32, config);
+    Ok(model->EnsureGradients());
+    const auto optimizer = Value(AdamWOptimizer::Create(context_.get(), model->parameters(), {}));
+    Ok(optimizer->BeginStep());
+    Ok(model->RunMicroBatch(golden_.Batch(), {}));
+    Ok(optimizer->Step({.learning_rate = 0, .want_grad_norm = true}));
+    *norm = GradNorm(Value(context_->ReadScalars()));
+    TrainAsGolden(model.get(), false);
+    return rows(Fetch<float>(context_.get(), model->FindTensor(kLlamaEmbeddingName)->value()), row);
+  };
+  std::vector<float> want;
+  for (const JsonValue& value : golden_.json.Find("trained_padding_row")->array())
+    want.push_back(static_cast<float>(value.number()));
+  double norm = 0, norm_without = 0;
+  const std::vector<float> got = train(golden_.config, &norm);
+  EXPECT_LE(RelativeError(got, want), 1e-5);
+  EXPECT_NEAR(norm, std::sqrt(square_sum), 1e-5 * norm);
+  LlamaConfig without = golden_.config;
+  without.pad_token_id.reset();
+  EXPECT_GT(RelativeError(train(without, &norm_without), want), 1e-3);
+  EXPECT_GT(std::abs(norm_without - std::sqrt(square_sum)), 1e-3 * norm);
 }
 
 // Exchanging two tensors of one shape is what a wrong row order does.
@@ -368,10 +422,6 @@ TEST_P(GoldenTest, TwentyFourGreedyTokens) {
     expected.push_back(static_cast<int32_t>(id.integer()));
   }
   ASSERT_EQ(expected.size(), 24u);
-  // make_golden.py restores the untrained weights before it generates; where the checkpoint is
-  // float32, what it restores from shares its memory with the model (Tensor.to copies only to
-  // convert), so those tokens are those of the trained weights.
-  if (golden_.json.Find("storage_dtype")->string() == "float32") TrainAsGolden(model.get(), false);
   const auto got =
       Value(GenerateGreedy(model.get(), prompt, {.max_new_tokens = 24, .ignore_eos = true}));
   EXPECT_EQ(got, expected);
@@ -414,7 +464,8 @@ std::string CaseName(const testing::TestParamInfo<Case>& info) {
 
 INSTANTIATE_TEST_SUITE_P(HuggingFace, GoldenTest,
                          testing::ValuesIn(Cases({"llama2-mha", "llama3-gqa", "llama31-tied",
-                                                  "llama-bias-bin", "llama2-bin-single"})),
+                                                  "llama-bias-bin", "llama2-bin-single",
+                                                  "llama-pad", "llama-pad-tied"})),
                          CaseName);
 
 // tests/golden_rope: every rope type in every spelling, one kind of bias alone, unusual head

@@ -233,7 +233,7 @@ Status ReadRope(const ObjectReader& top, LlamaConfig* config) {
   return OkStatus();
 }
 
-// A token id: absent when null, or when negative as in the first hub files (pad_token_id -1).
+// A token id: absent when null, or when negative.
 Status ReadToken(const ObjectReader& top, const char* key, std::optional<int64_t>* out) {
   if (!top.Has(key)) return OkStatus();
   int64_t value = 0;
@@ -246,7 +246,11 @@ Status ReadTokens(const ObjectReader& top, const JsonValue& root, LlamaConfig* c
   // An explicit null means "none"; only an absent key has the default.
   if (root.Find("bos_token_id") != nullptr) config->bos_token_id.reset();
   TE_RETURN_IF_ERROR(ReadToken(top, "bos_token_id", &config->bos_token_id));
-  TE_RETURN_IF_ERROR(ReadToken(top, "pad_token_id", &config->pad_token_id));
+  if (top.Has("pad_token_id")) {
+    // Also negative, as in the first hub files (-1): nn.Embedding counts from the end.
+    TE_RETURN_IF_ERROR(top.Integer("pad_token_id", -kMaxDimension, kMaxDimension,
+                                   &config->pad_token_id.emplace()));
+  }
   const JsonValue* eos = root.Find("eos_token_id");
   if (eos == nullptr) return OkStatus();
   config->eos_token_ids.clear();
@@ -378,6 +382,12 @@ Status LlamaConfig::Validate() const {
                              kMaxDimension);
     }
   }
+  if (pad_token_id && (*pad_token_id < -vocab_size || *pad_token_id >= vocab_size)) {
+    return InvalidArgument(
+        "pad_token_id is {}; expected null or a token from 0 to {} (vocab_size - 1), or from {} to "
+        "-1 counted from the end: it is the embedding's padding_idx",
+        *pad_token_id, vocab_size - 1, -vocab_size);
+  }
   if (num_attention_heads % num_key_value_heads != 0) {
     return InvalidArgument(
         "num_key_value_heads is {}; expected a divisor of num_attention_heads ({})",
@@ -409,6 +419,11 @@ Status LlamaConfig::Validate() const {
                            kMaxDimension / 2);
   }
   return OkStatus();
+}
+
+int64_t LlamaConfig::PaddingIndex() const {
+  if (!pad_token_id) return -1;
+  return *pad_token_id < 0 ? *pad_token_id + vocab_size : *pad_token_id;
 }
 
 int64_t LlamaConfig::ParameterCount() const {

@@ -57,6 +57,7 @@ struct LlamaConfig {
   std::optional<DType> dtype;  // dtype or torch_dtype: what the checkpoint says of its weights
   std::optional<int64_t> bos_token_id = 1;
   std::vector<int64_t> eos_token_ids = {2};
+  // As the file has it: from -vocab_size on, counted from the end where it is negative.
   std::optional<int64_t> pad_token_id;
 
   // Of one file's text. Every failure names the key, its value and what was expected; an unknown
@@ -71,6 +72,9 @@ struct LlamaConfig {
   // The relations between the values (FromJson has called it). For a config made in code.
   Status Validate() const;
 
+  // The row of the embedding that gets no gradient through it (Hugging Face: nn.Embedding's
+  // padding_idx is pad_token_id); -1: there is none.
+  int64_t PaddingIndex() const;
   // Elements of all parameters; a tied lm_head counts once.
   int64_t ParameterCount() const;
   // A config.json that FromJson and Hugging Face read back as this value.

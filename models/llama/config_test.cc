@@ -103,7 +103,28 @@ TEST(LlamaConfigTest, TakesTheFirstHubFiles) {
       R"({"architectures": ["LLaMAForCausalLM"], "model_type": "llama", "pad_token_id": -1, "bos_token_id": 0,
           "eos_token_id": 1, "max_sequence_length": 2048})");
   ASSERT_TRUE(config.ok()) << config.status().message();
-  EXPECT_FALSE(config->pad_token_id.has_value());
+  EXPECT_EQ(config->pad_token_id, -1);
+  EXPECT_EQ(config->PaddingIndex(), 31999);
+}
+
+// nn.Embedding(vocab_size, hidden_size, pad_token_id) of transformers 5.24 with torch 2.15.
+TEST(LlamaConfigTest, ThePaddingIndexIsThatOfHuggingFace) {
+  const auto index = [](const std::string& pad) -> int64_t {
+    const auto config = Parse((R"("vocab_size": 16, "pad_token_id": )" + pad).c_str());
+    EXPECT_TRUE(config.ok()) << config.status().message();
+    return config.ok() ? config->PaddingIndex() : -2;
+  };
+  EXPECT_EQ(Parse("")->PaddingIndex(), -1);
+  EXPECT_EQ(index("null"), -1);
+  EXPECT_EQ(index("0"), 0);
+  EXPECT_EQ(index("2"), 2);
+  EXPECT_EQ(index("15"), 15);
+  EXPECT_EQ(index("-1"), 15);
+  EXPECT_EQ(index("-16"), 0);
+  for (const char* pad : {"16", "-17", "32000", "true", "2.5", "\"2\"", "[2]"}) {
+    ExpectError(Parse((R"("vocab_size": 16, "pad_token_id": )" + std::string(pad)).c_str()),
+                StatusCode::kInvalidArgument, {"pad_token_id", pad, "expected"});
+  }
 }
 
 TEST(LlamaConfigTest, BothSpellingsOfRopeMeanTheSame) {
@@ -278,6 +299,7 @@ TEST(LlamaConfigTest, ToJsonReadsBackEqual) {
   const char* members[] = {
       "",
       R"("eos_token_id": [1, 2], "bos_token_id": null, "pad_token_id": 3, "dtype": "bfloat16", "mlp_bias": true)",
+      R"("pad_token_id": -1)",
       R"("rope_theta": 12345.678, "rope_scaling": {"type": "dynamic", "factor": 2.5}, "attention_dropout": 0.25)",
       R"("rope_scaling": {"type": "llama3", "factor": 8, "low_freq_factor": 1.5, "high_freq_factor": 4.25,
          "original_max_position_embeddings": 99}, "eos_token_id": null, "tie_word_embeddings": true)",
@@ -293,6 +315,7 @@ TEST(LlamaConfigTest, ToJsonReadsBackEqual) {
     EXPECT_EQ(config->rope.theta, again->rope.theta);
     EXPECT_EQ(config->eos_token_ids, again->eos_token_ids);
     EXPECT_EQ(config->bos_token_id, again->bos_token_id);
+    EXPECT_EQ(config->pad_token_id, again->pad_token_id);
     EXPECT_EQ(config->head_dim, again->head_dim);
   }
 }

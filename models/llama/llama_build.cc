@@ -164,7 +164,8 @@ Status LlamaModel::Build() {
                                                     {.vocab_size = config_.vocab_size,
                                                      .hidden_size = config_.hidden_size,
                                                      .params_dtype = options_.params_dtype,
-                                                     .perform_initialization = false},
+                                                     .perform_initialization = false,
+                                                     .padding_idx = config_.PaddingIndex()},
                                                     "model.embed_tokens"));
   collect(embedding_.get());
   for (int64_t i = 0; i < config_.num_hidden_layers; ++i) {

@@ -22,7 +22,9 @@ Status LlamaModel::Initialize(const LlamaTensor& tensor) {
     fill.b = 0.0f;
   }
   fill.random = {.seed = context_->options().seed, .stream = random_streams_[index]};
-  return context_->kernels().random_fill(context_->exec(), fill);
+  TE_RETURN_IF_ERROR(context_->kernels().random_fill(context_->exec(), fill));
+  // Hugging Face's _init_weights: the padding token's row begins at 0 (and a tied head's with it).
+  return tensor.parameter == &embedding_->weight() ? embedding_->ZeroPaddingRow() : OkStatus();
 }
 
 Status LlamaModel::InitializeAll() {

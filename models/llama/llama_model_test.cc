@@ -355,6 +355,29 @@ TEST(LlamaModelTest, InitializationHasTheConfigsWidthAndOnlyDependsOnTheSeed) {
   }
 }
 
+// Hugging Face's _init_weights: 0 in the padding token's row, in a tied head's as well.
+TEST(LlamaModelTest, InitializationZeroesThePaddingRow) {
+  for (const bool tied : {false, true}) {
+    LlamaConfig config = SmallConfig();
+    config.tie_word_embeddings = tied;
+    config.pad_token_id = 3;
+    const auto context = NewContext();
+    const auto model = Value(LlamaModel::Create(context.get(), config, {}));
+    Ok(model->InitializeAll());
+    for (const LlamaTensor& t : model->tensors()) {
+      if (t.name.shape.rank() != 2 || t.name.shape[0] != config.vocab_size) continue;
+      const float* x = t.value().as<float>();
+      for (int64_t row = 0; row < config.vocab_size; ++row) {
+        const float* begin = x + row * config.hidden_size;
+        const bool zero =
+            std::all_of(begin, begin + config.hidden_size, [](float v) { return v == 0; });
+        EXPECT_EQ(zero, row == 3 && t.name.hf_name == kLlamaEmbeddingName) << t.name.hf_name << row;
+      }
+    }
+    EXPECT_NE(InspectLlama(*model).find("padding_idx=3"), std::string::npos);
+  }
+}
+
 TEST(LlamaModelTest, DescribesTheTreeAndTheTable) {
   LlamaConfig config = SmallConfig();
   const auto context = NewContext();

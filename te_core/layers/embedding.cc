@@ -29,11 +29,28 @@ StatusOr<std::unique_ptr<Embedding>> Embedding::Create(Context* context,
   TE_RETURN_IF_ERROR(CheckPositive(n, "vocab_size", options.vocab_size));
   TE_RETURN_IF_ERROR(CheckPositive(n, "hidden_size", options.hidden_size));
   TE_RETURN_IF_ERROR(CheckStd(n, "init_method_std", options.init_method_std));
+  if (options.padding_idx < -1 || options.padding_idx >= options.vocab_size) {
+    return InvalidArgument("{}: padding_idx is {}; expected -1 (none) or a row from 0 to {}", n,
+                           options.padding_idx, options.vocab_size - 1);
+  }
   TE_ASSIGN_OR_RETURN(layer->weight_, NewParameter(context, "weight", options.params_dtype,
                                                    {options.vocab_size, options.hidden_size}));
-  if (options.perform_initialization)
+  if (options.perform_initialization) {
     TE_RETURN_IF_ERROR(FillNormal(context, options.init_method_std, &layer->weight_));
+    TE_RETURN_IF_ERROR(layer->ZeroPaddingRow());
+  }
   return layer;
+}
+
+Status Embedding::ZeroPaddingRow() {
+  const int64_t row = options_.padding_idx;
+  if (row < 0) return OkStatus();
+  // low == high: every element is low.
+  return context_->kernels().random_fill(context_->exec(),
+                                         {.distribution = RandomDistribution::kUniform,
+                                          .a = 0,
+                                          .b = 0,
+                                          .out = weight_.MutableValue().Slice(0, row, row + 1)});
 }
 
 Status Embedding::Forward(const ForwardArgs& args, Saved* saved) {
@@ -68,11 +85,12 @@ Status Embedding::BackwardWeight(const BackwardArgs& args, Saved* saved) {
                                 WithFeatures(state.ids.shape(), options_.hidden_size)));
   TE_ASSIGN_OR_RETURN(const bool accumulate,
                       PrepareGradient(context_, &weight_, args.accumulate_gradients));
-  TE_RETURN_IF_ERROR(
-      context_->kernels().embedding_backward(context_->exec(), {.ids = Flat(state.ids),
-                                                                .dout = Rows(args.doutput),
-                                                                .dtable = weight_.grad.view(),
-                                                                .accumulate = accumulate}));
+  TE_RETURN_IF_ERROR(context_->kernels().embedding_backward(context_->exec(),
+                                                            {.ids = Flat(state.ids),
+                                                             .dout = Rows(args.doutput),
+                                                             .dtable = weight_.grad.view(),
+                                                             .accumulate = accumulate,
+                                                             .padding_idx = options_.padding_idx}));
   TE_RETURN_IF_ERROR(CallGradientReady(args.gradient_ready, &weight_));
   return OkStatus();
 }
@@ -82,8 +100,10 @@ void Embedding::VisitParameters(const std::string& prefix, const ParameterVisito
 }
 
 std::string Embedding::Describe(int) const {
-  return fmt::format("Embedding({}, {}, {} parameters)", options_.vocab_size, options_.hidden_size,
-                     ParameterCount(weight_));
+  const std::string padding =
+      options_.padding_idx < 0 ? "" : fmt::format(", padding_idx={}", options_.padding_idx);
+  return fmt::format("Embedding({}, {}{}, {} parameters)", options_.vocab_size,
+                     options_.hidden_size, padding, ParameterCount(weight_));
 }
 
 }  // namespace te

@@ -14,6 +14,9 @@ struct EmbeddingOptions {
   DType params_dtype = DType::kFloat32;
   float init_method_std = 0.023f;
   bool perform_initialization = true;
+  // torch.nn.Embedding's: a row that gets no gradient from this layer and is 0 after
+  // initialization; -1: none. The optimizer still updates it (weight decay, moments).
+  int64_t padding_idx = -1;
 };
 
 // input: ids int32 [B, S] or [T], output [..., hidden_size], dense. dinput must be undefined: ids
@@ -33,6 +36,8 @@ class Embedding : public Layer {
 
   const EmbeddingOptions& options() const { return options_; }
   Parameter& weight() { return weight_; }
+  // What initialization leaves in the row padding_idx; nothing without one.
+  Status ZeroPaddingRow();
 
  private:
   struct State;

@@ -85,6 +85,51 @@ TEST_P(LossTest, EmbeddingPicksRowsAndSumsTheirGradients) {
                               "token ids have no gradient"));
 }
 
+TEST_P(LossTest, TheEmbeddingsPaddingRowIsZeroAtFirstAndGetsNoGradient) {
+  const auto make = [&](int64_t padding_idx) {
+    return Embedding::Create(
+        context_.get(),
+        {.vocab_size = 5, .hidden_size = 3, .params_dtype = GetParam(), .padding_idx = padding_idx},
+        "embedding");
+  };
+  for (const int64_t padding_idx : {-1, 0, 4}) {
+    auto layer = Must(make(padding_idx));
+    const std::vector<double> weight = test::ToDoubles(layer->weight().value);
+    for (size_t i = 0; i < 15; ++i) {
+      EXPECT_EQ(weight[i] == 0, static_cast<int64_t>(i) / 3 == padding_idx) << i;
+    }
+    EXPECT_EQ(layer->Describe(0).find("padding_idx") == std::string::npos, padding_idx == -1);
+    const std::vector<int32_t> ids = {4, 0, 4, 2};
+    const Tensor input = test::NewInt32(context_.get(), {4}, ids);
+    SavedPool pool(context_->memory());
+    auto slot = Must(pool.Acquire());
+    const Tensor x = Uniform({4, 3}, 1), dx = test::NewTensor(context_.get(), GetParam(), {4, 3},
+                                                              std::vector<double>(12, 0.5));
+    for (const bool accumulate : {false, true}) {
+      ForwardArgs forward;
+      forward.input = input;
+      forward.output = x.view();
+      MustOk(layer->Forward(forward, &slot->root));
+      MustOk(layer->EnsureGradients());
+      BackwardArgs backward;
+      backward.doutput = dx;
+      backward.accumulate_gradients = accumulate;
+      MustOk(layer->Backward(backward, &slot->root));
+      const std::vector<double> grad = test::ToDoubles(layer->weight().grad);
+      const double once = accumulate ? 1.0 : 0.5;  // of one token
+      for (size_t i = 0; i < 15; ++i) {
+        const auto row = static_cast<int64_t>(i) / 3;
+        const double tokens = row == 4 ? 2 : row == 0 || row == 2 ? 1 : 0;
+        EXPECT_EQ(grad[i], row == padding_idx ? 0 : tokens * once) << i;
+      }
+    }
+  }
+  for (const int64_t padding_idx : {-2, 5}) {
+    EXPECT_TRUE(test::FailsWith(make(padding_idx).status(), StatusCode::kInvalidArgument,
+                                "expected -1 (none) or a row from 0 to 4"));
+  }
+}
+
 TEST_P(LossTest, CrossEntropyMatchesItsEquation) {
   for (float smoothing : {0.0f, 0.1f}) {
     auto layer = Must(CrossEntropy::Create(context_.get(), {.label_smoothing = smoothing}, "loss"));

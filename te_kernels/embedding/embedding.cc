@@ -42,7 +42,14 @@ Status ValidateEmbeddingForward(const EmbeddingForwardArgs& args) {
 }
 
 Status ValidateEmbeddingBackward(const EmbeddingBackwardArgs& args) {
-  return ValidateTensors("embedding backward", "dtable", args.ids, args.dtable, "dout", args.dout);
+  TE_RETURN_IF_ERROR(
+      ValidateTensors("embedding backward", "dtable", args.ids, args.dtable, "dout", args.dout));
+  if (args.padding_idx < -1 || args.padding_idx >= args.dtable.dim(0)) {
+    return InvalidArgument(
+        "embedding backward: padding_idx is {}; expected -1 (none) or a row of dtable {}",
+        args.padding_idx, args.dtable.ToString());
+  }
+  return OkStatus();
 }
 
 }  // namespace te

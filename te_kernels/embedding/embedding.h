@@ -7,6 +7,10 @@
 // bfloat16}. The sum runs in float32, in the order of t, from what is there when it accumulates,
 // and is rounded once: bitwise repeatable, for any number of threads. Without `accumulate`, rows
 // that no id names become 0.
+//
+// padding_idx in [0, V) names a row that gets no gradient, as torch.nn.Embedding's does (-1: none):
+// its tokens are left out of the sum, so that the row becomes 0, or stays as it is when it
+// accumulates. The forward pass reads it like any other row.
 #pragma once
 
 #include "te_kernels/base/exec.h"
@@ -25,6 +29,7 @@ struct EmbeddingBackwardArgs {
   ConstTensorView dout;
   TensorView dtable;
   bool accumulate = false;
+  int64_t padding_idx = -1;
 };
 
 Status ValidateEmbeddingForward(const EmbeddingForwardArgs& args);

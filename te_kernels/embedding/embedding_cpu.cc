@@ -81,15 +81,17 @@ Status EmbeddingBackwardCpu(const Exec& exec, const EmbeddingBackwardArgs& args)
   auto* sorted = static_cast<uint64_t*>(keys);
   auto* segments = static_cast<int64_t*>(starts);
   const int32_t* ids = args.ids.as<int32_t>();
+  int64_t summed = 0;  // all but the padding row's
   for (int64_t t = 0; t < tokens; ++t) {
-    sorted[t] = static_cast<uint64_t>(ids[t]) << 32 | static_cast<uint64_t>(t);
+    if (ids[t] == args.padding_idx) continue;
+    sorted[summed++] = static_cast<uint64_t>(ids[t]) << 32 | static_cast<uint64_t>(t);
   }
-  std::sort(sorted, sorted + tokens);
+  std::sort(sorted, sorted + summed);
   int64_t distinct = 0;
-  for (int64_t i = 0; i < tokens; ++i) {
+  for (int64_t i = 0; i < summed; ++i) {
     if (i == 0 || sorted[i] >> 32 != sorted[i - 1] >> 32) segments[distinct++] = i;
   }
-  segments[distinct] = tokens;
+  segments[distinct] = summed;
   if (!args.accumulate) {
     auto* bytes = static_cast<char*>(args.dtable.data());
     ParallelFor(exec, static_cast<int64_t>(args.dtable.bytes()), kGrainBytes,

@@ -64,13 +64,15 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// What is sorted: ids, those outside the table all as `rows` behind the others, and their tokens.
-__global__ void KeysKernel(const int32_t* ids, int64_t n, int64_t rows, uint32_t* keys,
-                           uint32_t* tokens) {
+// What is sorted: ids and their tokens. Those outside the table and those of the padding row stand
+// behind the others, all as `rows`: no row's sum takes them in.
+__global__ void KeysKernel(const int32_t* ids, int64_t n, int64_t rows, int64_t padding_idx,
+                           uint32_t* keys, uint32_t* tokens) {
   cuda::StartAfterEarlierKernels();
   const int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
   if (i >= n) return;
-  keys[i] = static_cast<uint32_t>(ids[i] >= 0 && ids[i] < rows ? ids[i] : rows);
+  const int64_t id = ids[i];
+  keys[i] = static_cast<uint32_t>(id >= 0 && id < rows && id != padding_idx ? id : rows);
   tokens[i] = static_cast<uint32_t>(i);
 }
 
@@ -248,7 +250,8 @@ struct Sorted {
 
 // Tokens in the order of their ids; stable, hence in their own order within one id. The library's
 // sort is deterministic, and needs no host work.
-StatusOr<Sorted> SortByIds(const Exec& exec, const ConstTensorView& ids, int64_t rows) {
+StatusOr<Sorted> SortByIds(const Exec& exec, const ConstTensorView& ids, int64_t rows,
+                           int64_t padding_idx) {
   const int64_t n = ids.elements();
   TE_ASSIGN_OR_RETURN(const TensorView buffer,
                       exec.scratch->Allocate(DType::kInt32, {4 * n + rows + 1}));
@@ -256,7 +259,7 @@ StatusOr<Sorted> SortByIds(const Exec& exec, const ConstTensorView& ids, int64_t
   uint32_t *tokens = keys + n, *sorted_keys = keys + 2 * n;
   const Sorted sorted = {.ids = sorted_keys, .begins = keys + 4 * n, .tokens = keys + 3 * n};
   cuda::LaunchOverlapping(exec, KeysKernel, dim3(BlocksOf(n)), dim3(256), {}, ids.as<int32_t>(), n,
-                          rows, keys, tokens);
+                          rows, padding_idx, keys, tokens);
   TE_RETURN_IF_ERROR(cuda::LaunchStatus("embedding_backward: keys"));
   // As many bits as `rows` has: each eight are a pass over the keys.
   const int bits = static_cast<int>(std::bit_width(static_cast<uint64_t>(rows)));
@@ -299,7 +302,8 @@ Status Backward(const Exec& exec, const EmbeddingBackwardArgs& args, const Sorte
 
 template <typename T>
 Status Backward(const Exec& exec, const EmbeddingBackwardArgs& args) {
-  TE_ASSIGN_OR_RETURN(const Sorted sorted, SortByIds(exec, args.ids, args.dtable.dim(0)));
+  TE_ASSIGN_OR_RETURN(const Sorted sorted,
+                      SortByIds(exec, args.ids, args.dtable.dim(0), args.padding_idx));
   return Fits<T>(args.dout, args.dtable) ? Backward<cuda::kLanes<T>, T>(exec, args, sorted)
                                          : Backward<1, T>(exec, args, sorted);
 }

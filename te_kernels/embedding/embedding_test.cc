@@ -102,6 +102,49 @@ TEST(EmbeddingBackwardTest, SumsTheRowsOfEachId) {
   }
 }
 
+// The padding row: zero, or as it was. The others as ever, bit by bit; long runs (of the padding
+// row, too), a row that no id names, the first and the last.
+TEST(EmbeddingBackwardTest, ThePaddingRowGetsNoGradient) {
+  for (const DType dtype : kDtypes) {
+    for (const int64_t hidden : {1, 33, 64, 523}) {
+      std::vector<int32_t> ids = Ids({1200, 6, hidden}, 1);
+      std::fill(ids.begin() + 100, ids.begin() + 400, 2);
+      std::fill(ids.begin() + 500, ids.begin() + 700, 5);
+      const HostTensor dout = HostTensor::Normal(dtype, {1200, hidden}, 2);
+      for (const bool accumulate : {false, true}) {
+        const auto run = [&](int64_t padding_idx) {
+          const HostTensor dtable = HostTensor::Normal(dtype, {7, hidden}, 3);
+          TestExec exec(2);
+          EXPECT_TRUE(IsOk(TE_OP(EmbeddingBackward)(exec, {.ids = IdTensor(ids),
+                                                           .dout = dout,
+                                                           .dtable = dtable,
+                                                           .accumulate = accumulate,
+                                                           .padding_idx = padding_idx})));
+          EXPECT_TRUE(dtable.GuardsIntact());
+          return dtable.ToDoubles();
+        };
+        const std::vector<double> all = run(-1),
+                                  before = HostTensor::Normal(dtype, {7, hidden}, 3).ToDoubles();
+        for (const int64_t padding_idx : {0, 2, 5, 6}) {
+          std::vector<double> want = all;
+          for (int64_t i = padding_idx * hidden; i < (padding_idx + 1) * hidden; ++i) {
+            want[static_cast<size_t>(i)] = accumulate ? before[static_cast<size_t>(i)] : 0.0;
+          }
+          EXPECT_EQ(run(padding_idx), want) << padding_idx;
+          // The twin: row 6 alone has no token to lose.
+          EXPECT_EQ(want == all, padding_idx == 6) << padding_idx;
+          const std::vector<double> start =
+              accumulate ? before : std::vector<double>(before.size(), 0.0);
+          const auto reference =
+              EmbeddingBackwardRef(ids, dout.ToDoubles(), hidden, start, padding_idx);
+          const auto row = reference.begin() + padding_idx * hidden;
+          EXPECT_TRUE(std::equal(row, row + hidden, want.begin() + padding_idx * hidden));
+        }
+      }
+    }
+  }
+}
+
 // In bfloat16 256 + 1 rounds back to 256: only a float32 sum counts the ones.
 TEST(EmbeddingBackwardTest, SumsInFloat32AndRoundsOnce) {
   std::vector<double> values(257, 1);
@@ -251,6 +294,10 @@ TEST(EmbeddingTest, RefusesWhatTheContractDoesNotTake) {
   backward({.ids = ids, .dout = narrow, .dtable = table}, "dout is bfloat16");
   backward({.ids = ids, .dout = out, .dtable = half}, "dtable is float16");
   backward({.ids = {}, .dout = out, .dtable = table}, "ids is nothing");
+  for (const int64_t padding_idx : {-2, 3}) {
+    backward({.ids = ids, .dout = out, .dtable = table, .padding_idx = padding_idx},
+             "expected -1 (none) or a row of dtable float32 [3, 4]");
+  }
 }
 
 }  // namespace
