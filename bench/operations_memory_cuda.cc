@@ -141,6 +141,19 @@ Status OperationsBench::Embeddings(const BenchModelShape& model, int64_t tokens)
 
 Status OperationsBench::Elementwise(const BenchModelShape& model, int64_t tokens) {
   const int64_t h = model.hidden;
+  TE_ASSIGN_OR_RETURN(Tensor integers, timer_->Integers(2, 1));
+  const auto counted = std::make_shared<Tensor>(std::move(integers));  // room for one int64
+  TE_RETURN_IF_ERROR(Memory("count_nonfinite", model, tokens, 2 * tokens * h,
+                            [&, h, tokens](int count) -> StatusOr<OperationTimer::Call> {
+                              TE_ASSIGN_OR_RETURN(const Buffers x, Random({tokens, h}, count));
+                              return OperationTimer::Call([=, this](int i) {
+                                return run().count_nonfinite(
+                                    exec(),
+                                    {.x = View(x, i),
+                                     .as = DType::kFloat16,
+                                     .count = static_cast<int64_t*>(counted->view().data())});
+                              });
+                            }));
   return Memory("add", model, tokens, 6 * tokens * h,
                 [&, h, tokens](int count) -> StatusOr<OperationTimer::Call> {
                   TE_ASSIGN_OR_RETURN(const Buffers a, Random({tokens, h}, count));

@@ -91,6 +91,7 @@ class TimedDevice : public Device {
     TE_TIME(SoftmaxBackwardArgs, softmax_backward);
     TE_TIME(CrossEntropyArgs, cross_entropy);
     TE_TIME(CountLabelsArgs, count_labels);
+    TE_TIME(CountNonfiniteArgs, count_nonfinite);
     TE_TIME(EmbeddingForwardArgs, embedding_forward);
     TE_TIME(EmbeddingBackwardArgs, embedding_backward);
     TE_TIME(AddArgs, add);

@@ -32,6 +32,7 @@ constexpr KernelTable kCpuKernels = {
     .softmax_backward = SoftmaxBackwardCpu,
     .cross_entropy = CrossEntropyCpu,
     .count_labels = CountLabelsCpu,
+    .count_nonfinite = CountNonfiniteCpu,
     .embedding_forward = EmbeddingForwardCpu,
     .embedding_backward = EmbeddingBackwardCpu,
     .add = AddCpu,

@@ -35,6 +35,7 @@ constexpr KernelTable kCudaKernels = {
     .softmax_backward = SoftmaxBackwardCuda,
     .cross_entropy = CrossEntropyCuda,
     .count_labels = CountLabelsCuda,
+    .count_nonfinite = CountNonfiniteCuda,
     .embedding_forward = EmbeddingForwardCuda,
     .embedding_backward = EmbeddingBackwardCuda,
     .add = AddCuda,

@@ -11,6 +11,7 @@
 #include "te_kernels/bias_gradient/bias_gradient.h"
 #include "te_kernels/cast/cast.h"
 #include "te_kernels/count_labels/count_labels.h"
+#include "te_kernels/count_nonfinite/count_nonfinite.h"
 #include "te_kernels/cross_entropy/cross_entropy.h"
 #include "te_kernels/delayed_scaling/delayed_scaling.h"
 #include "te_kernels/dequantize/dequantize.h"
@@ -52,6 +53,7 @@ struct KernelTable {
   Operation<SoftmaxBackwardArgs> softmax_backward;
   Operation<CrossEntropyArgs> cross_entropy;
   Operation<CountLabelsArgs> count_labels;
+  Operation<CountNonfiniteArgs> count_nonfinite;
   Operation<EmbeddingForwardArgs> embedding_forward;
   Operation<EmbeddingBackwardArgs> embedding_backward;
   Operation<AddArgs> add;
