@@ -79,17 +79,6 @@ Status CarryOver(const std::string& from, const std::string& to) {
   return OkStatus();
 }
 
-// The stored tensor whose bytes may be taken over; null when there is none.
-const CheckpointReader::Tensor* UnchangedSource(const SaveTensor& tensor) {
-  if (tensor.unchanged_in == nullptr) return nullptr;
-  const CheckpointReader::Tensor* stored = tensor.unchanged_in->Find(tensor.name);
-  if (stored == nullptr || stored->entry->type != tensor.type ||
-      !std::ranges::equal(stored->entry->shape, tensor.value.shape().dims())) {
-    return nullptr;
-  }
-  return stored;
-}
-
 Status CopyStored(const SaveTensor& tensor, const CheckpointReader::Tensor& stored,
                   const SafetensorsItem::Sink& sink) {
   TE_ASSIGN_OR_RETURN(const std::unique_ptr<TensorStream> stream,
@@ -231,6 +220,16 @@ Status MayReplace(const std::string& path) {
 }
 
 }  // namespace
+
+const CheckpointReader::Tensor* UnchangedSource(const SaveTensor& tensor) {
+  if (tensor.unchanged_in == nullptr) return nullptr;
+  const CheckpointReader::Tensor* stored = tensor.unchanged_in->Find(tensor.name);
+  if (stored == nullptr || stored->entry->type != tensor.type ||
+      !std::ranges::equal(stored->entry->shape, tensor.value.shape().dims())) {
+    return nullptr;
+  }
+  return stored;
+}
 
 Status SaveCheckpoint(const std::string& directory, std::span<const SaveTensor> tensors,
                       const SaveOptions& options) {

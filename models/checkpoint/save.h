@@ -33,6 +33,9 @@ struct SaveTensor {
   std::function<StatusOr<ConstTensorView>()> make_value = nullptr;
 };
 
+// The stored tensor whose bytes SaveCheckpoint takes over for this one; null: its value is written.
+const CheckpointReader::Tensor* UnchangedSource(const SaveTensor& tensor);
+
 struct SaveOptions {
   int64_t max_shard_bytes = 5'000'000'000;  // Hugging Face's 5GB (50GB from version 5 on)
   // Null: the config.json of `source_directory`, byte for byte.

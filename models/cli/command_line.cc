@@ -252,6 +252,11 @@ void AddFinetuneOutput(CLI::App* command, FinetuneFlags* flags) {
       ->type_name("P")
       ->group(group);
   command
+      ->add_flag("--allow-nonfinite", flags->allow_nonfinite,
+                 "Save weights even if some are NaN or infinite, or too large for --save-dtype;\n"
+                 "else that is an error, and --output stays as it was [no]")
+      ->group(group);
+  command
       ->add_option("--log", flags->log,
                    "A JSON line a step: loss, learning_rate, grad_norm, milliseconds, ...;\n"
                    "--resume appends")

@@ -105,6 +105,7 @@ class FinetuneRun {
   Status Save(int64_t steps);
 
   int64_t first_step() const { return setup_.trainer.first_step; }
+  bool has_saved() const { return saved_step_ >= 0; }
   // "nothing was written", or which step is in --output.
   std::string DescribeSaved() const {
     return saved_step_ < 0 ? "nothing was written"
@@ -215,7 +216,8 @@ StatusOr<TrainingResult> FinetuneRun::Train(const InterruptGuard& interrupt) {
 
 Status FinetuneRun::Save(int64_t steps) {
   SavePretrainedOptions save = {.max_shard_bytes = setup_.max_shard_bytes,
-                                .type = setup_.save_type};
+                                .type = setup_.save_type,
+                                .allow_nonfinite = flags_.allow_nonfinite};
   OptimizerStateInfo info = {.position = steps};
   if (optimizer_ == nullptr) {  // no step: the FP8 state as it was read
     if (!fp8_.state.slots.empty()) {
@@ -269,7 +271,10 @@ StatusOr<ExitCode> Finetune(const FinetuneFlags& flags) {
     fmt::print("interrupted after step {} of {}; {}\n", steps, flags.steps, run.DescribeSaved());
     return kExitInterrupted;
   }
-  TE_RETURN_IF_ERROR(run.Save(steps));
+  if (const Status saved = run.Save(steps); !saved.ok()) {
+    return run.has_saved() ? Status(saved.code(), saved.message() + "; " + run.DescribeSaved())
+                           : saved;
+  }
   if (result->interrupted) {
     fmt::print("interrupted after step {} of {}; saved to {}: --model {} --resume goes on\n", steps,
                flags.steps, flags.output, flags.output);

@@ -49,6 +49,7 @@ struct FinetuneFlags {
   bool resume = false;     // of the run that wrote model.directory
   std::string max_shard_size = "5GB";
   std::string save_dtype;  // empty: as the checkpoint stores each tensor
+  bool allow_nonfinite = false;
   std::string log;
 };
 

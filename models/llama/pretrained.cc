@@ -112,6 +112,10 @@ Status SavePretrainedLlama(const PretrainedLlama& llama, const std::string& dire
     }
     tensors.push_back(std::move(save));
   }
+  if (!options.allow_nonfinite) {
+    TE_RETURN_IF_ERROR(
+        CheckSavedValues(context, tensors, options.extra_values, llama.reader.get()));
+  }
   SaveOptions save;
   save.max_shard_bytes = options.max_shard_bytes;
   save.source_directory = llama.directory;

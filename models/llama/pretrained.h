@@ -12,6 +12,7 @@
 #include "models/checkpoint/save.h"
 #include "models/json/json.h"
 #include "models/llama/load_weights.h"
+#include "models/llama/saved_values.h"
 #include "models/llama/tuned_choices.h"
 
 namespace te {
@@ -51,6 +52,11 @@ struct SavePretrainedOptions {
   std::optional<StoredType> type;
   // SaveOptions::extra_writers.
   std::vector<std::pair<std::string, std::function<Status(const std::string& path)>>> extra_writers;
+  // What the extra writers will read on the device and save as it is: checked with the weights.
+  std::vector<NamedValue> extra_values;
+  // Values that are NaN or infinite as they would be saved: true: are saved; false: are an error
+  // before anything is written (saved_values.h).
+  bool allow_nonfinite = false;
 };
 
 // The parameters of which the weight files will not hold every bit: those that are stored in

@@ -32,9 +32,19 @@ Status AddOptimizerState(const PretrainedLlama& llama, AdamWOptimizer* optimizer
                          const OptimizerStateInfo& info, SavePretrainedOptions* options) {
   TE_ASSIGN_OR_RETURN(std::set<const Parameter*> rounded,
                       ParametersRoundedBySaving(llama, *options));
+  ParameterNames names = ParameterNamesOf(*llama.model);
+  for (const AdamWOptimizer::State& state : optimizer->states()) {
+    const auto check = [&](const char* suffix, const Tensor& value) {
+      if (value.defined())
+        options->extra_values.emplace_back(names[state.parameter] + suffix, value.view());
+    };
+    check(".exp_avg", state.m);
+    check(".exp_avg_sq", state.v);
+    check(".master", state.master);
+  }
   options->extra_writers.emplace_back(
-      kOptimizerStateFile, [names = ParameterNamesOf(*llama.model), info,
-                            rounded = std::move(rounded), optimizer](const std::string& path) {
+      kOptimizerStateFile, [names = std::move(names), info, rounded = std::move(rounded),
+                            optimizer](const std::string& path) {
         return WriteOptimizerState(
             path, optimizer, names, info,
             [&rounded](const Parameter& parameter) { return rounded.contains(&parameter); });
