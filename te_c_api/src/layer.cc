@@ -141,8 +141,16 @@ StatusOr<te_tensor*> ReadOnlyView(const te_layer* layer, TensorView view) {
 using namespace te;         // NOLINT: the whole file is one thin layer over te
 using namespace te::c_api;  // NOLINT
 
-te_status te_layer_options_init(te_layer_options* options) {
-  return Guard([&] { return InitOptions(options, "options", DefaultLayerOptions()); });
+// In parentheses, because te.h has a macro of this name.
+te_status(te_layer_options_init)(te_layer_options* options) {
+  return te_layer_options_init_sized(options, kLayerOptionsV1);
+}
+
+te_status te_layer_options_init_sized(te_layer_options* options, size_t struct_size) {
+  return Guard([&] {
+    return InitSizedOptions(options, "options", struct_size, kLayerOptionsV1,
+                            DefaultLayerOptions());
+  });
 }
 
 te_status te_layer_create(te_context* context, const te_layer_options* options, te_layer** out) {

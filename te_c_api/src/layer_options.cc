@@ -85,6 +85,7 @@ Status CheckUnreadFields(const te_layer_options& options) {
   TE_FIELD(hidden_dropout, kTransformer);
   TE_FIELD(init_method_std, ~(kCore | kNorms | kLoss));
   TE_FIELD(label_smoothing, kLoss);
+  TE_FIELD(padding_idx, kEmbedding);
 #undef TE_FIELD
   return fields.status();
 }
@@ -175,6 +176,7 @@ te_layer_options DefaultLayerOptions() {
   options.qkv_weight_interleaved = 1;
   options.hidden_dropout = 0.1;
   options.init_method_std = 0.023;
+  options.padding_idx = -1;
   return options;
 }
 
@@ -262,6 +264,7 @@ StatusOr<std::unique_ptr<Layer>> MakeLayer(Context* context, const te_layer_opti
       options.hidden_size = o.hidden_size;
       options.params_dtype = dtype;
       options.init_method_std = static_cast<float>(o.init_method_std);
+      options.padding_idx = o.padding_idx;
       return Make<Embedding>(context, options, name);
     }
     default: {

@@ -356,6 +356,8 @@ te_status te_llama_save(te_llama* llama, const char* directory,
     TE_RETURN_IF_ERROR(CheckReserved(read.reserved, "options->reserved"));
     TE_RETURN_IF_ERROR(CheckBool(read.save_training_state, "options->save_training_state"));
     TE_RETURN_IF_ERROR(CheckReserved(read.reserved2, "options->reserved2"));
+    TE_RETURN_IF_ERROR(CheckBool(read.allow_nonfinite, "options->allow_nonfinite"));
+    TE_RETURN_IF_ERROR(CheckReserved(read.reserved3, "options->reserved3"));
     if (read.max_shard_size == 0 ||
         read.max_shard_size > static_cast<uint64_t>(std::numeric_limits<int64_t>::max())) {
       return InvalidArgument("options->max_shard_size is {}; expected 1 to 2^63 - 1 bytes",
@@ -363,6 +365,7 @@ te_status te_llama_save(te_llama* llama, const char* directory,
     }
     SavePretrainedOptions save;
     save.max_shard_bytes = static_cast<int64_t>(read.max_shard_size);
+    save.allow_nonfinite = read.allow_nonfinite != 0;
     if (read.save_dtype != -1) {
       TE_ASSIGN_OR_RETURN(const DType dtype, ToDType(read.save_dtype, "options->save_dtype"));
       StoredType type;

@@ -143,19 +143,28 @@ TEST(Abi, LargerStructsAreAcceptedOnlyWithAZeroTail) {
 // there (address sanitizer would tell).
 TEST(Abi, AnOldClientRunsOnANewLibrary) {
   ContextPtr context = NewContext();
-  te_layer_options full;
-  ASSERT_EQ(te_layer_options_init(&full), TE_STATUS_OK);
-  full.kind = TE_LAYER_LINEAR;
-  full.in_features = 4;
-  full.out_features = 3;
-  std::vector<char> exact(full.struct_size);
-  std::memcpy(exact.data(), &full, full.struct_size);
+  std::vector<char> exact(192);
+  auto* old = reinterpret_cast<te_layer_options*>(exact.data());
+  ASSERT_EQ((te_layer_options_init)(old), TE_STATUS_OK);
+  EXPECT_EQ(old->struct_size, size_t{192});
+  old->kind = TE_LAYER_LINEAR;
+  old->in_features = 4;
+  old->out_features = 3;
   te_layer* layer = nullptr;
-  ASSERT_EQ(
-      te_layer_create(context.get(), reinterpret_cast<te_layer_options*>(exact.data()), &layer),
-      TE_STATUS_OK)
-      << te_last_error_message();
+  ASSERT_EQ(te_layer_create(context.get(), old, &layer), TE_STATUS_OK) << te_last_error_message();
   te_layer_destroy(layer);
+  // What it does not know is at its default: an Embedding without padding_idx.
+  old->kind = TE_LAYER_EMBEDDING;
+  old->in_features = old->out_features = 0;
+  old->vocab_size = 5;
+  old->hidden_size = 4;
+  ASSERT_EQ(te_layer_create(context.get(), old, &layer), TE_STATUS_OK) << te_last_error_message();
+  const char* text = nullptr;
+  ASSERT_EQ(te_layer_describe(layer, &text), TE_STATUS_OK);
+  EXPECT_STREQ(text, "Embedding(5, 4, 20 parameters)");
+  te_layer_destroy(layer);
+  EXPECT_EQ(te_layer_options_init_sized(old, 184), TE_STATUS_INVALID_ARGUMENT);
+  LastErrorHas("struct_size is 184; expected the size of *options: at least 192");
 }
 
 // te_context_options as version 1 had it: its *_init writes no further, and te_context_create reads

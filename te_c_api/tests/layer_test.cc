@@ -290,6 +290,43 @@ TEST_F(LayerTest, OptimizerStepIsAdamWByHand) {
   te_optimizer_destroy(optimizer);
 }
 
+TEST_F(LayerTest, AnEmbeddingsPaddingRowBeginsAtZeroAndGetsNoGradient) {
+  te_layer_options options = Options(TE_LAYER_EMBEDDING);
+  EXPECT_EQ(options.padding_idx, -1);
+  options.vocab_size = 5;
+  options.hidden_size = 2;
+  options.padding_idx = 3;
+  Create(options);
+  std::vector<int32_t> ids = {3, 1, 3, 0};
+  std::vector<float> y(8, -1), dy(8, 1), grad(10, -7);
+  te_forward_args args;
+  ASSERT_EQ(te_forward_args_init(&args), TE_STATUS_OK);
+  args.input = Borrow(ids.data(), {4}, TE_DTYPE_INT32);
+  args.output = Borrow(y.data(), {4, 2});
+  te_saved* saved = nullptr;
+  ASSERT_EQ(te_forward(layer_, &args, &saved), TE_STATUS_OK) << te_last_error_message();
+  for (size_t i = 0; i < 8; ++i) EXPECT_EQ(y[i] == 0, ids[i / 2] == 3) << i;
+  const te_backward_args backward = Backward(Borrow(dy.data(), {4, 2}), nullptr);
+  ASSERT_EQ(te_backward(layer_, saved, &backward), TE_STATUS_OK) << te_last_error_message();
+  te_saved_destroy(saved);
+  te_tensor* view = nullptr;
+  ASSERT_EQ(te_layer_gradient(layer_, 0, &view), TE_STATUS_OK) << te_last_error_message();
+  ASSERT_EQ(te_tensor_read(view, grad.data(), grad.size() * sizeof(float)), TE_STATUS_OK);
+  te_tensor_destroy(view);
+  EXPECT_EQ(grad, (std::vector<float>{1, 1, 1, 1, 0, 0, 0, 0, 0, 0}));
+
+  te_layer* other = nullptr;
+  options.padding_idx = 5;
+  ExpectError(te_layer_create(context_, &options, &other), TE_STATUS_INVALID_ARGUMENT,
+              "padding_idx is 5; expected -1 (none) or a row from 0 to 4");
+  te_layer_options linear = Options(TE_LAYER_LINEAR);
+  linear.in_features = linear.out_features = 4;
+  linear.padding_idx = 0;
+  ExpectError(te_layer_create(context_, &linear, &other), TE_STATUS_INVALID_ARGUMENT,
+              "padding_idx");
+  EXPECT_EQ(other, nullptr);
+}
+
 TEST_F(LayerTest, EveryKindRuns) {
   const int64_t b = 2, s = 3, h = 8;
   for (int32_t kind = TE_LAYER_TRANSFORMER_LAYER; kind <= TE_LAYER_CROSS_ENTROPY; ++kind) {

@@ -100,7 +100,9 @@ TEST(Abi, LayoutOf_te_layer_options) {
   EXPECT_FIELD(te_layer_options, hidden_dropout, 168, 8);
   EXPECT_FIELD(te_layer_options, init_method_std, 176, 8);
   EXPECT_FIELD(te_layer_options, label_smoothing, 184, 8);
-  EXPECT_EQ(sizeof(te_layer_options), size_t{192});
+  // Version 5:
+  EXPECT_FIELD(te_layer_options, padding_idx, 192, 8);
+  EXPECT_EQ(sizeof(te_layer_options), size_t{200});
 }
 
 TEST(Abi, LayoutOf_te_forward_args) {
@@ -200,5 +202,8 @@ TEST(Abi, LayoutOf_te_llama_save_options) {
   // Version 3:
   EXPECT_FIELD(te_llama_save_options, save_training_state, 24, 4);
   EXPECT_FIELD(te_llama_save_options, reserved2, 28, 4);
-  EXPECT_EQ(sizeof(te_llama_save_options), size_t{32});
+  // Version 5:
+  EXPECT_FIELD(te_llama_save_options, allow_nonfinite, 32, 4);
+  EXPECT_FIELD(te_llama_save_options, reserved3, 36, 4);
+  EXPECT_EQ(sizeof(te_llama_save_options), size_t{40});
 }

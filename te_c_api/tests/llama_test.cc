@@ -465,6 +465,43 @@ TEST_F(LlamaAbiTest, AnOldClientsStructsWork) {
       << te_last_error_message();
 }
 
+// A step of an absurd learning rate leaves float32 weights that float16 cannot hold.
+TEST_F(LlamaAbiTest, WeightsThatAreNoNumbersAreSavedOnRequestAlone) {
+  Load(std::string(kGolden) + "/checkpoint");
+  const std::string out = testing::TempDir() + "/nonfinite";
+  te_llama_save_options save;
+  ASSERT_EQ(te_llama_save_options_init(&save), TE_STATUS_OK);
+  EXPECT_EQ(save.allow_nonfinite, 0);
+  ASSERT_EQ(te_llama_save(llama_, out.c_str(), &save), TE_STATUS_OK) << te_last_error_message();
+  const auto weights = [&out] {
+    std::ifstream file(out + "/model.safetensors", std::ios::binary);
+    std::stringstream text;
+    text << file.rdbuf();
+    return text.str();
+  };
+  const std::string before = weights();
+  EXPECT_FALSE(before.empty());
+  ASSERT_EQ(te_llama_step(llama_, &batch_, 1, 1e6, 0, nullptr), TE_STATUS_OK)
+      << te_last_error_message();
+  save.save_dtype = TE_DTYPE_FLOAT16;
+  ExpectError(te_llama_save(llama_, out.c_str(), &save), TE_STATUS_FAILED_PRECONDITION,
+              "beyond float16's largest, 65504");
+  EXPECT_EQ(weights(), before);
+  save.allow_nonfinite = 1;
+  ASSERT_EQ(te_llama_save(llama_, out.c_str(), &save), TE_STATUS_OK) << te_last_error_message();
+  EXPECT_NE(weights(), before);
+  save.allow_nonfinite = 2;
+  ExpectError(te_llama_save(llama_, out.c_str(), &save), TE_STATUS_INVALID_ARGUMENT,
+              "options->allow_nonfinite is 2");
+  save.allow_nonfinite = 0;
+  save.reserved3 = 1;
+  ExpectError(te_llama_save(llama_, out.c_str(), &save), TE_STATUS_INVALID_ARGUMENT,
+              "options->reserved3 is 1");
+  save.reserved3 = 0;
+  save.save_dtype = -1;  // float32 holds them
+  ASSERT_EQ(te_llama_save(llama_, out.c_str(), &save), TE_STATUS_OK) << te_last_error_message();
+}
+
 TEST_F(LlamaAbiTest, ErrorsNameWhatIsWrong) {
   ExpectError(te_llama_load(context_, "tests/golden", &options_, &llama_), TE_STATUS_NOT_FOUND,
               "config.json");

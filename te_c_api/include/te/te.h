@@ -50,8 +50,9 @@ extern "C" {
 
 /* Grows by one whenever something is added; nothing is ever removed or changed in meaning.
  * 2: FP8 recipes. 3: the rest of their parameters, weights in FP8 alone, training state saved and
- * loaded. 4: allow_nondeterministic of a context. */
-#define TE_ABI_VERSION 4
+ * loaded. 4: allow_nondeterministic of a context. 5: padding_idx of an Embedding, allow_nonfinite
+ * of a save. */
+#define TE_ABI_VERSION 5
 
 /* The TE_ABI_VERSION that the loaded library was built with. Cannot fail. Any thread. */
 TE_API uint32_t te_abi_version(void);
@@ -411,9 +412,19 @@ typedef struct te_layer_options {
   double init_method_std; /* 0.023: weights are normal(0, std) */
   /* CrossEntropy: */
   double label_smoothing; /* 0 */
+  /* Since TE_ABI_VERSION 5: */
+  /* Embedding: */
+  int64_t padding_idx; /* -1: none; torch.nn.Embedding's: this row is 0 after initialization and
+                          gets no gradient */
 } te_layer_options;
 
+/* Version 1's fields: struct_size says so. */
 TE_API te_status te_layer_options_init(te_layer_options* options);
+/* struct_size: sizeof(te_layer_options) as the caller knows it. */
+TE_API te_status te_layer_options_init_sized(te_layer_options* options, size_t struct_size);
+#define te_layer_options_init(options) \
+  te_layer_options_init_sized((options), sizeof(te_layer_options))
+
 TE_API te_status te_layer_create(te_context* context, const te_layer_options* options,
                                  te_layer** out);
 TE_API void te_layer_destroy(te_layer* layer);
@@ -657,6 +668,12 @@ typedef struct te_llama_save_options {
                                   have been made. (0 removes what an older save left: it would not
                                   be these weights' state) */
   int32_t reserved2;
+  /* Since TE_ABI_VERSION 5: */
+  int32_t allow_nonfinite; /* 0: when a weight (or a moment of save_training_state) would be saved
+                              as NaN or infinity, also because save_dtype cannot hold it, the call
+                              is TE_STATUS_FAILED_PRECONDITION, the message names tensors and
+                              counts, and `directory` stays as it was; 1: it is saved */
+  int32_t reserved3;
 } te_llama_save_options;
 
 /* Version 1's fields: struct_size says so. */
