@@ -369,7 +369,8 @@ __device__ inline void WriteRowBlocks(const QuantTarget& to, const TilePlace& at
   HalveRows<2>(maxima, 4);
   HalveRows<1>(maxima, 2);
   const float amax = fmaxf(maxima[0], __shfl_xor_sync(0xffffffffu, maxima[0], 1));
-  const float own = ScaleFromAmax<kFormat>(amax, to.power_of_2_scales, to.amax_epsilon);
+  const float own =
+      ScaleFromAmax<kFormat>(amax, to.power_of_2_scales, to.amax_epsilon, kLargest<T>);
   const int64_t row = at.row + at.column_group / 2;
   const int64_t scale_columns = CeilTo4(to.rows);
   if (at.column_group % 2 == 0 && row < scale_columns) {
@@ -409,7 +410,8 @@ __device__ inline void WriteColumnBlocks(const QuantTarget& to, const TilePlace&
     float amax = 0;
 #pragma unroll
     for (int g = 0; g < kTileGroups; ++g) amax = fmaxf(amax, columns.of_groups[g][threadIdx.x]);
-    const float scale = ScaleFromAmax<kFormat>(amax, to.power_of_2_scales, to.amax_epsilon);
+    const float scale =
+        ScaleFromAmax<kFormat>(amax, to.power_of_2_scales, to.amax_epsilon, kLargest<T>);
     columns.scales[threadIdx.x] = scale;
     const int64_t column = int64_t{at.tile_column} * kTileSide + threadIdx.x;
     const int64_t scale_columns = CeilTo4(to.columns);
@@ -487,7 +489,7 @@ __device__ inline void WriteTile(const QuantTarget& to, const TilePlace& at, con
     } else {
       __syncthreads();
       scale = ScaleFromAmax<kFormat>(__uint_as_float(MaximumBits(shared.maxima)),
-                                     to.power_of_2_scales, to.amax_epsilon);
+                                     to.power_of_2_scales, to.amax_epsilon, kLargest<T>);
     }
     if (threadIdx.x == 0) {
       if constexpr (kScaling == QuantScaling::kBlock128x128) {

@@ -84,13 +84,21 @@ __device__ inline void Float8sToFloats(const uint2& codes, float (&values)[8]) {
   }
 }
 
-// quantize.h's scale of a tensor or block with this amax.
+// The largest numbers of tensors' dtypes.
+template <typename T>
+inline constexpr float kLargest = 0x1.fffffep127f;
+template <>
+inline constexpr float kLargest<bfloat16> = 0x1.fep127f;
+
+// quantize.h's scale of a tensor or block with this amax. `if_infinite`: the scale where the
+// quotient is beyond float32.
 template <QuantFormat kFormat>
-__device__ inline float ScaleFromAmax(float amax, bool power_of_2, float epsilon) {
-  constexpr float kLargest = 3.402823466e38f;
+__device__ inline float ScaleFromAmax(float amax, bool power_of_2, float epsilon,
+                                      float if_infinite = kLargest<float>) {
   if (amax < epsilon) amax = epsilon;
-  if (!(amax > 0) || amax > kLargest) return 1;
-  float scale = fminf(__fdiv_rn(QuantMax(kFormat), amax), kLargest);
+  if (!(amax > 0) || amax > kLargest<float>) return 1;
+  float scale = __fdiv_rn(QuantMax(kFormat), amax);
+  if (scale > kLargest<float>) scale = if_infinite;
   if (power_of_2) scale = __uint_as_float(__float_as_uint(scale) & 0xff800000u);
   return scale;
 }

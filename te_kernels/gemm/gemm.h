@@ -14,16 +14,17 @@
 //
 // Quantized operands (both or neither): each is read in the orientation whose rows run along the
 // sum: fprop x and w rowwise; dgrad dy rowwise, w columnwise (w^T); wgrad dy and x columnwise. The
-// product is that of their dequantized values (dequantize.h), accumulated in float32; d is
-// bfloat16 or float32. With split_accumulator CUDA's tensor cores add into float32 registers at
-// intervals; without, into their own of about 14 bits (block scalings have no such mode: there it
-// is always split). Formats: one operand may be E5M2, not both; E2M1 with E2M1, whose padding code
-// at the end of an odd row is 0. Block scalings: 1x128 with 1x128 or with 128x128, not two squares.
-// random_hadamard: in both of wgrad's operands or in neither. CUDA takes E4M3 and E5M2 with
-// kTensor, kTensorCurrent, kBlock1x128, kBlock128x128, where the summed dimension and the row
-// length of d are multiples of 16 and, with a in kBlock1x128, the rows of d are a multiple of 8,
-// and addresses and distances of rows multiples of 16 bytes; anything else there is kUnsupported
-// with the padding or the compute capability that would do. The CPU takes
+// product is that of their dequantized values (dequantize.h), accumulated in float32 (the CPU sums
+// in double where a value of block scalings, or a sum of them, may leave float32's range on the way
+// to a number within it); d is bfloat16 or float32. With split_accumulator CUDA's tensor cores add
+// into float32 registers at intervals; without, into their own of about 14 bits (block scalings
+// have no such mode: there it is always split). Formats: one operand may be E5M2, not both; E2M1
+// with E2M1, whose padding code at the end of an odd row is 0. Block scalings: 1x128 with 1x128 or
+// with 128x128, not two squares. random_hadamard: in both of wgrad's operands or in neither. CUDA
+// takes E4M3 and E5M2 with kTensor, kTensorCurrent, kBlock1x128, kBlock128x128, where the summed
+// dimension and the row length of d are multiples of 16 and, with a in kBlock1x128, the rows of d
+// are a multiple of 8, and addresses and distances of rows multiples of 16 bytes; anything else
+// there is kUnsupported with the padding or the compute capability that would do. The CPU takes
 // all. Empty M, N or K is fine: K == 0 gives beta * c (+ bias). Source: the
 // linear layer's chain rule; names as in Transformer Engine.
 #pragma once

@@ -1,5 +1,6 @@
 #include "te_kernels/base/dtype.h"
 #include "te_kernels/base/parallel.h"
+#include "te_kernels/gemm/block_range.h"
 #include "te_kernels/gemm/gemm_quantized.h"
 
 namespace te {
@@ -9,15 +10,13 @@ constexpr float kOne = 1;
 
 // Codes have at most 4 significant bits and those of E2M1 times an E4M3 scale 6: bfloat16 holds
 // them exactly, with 8. So it does where the scale is a power of two (MXFP8, and float32 blocks of
-// power_of_2_scales).
-bool ExactInBfloat16(const QuantSpec& quant) {
-  switch (quant.scaling) {
-    case QuantScaling::kBlock1x128:
-    case QuantScaling::kBlock128x128:
-      return quant.power_of_2_scales;
-    default:
-      return true;
-  }
+// power_of_2_scales), but for values below its normal numbers, which a product may take for 0.
+bool ExactInBfloat16(const Exec& exec, const QuantizedOperand& operand) {
+  if (!BlockRange::Applies(*operand.quant)) return true;
+  const bool squares = operand.quant->scaling == QuantScaling::kBlock1x128 ||
+                       operand.quant->scaling == QuantScaling::kBlock128x128;
+  if (squares && !operand.quant->power_of_2_scales) return false;
+  return !BlockRange(operand).HasSubnormals(exec);
 }
 
 // The operand without its tensor's or rows' factors, which the product is multiplied by at the end.
@@ -86,7 +85,7 @@ Status GemmQuantizedCpu(const Exec& exec, const GemmArgs& args) {
   const QuantizedOperand a = QuantizedA(args), b = QuantizedB(args);
   const ArenaScope scope(exec.scratch);
   const DType dtype =
-      ExactInBfloat16(*a.quant) && ExactInBfloat16(*b.quant) ? DType::kBFloat16 : DType::kFloat32;
+      ExactInBfloat16(exec, a) && ExactInBfloat16(exec, b) ? DType::kBFloat16 : DType::kFloat32;
   TE_ASSIGN_OR_RETURN(const TensorView decoded_a, Decode(exec, a, dtype));
   TE_ASSIGN_OR_RETURN(const TensorView decoded_b, Decode(exec, b, dtype));
   GemmArgs product;
@@ -101,6 +100,7 @@ Status GemmQuantizedCpu(const Exec& exec, const GemmArgs& args) {
     TE_ASSIGN_OR_RETURN(product.d, exec.scratch->Allocate(DType::kFloat32, args.d.shape()));
   }
   TE_RETURN_IF_ERROR(GemmCpu(exec, product));
+  TE_RETURN_IF_ERROR(MendOverflow(exec, a, b, product.d));
   if (in_place && factors_a.one() && factors_b.one() && !args.bias.defined()) return OkStatus();
   args.d.dtype() == DType::kFloat32 ? Finish<float>(exec, args, product.d, factors_a, factors_b)
                                     : Finish<bfloat16>(exec, args, product.d, factors_a, factors_b);

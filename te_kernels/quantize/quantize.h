@@ -11,7 +11,8 @@
 //   kTensorCurrent   a = max(amax, amax_epsilon); scale = QuantMax / a (float32 division); a zero,
 //                    infinite or NaN: 1; an infinite quotient: the largest float32;
 //                    power_of_2_scales clears the mantissa of scale; scale_inv = 1 / scale
-//   kBlock*          the same for each block, scale_inv to its place
+//   kBlock*          the same for each block, scale_inv to its place; an infinite quotient: the
+//                    largest number of x's dtype
 //   kMx*             e = ceil(log2(amax_block * (1 / QuantMax))), reciprocal and product rounded to
 //                    float32, e clipped to [-127, 127] (amax_block 0: -127); code e + 127; codes
 //                    cast(x * 2^-e)
@@ -32,12 +33,14 @@
 // rowwise and columnwise are each quantized from x itself. NVFP4's columnwise copy with
 // random_hadamard is made from x^T whose rows were multiplied, 16 by 16 elements, by H D / 4 (H:
 // Sylvester's Hadamard matrix; D: the reference's signs, + + + - + - - - - - - + - + - -) in
-// float32, as the fast transform sums (pairs 1 apart, then 2, 4, 8), rounded to x's dtype. What a
-// row has after its last 16 elements stays as it is: a product over rows of two such copies is that
-// of the tensors all the same. Their amaxes are those of the rounded result.
-// Stochastic rounding (E2M1): of element i (row * columns + column) of an orientation, with u =
-// Philox::ToUniform(number i of `random`): to the larger of the two neighbouring magnitudes if u is
-// below the distance to the smaller one over the distance between them.
+// float32, times +-1/4 first, then as the fast transform sums (pairs 1 apart, then 2, 4, 8),
+// rounded to x's dtype. What a row has after its last 16 elements stays as it is: a product over
+// rows of two such copies is that of the tensors all the same. Their amaxes are those of the
+// rounded result. Where amax (finite) is above a fourth of the largest number of x's dtype, all of
+// it could overflow: then a fourth of it is made and rounded instead, and scale_inv is four times
+// larger. Stochastic rounding (E2M1): of element i (row * columns + column) of an orientation, with
+// u = Philox::ToUniform(number i of `random`): to the larger of the two neighbouring magnitudes if
+// u is below the distance to the smaller one over the distance between them.
 //
 // x: [M, K], float32 or bfloat16, inner stride 1, any row stride; M or K may be 0. Bitwise
 // repeatable; CPU and CUDA give the same bits. Source: Transformer Engine's recipes and their cast

@@ -62,11 +62,11 @@ float MaxAbsOf(const Exec& exec, const ConstTensorView& x) {
 }
 
 template <typename T>
-float TransformedMaxAbsOf(const Exec& exec, const ConstTensorView& x) {
+float TransformedMaxAbsOf(const Exec& exec, const ConstTensorView& x, float factor) {
   SharedMaximum maximum;
   ForEachTile<T>(exec, x, [&](const Tile<T>& tile) {
     alignas(64) T transformed[kTile * kTile];
-    maximum.Include(MaxAbsBits(quantize_internal::Transformed(tile, transformed)));
+    maximum.Include(MaxAbsBits(quantize_internal::Transformed(tile, factor, transformed)));
   });
   return maximum.value();
 }
@@ -151,9 +151,15 @@ Status SetTensorScales(const Exec& exec, const QuantizeArgs& args, Plan& plan) {
       if (!plan.columnwise) break;
       float columnwise_amax = amax;
       if (out.random_hadamard) {
-        columnwise_amax = TransformedMaxAbsOf<T>(exec, args.x);
+        // Sixteen quarters of the largest numbers are beyond float32: a quarter of the transformed
+        // tensor has the same codes and block scales, and a fourth of its scale_inv.
+        const bool overflows = std::isfinite(amax) && amax > kLargest<T> / 4;
+        const float quarter = overflows ? 0.25f : 1.0f;
+        plan.hadamard_factor = quarter * quantize_internal::kHadamardFactor;
+        columnwise_amax = TransformedMaxAbsOf<T>(exec, args.x, plan.hadamard_factor);
         plan.columnwise_scale = Nvfp4TensorScale(out, columnwise_amax);
-        *out.columnwise_tensor_scale_inv = 1.0f / plan.columnwise_scale.scale;
+        *out.columnwise_tensor_scale_inv = 1.0f / plan.columnwise_scale.scale / quarter;
+        columnwise_amax /= quarter;
       }
       if (out.amax != nullptr) out.amax[1] = columnwise_amax;
       break;

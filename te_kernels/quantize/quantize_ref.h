@@ -56,11 +56,16 @@ inline float AmaxRef(const std::vector<float>& values) {
   return amax;
 }
 
-inline float ScaleRef(float amax, const QuantSpec& spec) {
+inline float LargestRef(DType dtype) {
+  // 2^128 less one step of the significand.
+  return dtype == DType::kBFloat16 ? 0x1.fep127f : 0x1.fffffep127f;
+}
+
+inline float ScaleRef(float amax, const QuantSpec& spec, DType if_infinite = DType::kFloat32) {
   const float a = std::fmax(amax, spec.amax_epsilon);
   if (a == 0 || std::isinf(a)) return 1;
   float scale = QuantMax(spec.format) / a;
-  if (std::isinf(scale)) scale = std::numeric_limits<float>::max();
+  if (std::isinf(scale)) scale = LargestRef(if_infinite);
   if (spec.power_of_2_scales) scale = std::ldexp(1.0f, std::ilogb(scale));
   return scale;
 }
@@ -160,7 +165,7 @@ struct OrientationRef {
 // One orientation from what it is made of, x [rows, columns]; tensor_scales: of kTensor,
 // kTensorCurrent and NVFP4, one or one a row.
 inline OrientationRef QuantizeOrientationRef(const std::vector<float>& x, int64_t rows,
-                                             int64_t columns, const QuantSpec& spec,
+                                             int64_t columns, DType dtype, const QuantSpec& spec,
                                              const std::vector<TensorScaleRef>& tensor_scales) {
   const bool e2m1 = spec.format == QuantFormat::kFloat4E2M1;
   QuantBlock block = BlockOf(spec.scaling);
@@ -191,11 +196,11 @@ inline OrientationRef QuantizeOrientationRef(const std::vector<float>& x, int64_
         case QuantScaling::kTensorCurrent:
           break;
         case QuantScaling::kBlock1x128:
-          scale = ScaleRef(amax, spec);
+          scale = ScaleRef(amax, spec, dtype);
           out.float_scales[j * scales[1] + i] = 1.0f / scale;
           break;
         case QuantScaling::kBlock128x128:
-          scale = ScaleRef(amax, spec);
+          scale = ScaleRef(amax, spec, dtype);
           out.float_scales[i * scales[1] + j] = 1.0f / scale;
           break;
         case QuantScaling::kMx1x32:
@@ -255,10 +260,11 @@ inline std::vector<float> TransposedRef(const std::vector<float>& x, int64_t row
   return out;
 }
 
-// The random Hadamard transform of each row of x, rounded to `dtype`. The order of the sums is part
-// of the contract: H (2n) of [a, b] is [H a + H b, H a - H b] with H (n) of both halves first.
+// The random Hadamard transform of each row of x, times `by`, rounded to `dtype`. The order of the
+// sums is part of the contract: H (2n) of [a, b] is [H a + H b, H a - H b] with H (n) of both
+// halves first.
 inline std::vector<float> HadamardRef(const std::vector<float>& x, int64_t rows, int64_t columns,
-                                      DType dtype) {
+                                      DType dtype, float by = 1) {
   constexpr int kSigns[16] = {1, 1, 1, -1, 1, -1, -1, -1, -1, -1, -1, 1, -1, 1, -1, -1};
   struct Hadamard {
     static std::vector<float> Of(const std::vector<float>& v) {
@@ -272,15 +278,16 @@ inline std::vector<float> HadamardRef(const std::vector<float>& x, int64_t rows,
     }
   };
   std::vector<float> out = x;
+  for (float& value : out) value *= by;
   for (int64_t r = 0; r < rows; ++r) {
     for (int64_t c0 = 0; c0 + 16 <= columns; c0 += 16) {
       std::vector<float> v;
       for (int64_t c = 0; c < 16; ++c) {
-        v.push_back(static_cast<float>(kSigns[c]) * x[r * columns + c0 + c]);
+        v.push_back(static_cast<float>(kSigns[c]) * 0.25f * by * x[r * columns + c0 + c]);
       }
       const std::vector<float> transformed = Hadamard::Of(v);
       for (int64_t c = 0; c < 16; ++c) {
-        const float value = transformed[c] * 0.25f;
+        const float value = transformed[c];
         out[r * columns + c0 + c] =
             dtype == DType::kBFloat16 ? static_cast<float>(bfloat16(value)) : value;
       }
@@ -303,8 +310,11 @@ inline QuantizedRef QuantizeRef(const std::vector<float>& x, int64_t rows, int64
                                 DType dtype, const QuantSpec& spec, float scale) {
   QuantizedRef out;
   std::vector<float> transposed = TransposedRef(x, rows, columns);
-  if (spec.random_hadamard) transposed = HadamardRef(transposed, columns, rows, dtype);
   out.amax = AmaxRef(x);
+  const bool quartered =
+      spec.random_hadamard && std::isfinite(out.amax) && out.amax > LargestRef(dtype) / 4;
+  if (spec.random_hadamard)
+    transposed = HadamardRef(transposed, columns, rows, dtype, quartered ? 0.25f : 1.0f);
   out.columnwise_amax = AmaxRef(transposed);
   std::vector<TensorScaleRef> rowwise = {{scale, 0}}, columnwise = rowwise;
   if (spec.scaling == QuantScaling::kTensorCurrent) {
@@ -326,9 +336,10 @@ inline QuantizedRef QuantizeRef(const std::vector<float>& x, int64_t rows, int64
   }
   for (const TensorScaleRef& s : rowwise) out.scale_inv.push_back(1.0f / s.scale);
   for (const TensorScaleRef& s : columnwise)
-    out.columnwise_tensor_scale_inv.push_back(1.0f / s.scale);
-  out.rowwise = QuantizeOrientationRef(x, rows, columns, spec, rowwise);
-  out.columnwise = QuantizeOrientationRef(transposed, columns, rows, spec, columnwise);
+    out.columnwise_tensor_scale_inv.push_back(1.0f / s.scale * (quartered ? 4.0f : 1.0f));
+  out.rowwise = QuantizeOrientationRef(x, rows, columns, dtype, spec, rowwise);
+  out.columnwise = QuantizeOrientationRef(transposed, columns, rows, dtype, spec, columnwise);
+  if (quartered) out.columnwise_amax *= 4;
   return out;
 }
 

@@ -5,17 +5,21 @@
 #include <bit>
 #include <cmath>
 #include <limits>
+#include <type_traits>
 
+#include "te_kernels/base/dtype.h"
 #include "te_kernels/base/float8.h"
 #include "te_kernels/base/quant_spec.h"
 
 namespace te {
 
-inline float ScaleFromAmax(float amax, float largest, bool power_of_2, float epsilon) {
+// `if_infinite`: the scale where the quotient is beyond float32.
+inline float ScaleFromAmax(float amax, float largest, bool power_of_2, float epsilon,
+                           float if_infinite = std::numeric_limits<float>::max()) {
   if (amax < epsilon) amax = epsilon;
   if (amax == 0 || !std::isfinite(amax)) return 1;
   float scale = largest / amax;
-  if (std::isinf(scale)) scale = std::numeric_limits<float>::max();
+  if (std::isinf(scale)) scale = if_infinite;
   if (power_of_2) scale = std::bit_cast<float>(std::bit_cast<uint32_t>(scale) & 0xff800000u);
   return scale;
 }
@@ -50,7 +54,13 @@ inline float Nvfp4Multiplier(uint8_t code, float tensor_scale) {
   return std::min(multiplier, std::numeric_limits<float>::max());
 }
 
-// NVFP4 without four_over_six, which needs the elements (four_over_six.h).
+// The largest number of a tensor's dtype.
+template <typename T>
+inline constexpr float kLargest = std::is_same_v<T, bfloat16> ? std::bit_cast<float>(0x7f7f0000u)
+                                                              : std::numeric_limits<float>::max();
+
+// NVFP4 without four_over_six, which needs the elements (four_over_six.h). T: x's elements.
+template <typename T>
 inline BlockScale BlockScaleFromAmax(const QuantSpec& out, float tensor_scale, float amax) {
   BlockScale block;
   switch (out.scaling) {
@@ -60,8 +70,8 @@ inline BlockScale BlockScaleFromAmax(const QuantSpec& out, float tensor_scale, f
       break;
     case QuantScaling::kBlock1x128:
     case QuantScaling::kBlock128x128:
-      block.multiplier =
-          ScaleFromAmax(amax, QuantMax(out.format), out.power_of_2_scales, out.amax_epsilon);
+      block.multiplier = ScaleFromAmax(amax, QuantMax(out.format), out.power_of_2_scales,
+                                       out.amax_epsilon, kLargest<T>);
       block.scale_inv = 1.0f / block.multiplier;
       break;
     case QuantScaling::kMx1x32:

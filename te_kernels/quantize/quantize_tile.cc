@@ -106,7 +106,7 @@ void StoreScale(const ScaleLayout& layout, int64_t row, int64_t block, const Blo
 
 template <typename T>
 BlockScale ScaleOf(const QuantSpec& out, TensorScale tensor, float amax, const Block<T>& block) {
-  return out.four_over_six == FourOverSix::kOff ? BlockScaleFromAmax(out, tensor.scale, amax)
+  return out.four_over_six == FourOverSix::kOff ? BlockScaleFromAmax<T>(out, tensor.scale, amax)
                                                 : FourOverSixScale(out, tensor, amax, block);
 }
 
@@ -406,22 +406,25 @@ void ColumnMaxAbsBits(const Tile<T>& tile, uint32_t* columns) {
 }
 
 template <typename T>
-Tile<T> Transformed(const Tile<T>& tile, T* storage) {
+Tile<T> Transformed(const Tile<T>& tile, float factor, T* storage) {
   constexpr uint32_t kNegative = 0b1101011111101000;  // bit i: sign i is -1
   for (int64_t first = 0; first < tile.rows; first += kHadamard) {
     const T* x = tile.x + first * tile.stride;
     T* to = storage + first * kTile;
     if (tile.rows - first < kHadamard) {
+      const float by = factor / kHadamardFactor;  // 1, but for very large numbers
       for (int64_t r = 0; r < tile.rows - first; ++r) {
-        std::copy_n(x + r * tile.stride, tile.columns, to + r * kTile);
+        for (int64_t c = 0; c < tile.columns; ++c)
+          StoreRounded(by * LoadFloat(x + r * tile.stride + c), to + r * kTile + c);
       }
       break;
     }
     alignas(64) float v[kHadamard][kTile];
     for (int64_t r = 0; r < kHadamard; ++r) {
-      const float sign = (kNegative >> r & 1u) != 0 ? -1.0f : 1.0f;
+      // Before the sums, which would overflow sooner.
+      const float by = (kNegative >> r & 1u) != 0 ? -factor : factor;
       for (int64_t c = 0; c < tile.columns; ++c) {
-        v[r][c] = sign * LoadFloat(x + r * tile.stride + c);
+        v[r][c] = by * LoadFloat(x + r * tile.stride + c);
       }
     }
     for (int64_t apart = 1; apart < kHadamard; apart *= 2) {
@@ -435,7 +438,7 @@ Tile<T> Transformed(const Tile<T>& tile, T* storage) {
       }
     }
     for (int64_t r = 0; r < kHadamard; ++r) {
-      for (int64_t c = 0; c < tile.columns; ++c) StoreRounded(v[r][c] * 0.25f, to + r * kTile + c);
+      for (int64_t c = 0; c < tile.columns; ++c) StoreRounded(v[r][c], to + r * kTile + c);
     }
   }
   Tile<T> out = tile;
@@ -463,7 +466,7 @@ void QuantizeTile(const Plan& plan, const Tile<T>& tile) {
   if (!plan.columnwise) return;
   if (transform) {
     alignas(64) T storage[kTile * kTile];
-    const Tile<T> transformed = Transformed(tile, storage);
+    const Tile<T> transformed = Transformed(tile, plan.hadamard_factor, storage);
     scale(transformed, false, true);
     Columns(plan, transformed, by, codes);
   } else if (!plan.rowwise || plan.block.rows == 1 || plan.out.stochastic_rounding ||
@@ -477,7 +480,7 @@ void QuantizeTile(const Plan& plan, const Tile<T>& tile) {
   template uint32_t MaxAbsBits(const Tile<T>&);              \
   template void RowMaxAbsBits(const Tile<T>&, uint32_t*);    \
   template void ColumnMaxAbsBits(const Tile<T>&, uint32_t*); \
-  template Tile<T> Transformed(const Tile<T>&, T*);          \
+  template Tile<T> Transformed(const Tile<T>&, float, T*);   \
   template void QuantizeTile(const Plan&, const Tile<T>&)
 TE_QUANTIZE_TILE(float);
 TE_QUANTIZE_TILE(bfloat16);

@@ -12,6 +12,9 @@ namespace te::quantize_internal {
 
 inline constexpr int64_t kTile = 128;
 
+// Of the random Hadamard transform: 16 terms of +-1/4 make it orthogonal.
+inline constexpr float kHadamardFactor = 0.25f;
+
 // Where the block scales of an orientation lie: entry (row, block) at row / rows_per_entry *
 // row_stride + block * block_stride.
 struct ScaleLayout {
@@ -34,6 +37,7 @@ struct Plan {
   QuantBlock block;  // kTile x kTile where the whole tensor shares a scale
   TensorScale rowwise_scale;
   TensorScale columnwise_scale;
+  float hadamard_factor = kHadamardFactor;  // smaller where the transformed tensor overflows
   // row_scaled: the amax of each row and of each column; else null.
   const float* row_amaxes = nullptr;
   const float* column_amaxes = nullptr;
@@ -69,9 +73,10 @@ void RowMaxAbsBits(const Tile<T>& tile, uint32_t* rows);
 template <typename T>
 void ColumnMaxAbsBits(const Tile<T>& tile, uint32_t* columns);
 
-// The tile of which the columnwise copy is made with random_hadamard, in `storage` [kTile, kTile].
+// The tile of which the columnwise copy is made with random_hadamard, in `storage` [kTile, kTile];
+// all of it times factor / kHadamardFactor.
 template <typename T>
-Tile<T> Transformed(const Tile<T>& tile, T* storage);
+Tile<T> Transformed(const Tile<T>& tile, float factor, T* storage);
 
 template <typename T>
 void QuantizeTile(const Plan& plan, const Tile<T>& tile);
