@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <string>
 
+#include "models/files/input.h"
 #include "te_kernels/base/status.h"
 
 namespace te {
@@ -17,22 +18,19 @@ class InputFile {
   // Follows symbolic links (a hub snapshot is made of them). kNotFound, kIoError; the message names
   // the path.
   static StatusOr<InputFile> Open(const std::string& path);
-  ~InputFile();
-  InputFile(InputFile&& other) noexcept;
-  InputFile& operator=(InputFile&& other) noexcept;
-  InputFile(const InputFile&) = delete;
-  InputFile& operator=(const InputFile&) = delete;
+  // Of an input that has been opened already. kIoError when it is no regular file.
+  static StatusOr<InputFile> FromOpened(const std::string& path, OpenedInput input);
 
   const std::string& path() const { return path_; }
   uint64_t size() const { return size_; }  // when it was opened
-  int descriptor() const { return fd_; }
+  int descriptor() const { return descriptor_.get(); }
 
   // Exactly `bytes` bytes from `offset` on.
   Status ReadAt(uint64_t offset, void* to, size_t bytes) const;
 
  private:
   std::string path_;
-  int fd_ = -1;
+  FileDescriptor descriptor_;
   uint64_t size_ = 0;
 };
 

@@ -102,8 +102,14 @@ Status ParseEntry(const JsonValue& value, ParsedEntry* out) {
 }  // namespace
 
 StatusOr<std::unique_ptr<SafetensorsFile>> SafetensorsFile::Open(const std::string& path) {
+  TE_ASSIGN_OR_RETURN(InputFile input, InputFile::Open(path));
+  return Open(std::move(input));
+}
+
+StatusOr<std::unique_ptr<SafetensorsFile>> SafetensorsFile::Open(InputFile input) {
   auto file = std::make_unique<SafetensorsFile>();
-  TE_ASSIGN_OR_RETURN(file->file_, InputFile::Open(path));
+  file->file_ = std::move(input);
+  const std::string& path = file->path();
   const uint64_t size = file->file_.size();
   if (size < 8)
     return CorruptData("{}: {} bytes; a safetensors file starts with 8 bytes of header length",

@@ -20,6 +20,7 @@ inline constexpr uint64_t kMaxSafetensorsHeader = 100'000'000;
 class SafetensorsFile : public TensorFile {
  public:
   static StatusOr<std::unique_ptr<SafetensorsFile>> Open(const std::string& path);
+  static StatusOr<std::unique_ptr<SafetensorsFile>> Open(InputFile input);
 
   const std::string& path() const override { return file_.path(); }
   const std::vector<TensorEntry>& entries() const override { return entries_; }

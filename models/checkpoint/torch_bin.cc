@@ -411,9 +411,13 @@ class TorchBinFile::Builder {
 };
 
 StatusOr<std::unique_ptr<TorchBinFile>> TorchBinFile::Open(const std::string& path) {
+  TE_ASSIGN_OR_RETURN(InputFile input, InputFile::Open(path));
+  return Open(std::move(input));
+}
+
+StatusOr<std::unique_ptr<TorchBinFile>> TorchBinFile::Open(InputFile input) {
   auto file = std::make_unique<TorchBinFile>();
-  file->path_ = path;
-  TE_ASSIGN_OR_RETURN(const InputFile input, InputFile::Open(path));
+  const std::string& path = file->path_ = input.path();
   const int fd = dup(input.descriptor());
   if (fd < 0) return IoError("{}: {}", path, std::strerror(errno));
   int code = 0;

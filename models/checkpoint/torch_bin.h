@@ -21,6 +21,7 @@ class TorchBinFile : public TensorFile {
   // kUnsupported: big-endian files, pickles that want more than tensors and containers.
   // kCorruptData for the rest.
   static StatusOr<std::unique_ptr<TorchBinFile>> Open(const std::string& path);
+  static StatusOr<std::unique_ptr<TorchBinFile>> Open(InputFile input);
   ~TorchBinFile() override;
 
   const std::string& path() const override { return path_; }

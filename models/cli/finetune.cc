@@ -3,6 +3,7 @@
 #include <signal.h>
 
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <utility>
@@ -95,8 +96,8 @@ void PrintAttention(const KernelLog& log) {
 // A run: from the model that was opened to the checkpoint that it leaves.
 class FinetuneRun {
  public:
-  FinetuneRun(const FinetuneFlags& flags, FinetuneSetup setup)
-      : flags_(flags), setup_(std::move(setup)) {}
+  FinetuneRun(const FinetuneFlags& flags, FinetuneSetup setup, std::optional<OpenedData> input)
+      : flags_(flags), setup_(std::move(setup)), input_(std::move(input)) {}
 
   // Everything before the first step. Prints what will be done.
   Status Open();
@@ -120,6 +121,7 @@ class FinetuneRun {
   std::unique_ptr<OptimizerStateFile> resumed_;  // null: the run begins here
   LowPrecision fp8_;                             // outlives the context
   OpenedModel opened_;
+  std::optional<OpenedData> input_;  // --data, until it is read
   TrainingData data_;
   std::unique_ptr<AdamWOptimizer> optimizer_;  // null with --steps 0
   std::unique_ptr<LlamaTrainingStep> step_;
@@ -142,8 +144,9 @@ Status FinetuneRun::Open() {
   if (!flags_.freeze.empty()) {
     TE_ASSIGN_OR_RETURN(frozen, FreezeParameters(opened_.llama.model.get(), flags_.freeze));
   }
-  if (!flags_.data.empty()) {
-    TE_ASSIGN_OR_RETURN(data_, OpenTrainingData(flags_, opened_, first_step()));
+  if (input_) {
+    TE_ASSIGN_OR_RETURN(data_, ReadTrainingData(flags_, *std::exchange(input_, std::nullopt),
+                                                opened_, first_step()));
     PrintData(flags_, data_);
   }
   if (resumed_ != nullptr)
@@ -255,11 +258,14 @@ StatusOr<ExitCode> Finetune(const FinetuneFlags& flags) {
     const Status loggable = JsonLinesLog::CheckWritable(flags.log);
     if (!loggable.ok()) return loggable.WithContext("--log");
   }
-  if (!flags.data.empty()) TE_RETURN_IF_ERROR(DetectDataFormat(flags.data).status());
+  std::optional<OpenedData> data;
+  if (!flags.data.empty()) {
+    TE_ASSIGN_OR_RETURN(data, OpenData(flags));
+  }
   // A reader of our output that leaves (`te finetune | head`) must not end the training.
   signal(SIGPIPE, SIG_IGN);
 
-  FinetuneRun run(flags, std::move(setup));
+  FinetuneRun run(flags, std::move(setup), std::move(data));
   TE_RETURN_IF_ERROR(run.Open());
   InterruptGuard interrupt;
   const StatusOr<TrainingResult> result = run.Train(interrupt);

@@ -33,11 +33,19 @@ StatusOr<Batch> TrainingData::At(int64_t index) {
   return Collate(samples, collate);
 }
 
-StatusOr<TrainingData> OpenTrainingData(const FinetuneFlags& flags, const OpenedModel& opened,
-                                        int64_t first_step) {
+StatusOr<OpenedData> OpenData(const FinetuneFlags& flags) {
+  TE_ASSIGN_OR_RETURN(DataInput input, DataInput::Open(flags.data));
+  TE_ASSIGN_OR_RETURN(const DataFormat format, DetectDataFormat(&input));
+  // A pipe of what is read by position is refused before minutes of loading.
+  if (format == DataFormat::kSafetensors) TE_RETURN_IF_ERROR(input.CheckReadByPosition());
+  return OpenedData{std::move(input), format};
+}
+
+StatusOr<TrainingData> ReadTrainingData(const FinetuneFlags& flags, OpenedData input,
+                                        const OpenedModel& opened, int64_t first_step) {
   const LlamaConfig& config = opened.llama.model->config();
+  const DataFormat format = input.format;
   TrainingData data;
-  TE_ASSIGN_OR_RETURN(const DataFormat format, DetectDataFormat(flags.data));
   if (format != DataFormat::kSafetensors) {
     TE_ASSIGN_OR_RETURN(data.tokenizer, LoadTokenizer(opened.llama.directory));
   }
@@ -45,7 +53,7 @@ StatusOr<TrainingData> OpenTrainingData(const FinetuneFlags& flags, const Opened
     return InvalidArgument("--text-field has no effect: {} is {}", flags.data, Name(format));
   }
   data.collate.pad_id = PadId(config, data.tokenizer.get());
-  TE_ASSIGN_OR_RETURN(data.dataset, OpenDataset(flags.data, format,
+  TE_ASSIGN_OR_RETURN(data.dataset, OpenDataset(std::move(input.input), format,
                                                 {.text_field = flags.text_field,
                                                  .max_sequence_length = flags.max_seq_length,
                                                  .vocab_size = config.vocab_size,
@@ -69,6 +77,7 @@ StatusOr<TrainingData> OpenTrainingData(const FinetuneFlags& flags, const Opened
     TE_RETURN_IF_ERROR(data.dataset->Prepare(data.sampler->Batch(begin + i)));
   }
   data.format = format;
+  data.input_bytes = data.dataset->input_bytes();
   return data;
 }
 

@@ -19,15 +19,23 @@ struct TrainingData {
   std::unique_ptr<Dataset> dataset;
   std::unique_ptr<BatchSampler> sampler;
   CollateOptions collate;
+  uint64_t input_bytes = 0;
 
   // Micro-batch `index` of the run.
   StatusOr<Batch> At(int64_t index);
 };
 
-// Opens --data and tokenizes what the steps from `first_step` on will see: that stays out of the
+// --data, opened once for the whole run, and its format by what it begins with.
+struct OpenedData {
+  DataInput input;
+  DataFormat format = DataFormat::kText;
+};
+StatusOr<OpenedData> OpenData(const FinetuneFlags& flags);
+
+// Reads the data and tokenizes what the steps from `first_step` on will see: that stays out of the
 // timing, and errors in it are found before the first step. Errors name flag or file.
-StatusOr<TrainingData> OpenTrainingData(const FinetuneFlags& flags, const OpenedModel& opened,
-                                        int64_t first_step);
+StatusOr<TrainingData> ReadTrainingData(const FinetuneFlags& flags, OpenedData input,
+                                        const OpenedModel& opened, int64_t first_step);
 void PrintData(const FinetuneFlags& flags, const TrainingData& data);
 
 }  // namespace te

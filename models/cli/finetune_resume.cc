@@ -4,7 +4,6 @@
 #include <filesystem>
 #include <limits>
 #include <string_view>
-#include <system_error>
 
 #include "models/checkpoint/save.h"
 #include "models/cli/exit_code.h"
@@ -54,11 +53,9 @@ std::map<std::string, std::string> DescribeRun(const FinetuneFlags& flags,
                                                const TrainingData& data) {
   const auto text = [](const auto& value) { return fmt::format("{}", value); };
   const LrSchedule& schedule = setup.trainer.schedule;
-  std::error_code error;
-  const auto bytes = std::filesystem::file_size(flags.data, error);
   return {
       {"--data", fmt::format("{}, {} samples, {} bytes", Name(data.format), data.dataset->size(),
-                             error ? 0 : bytes)},
+                             data.input_bytes)},
       {"--batch-size", text(flags.batch_size)},
       {"--gradient-accumulation-steps", text(flags.gradient_accumulation_steps)},
       {"--max-seq-length", text(flags.max_seq_length)},

@@ -38,9 +38,11 @@ class DataTest : public ::testing::Test {
   }
   StatusOr<std::unique_ptr<Dataset>> Open(const std::string& path) { return Open(path, Options()); }
   StatusOr<std::unique_ptr<Dataset>> Open(const std::string& path, const DatasetOptions& options) {
-    const StatusOr<DataFormat> format = DetectDataFormat(path);
+    StatusOr<DataInput> input = DataInput::Open(path);
+    EXPECT_TRUE(input.ok()) << input.status().message();
+    const StatusOr<DataFormat> format = DetectDataFormat(&input.value());
     EXPECT_TRUE(format.ok()) << format.status().message();
-    return OpenDataset(path, format.value(), options);
+    return OpenDataset(std::move(input).value(), format.value(), options);
   }
   std::string Error(const std::string& path) { return Error(path, Options()); }
   std::string Error(const std::string& path, const DatasetOptions& options) {
@@ -127,13 +129,16 @@ TEST_F(DataTest, PlainTextIsASampleALine) {
 }
 
 TEST_F(DataTest, FormatFollowsSuffixThenContent) {
-  EXPECT_EQ(DetectDataFormat(Write("a.json", "x")).value(), DataFormat::kJsonLines);
-  EXPECT_EQ(DetectDataFormat(Write("a.txt", "{}")).value(), DataFormat::kText);
-  EXPECT_EQ(DetectDataFormat(Write("a.safetensors", "")).value(), DataFormat::kSafetensors);
-  EXPECT_EQ(DetectDataFormat(Write("a", "\n {}")).value(), DataFormat::kJsonLines);
-  EXPECT_EQ(DetectDataFormat(Write("b", "hello")).value(), DataFormat::kText);
-  EXPECT_EQ(DetectDataFormat(directory_ + "/none.jsonl").status().code(), StatusCode::kNotFound);
-  EXPECT_EQ(DetectDataFormat(directory_).status().code(), StatusCode::kInvalidArgument);
+  const auto detect = [](const std::string& path) {
+    StatusOr<DataInput> input = DataInput::Open(path);
+    EXPECT_TRUE(input.ok()) << input.status().message();
+    return DetectDataFormat(&input.value()).value();
+  };
+  EXPECT_EQ(detect(Write("a.json", "x")), DataFormat::kJsonLines);
+  EXPECT_EQ(detect(Write("a.txt", "{}")), DataFormat::kText);
+  EXPECT_EQ(detect(Write("a.safetensors", "")), DataFormat::kSafetensors);
+  EXPECT_EQ(detect(Write("a", "\n {}")), DataFormat::kJsonLines);
+  EXPECT_EQ(detect(Write("b", "hello")), DataFormat::kText);
 }
 
 TEST_F(DataTest, TextErrorsNameFileAndLine) {

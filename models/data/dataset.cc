@@ -1,7 +1,7 @@
 #include "models/data/dataset.h"
 
 #include <filesystem>
-#include <fstream>
+#include <utility>
 
 #include "models/data/dataset_formats.h"
 
@@ -19,15 +19,8 @@ const char* Name(DataFormat format) {
   return "unknown";
 }
 
-StatusOr<DataFormat> DetectDataFormat(const std::string& path) {
-  std::error_code error;
-  const auto status = std::filesystem::status(path, error);
-  if (status.type() == std::filesystem::file_type::not_found)
-    return NotFound("{}: no such file", path);
-  if (status.type() == std::filesystem::file_type::directory) {
-    return InvalidArgument("{}: a directory; expected a file (.jsonl, .txt or .safetensors)", path);
-  }
-  const std::string suffix = std::filesystem::path(path).extension().string();
+StatusOr<DataFormat> DetectDataFormat(DataInput* input) {
+  const std::string suffix = std::filesystem::path(input->path()).extension().string();
   for (const char* known : {".jsonl", ".ndjson", ".json"}) {
     if (suffix == known) return DataFormat::kJsonLines;
   }
@@ -35,21 +28,21 @@ StatusOr<DataFormat> DetectDataFormat(const std::string& path) {
     if (suffix == known) return DataFormat::kText;
   }
   if (suffix == ".safetensors") return DataFormat::kSafetensors;
-  std::ifstream file(path, std::ios::binary);
-  char first = 0;
-  if (!file) return IoError("{}: could not be opened", path);
-  file >> first;
-  return first == '{' ? DataFormat::kJsonLines : DataFormat::kText;
+  constexpr size_t kBlockBytes = 4096;
+  TE_ASSIGN_OR_RETURN(const std::string_view block, input->Peek(kBlockBytes));
+  const size_t first = block.find_first_not_of(" \t\r\n");
+  return first != std::string_view::npos && block[first] == '{' ? DataFormat::kJsonLines
+                                                                : DataFormat::kText;
 }
 
-StatusOr<std::unique_ptr<Dataset>> OpenDataset(const std::string& path, DataFormat format,
+StatusOr<std::unique_ptr<Dataset>> OpenDataset(DataInput input, DataFormat format,
                                                const DatasetOptions& options) {
   if (options.max_sequence_length < 1) {
     return InvalidArgument("maximum sequence length is {}; expected 1 or more",
                            options.max_sequence_length);
   }
-  return format == DataFormat::kSafetensors ? OpenTokenDataset(path, options)
-                                            : OpenTextDataset(path, format, options);
+  return format == DataFormat::kSafetensors ? OpenTokenDataset(std::move(input), options)
+                                            : OpenTextDataset(std::move(input), format, options);
 }
 
 }  // namespace te

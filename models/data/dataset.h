@@ -7,6 +7,7 @@
 #include <string>
 
 #include "models/data/batch.h"
+#include "models/data/data_input.h"
 #include "models/tokenizer/tokenizer.h"
 #include "te_kernels/base/status.h"
 
@@ -19,8 +20,8 @@ enum class DataFormat {
 };
 const char* Name(DataFormat format);
 // By the file's suffix (.jsonl .ndjson .json, .txt .text .md, .safetensors); without a known one,
-// by its first character. kNotFound, kIoError.
-StatusOr<DataFormat> DetectDataFormat(const std::string& path);
+// by its first character, which stays to be read. kIoError.
+StatusOr<DataFormat> DetectDataFormat(DataInput* input);
 
 struct DatasetOptions {
   std::string text_field = "text";       // of JSON lines
@@ -43,12 +44,14 @@ class Dataset {
   virtual StatusOr<Sample> At(int64_t index) = 0;
   // Of the samples prepared so far, how many were longer than max_sequence_length.
   virtual int64_t truncated() const = 0;
+  // Of the file, or of what a pipe has given.
+  virtual uint64_t input_bytes() const = 0;
 };
 
-// Reads the whole file and checks its form; texts are tokenized by Prepare or At. kInvalidArgument:
-// an empty data set, ids or labels outside the vocabulary, wrong shapes or dtypes, a line without
-// the text field; kCorruptData: JSON or UTF-8 that is none.
-StatusOr<std::unique_ptr<Dataset>> OpenDataset(const std::string& path, DataFormat format,
+// Reads the whole input and checks its form; texts are tokenized by Prepare or At.
+// kInvalidArgument: an empty data set, ids or labels outside the vocabulary, wrong shapes or
+// dtypes, a line without the text field; kCorruptData: JSON or UTF-8 that is none.
+StatusOr<std::unique_ptr<Dataset>> OpenDataset(DataInput input, DataFormat format,
                                                const DatasetOptions& options);
 
 }  // namespace te

@@ -8,9 +8,8 @@
 
 namespace te {
 
-StatusOr<std::unique_ptr<Dataset>> OpenTextDataset(const std::string& path, DataFormat format,
+StatusOr<std::unique_ptr<Dataset>> OpenTextDataset(DataInput input, DataFormat format,
                                                    const DatasetOptions& options);
-StatusOr<std::unique_ptr<Dataset>> OpenTokenDataset(const std::string& path,
-                                                    const DatasetOptions& options);
+StatusOr<std::unique_ptr<Dataset>> OpenTokenDataset(DataInput input, const DatasetOptions& options);
 
 }  // namespace te

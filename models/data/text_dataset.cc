@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <fstream>
 #include <utility>
 #include <vector>
 
@@ -14,11 +13,11 @@ class TextDataset : public Dataset {
   TextDataset(std::string path, const DatasetOptions& options)
       : path_(std::move(path)), options_(options) {}
 
-  Status Read(DataFormat format) {
-    std::ifstream file(path_, std::ios::binary);
-    if (!file) return IoError("{}: could not be opened", path_);
+  Status Read(DataInput* input, DataFormat format) {
     std::string line;
-    for (int64_t number = 1; std::getline(file, line); ++number) {
+    for (int64_t number = 1;; ++number) {
+      TE_ASSIGN_OR_RETURN(const bool more, input->ReadLine(&line));
+      if (!more) break;
       std::string_view text = line;
       if (number == 1 && text.starts_with("\xef\xbb\xbf"))
         text.remove_prefix(3);  // byte order mark
@@ -27,13 +26,15 @@ class TextDataset : public Dataset {
       TE_RETURN_IF_ERROR(format == DataFormat::kJsonLines ? AddJson(text, number)
                                                           : AddText(text, number));
     }
-    if (file.bad()) return IoError("{}: could not be read", path_);
+    input_bytes_ = input->bytes_read();
+    if (input_bytes_ == 0) return InvalidArgument("{}: no samples: it is empty", path_);
     if (records_.empty()) return InvalidArgument("{}: no samples: every line is blank", path_);
     return OkStatus();
   }
 
   int64_t size() const override { return static_cast<int64_t>(records_.size()); }
   int64_t truncated() const override { return truncated_; }
+  uint64_t input_bytes() const override { return input_bytes_; }
 
   Status Prepare(std::span<const int64_t> indices) override {
     for (int64_t index : indices)
@@ -120,16 +121,18 @@ class TextDataset : public Dataset {
   DatasetOptions options_;
   std::vector<Record> records_;
   int64_t truncated_ = 0;
+  uint64_t input_bytes_ = 0;
 };
 
 }  // namespace
 
-StatusOr<std::unique_ptr<Dataset>> OpenTextDataset(const std::string& path, DataFormat format,
+StatusOr<std::unique_ptr<Dataset>> OpenTextDataset(DataInput input, DataFormat format,
                                                    const DatasetOptions& options) {
+  const std::string path = input.path();
   if (options.tokenizer == nullptr) return InvalidArgument("{}: text needs a tokenizer", path);
   auto dataset = std::make_unique<TextDataset>(path, options);
   try {
-    TE_RETURN_IF_ERROR(dataset->Read(format));
+    TE_RETURN_IF_ERROR(dataset->Read(&input, format));
   } catch (const std::bad_alloc&) {
     return OutOfMemory("{}: the file does not fit into memory", path);
   }

@@ -9,11 +9,14 @@ namespace {
 
 class TokenDataset : public Dataset {
  public:
-  TokenDataset(TokenTensors tensors, int64_t max_sequence_length)
-      : tensors_(std::move(tensors)), length_(std::min(tensors_.columns, max_sequence_length)) {}
+  TokenDataset(TokenTensors tensors, int64_t max_sequence_length, uint64_t input_bytes)
+      : tensors_(std::move(tensors)),
+        length_(std::min(tensors_.columns, max_sequence_length)),
+        input_bytes_(input_bytes) {}
 
   int64_t size() const override { return tensors_.rows; }
   int64_t truncated() const override { return length_ < tensors_.columns ? tensors_.rows : 0; }
+  uint64_t input_bytes() const override { return input_bytes_; }
   Status Prepare(std::span<const int64_t>) override {
     return OkStatus();
   }  // ids need no tokenizing
@@ -35,15 +38,18 @@ class TokenDataset : public Dataset {
  private:
   TokenTensors tensors_;
   int64_t length_;
+  uint64_t input_bytes_;
 };
 
 }  // namespace
 
-StatusOr<std::unique_ptr<Dataset>> OpenTokenDataset(const std::string& path,
+StatusOr<std::unique_ptr<Dataset>> OpenTokenDataset(DataInput input,
                                                     const DatasetOptions& options) {
-  TE_ASSIGN_OR_RETURN(TokenTensors tensors, ReadTokenTensors(path, options.vocab_size));
+  TE_ASSIGN_OR_RETURN(InputFile file, input.IntoFile());
+  const uint64_t bytes = file.size();
+  TE_ASSIGN_OR_RETURN(TokenTensors tensors, ReadTokenTensors(std::move(file), options.vocab_size));
   return std::unique_ptr<Dataset>(
-      std::make_unique<TokenDataset>(std::move(tensors), options.max_sequence_length));
+      std::make_unique<TokenDataset>(std::move(tensors), options.max_sequence_length, bytes));
 }
 
 }  // namespace te

@@ -2,6 +2,7 @@
 
 #include <memory>
 #include <new>
+#include <utility>
 
 #include "models/checkpoint/safetensors.h"
 #include "models/data/batch.h"
@@ -87,7 +88,14 @@ class Reader {
 }  // namespace
 
 StatusOr<TokenTensors> ReadTokenTensors(const std::string& path, int64_t vocab_size) {
-  TE_ASSIGN_OR_RETURN(const std::unique_ptr<SafetensorsFile> file, SafetensorsFile::Open(path));
+  TE_ASSIGN_OR_RETURN(InputFile input, InputFile::Open(path));
+  return ReadTokenTensors(std::move(input), vocab_size);
+}
+
+StatusOr<TokenTensors> ReadTokenTensors(InputFile input, int64_t vocab_size) {
+  const std::string path = input.path();
+  TE_ASSIGN_OR_RETURN(const std::unique_ptr<SafetensorsFile> file,
+                      SafetensorsFile::Open(std::move(input)));
   try {
     return Reader(*file).Read(vocab_size);
   } catch (const std::bad_alloc&) {

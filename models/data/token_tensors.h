@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "models/checkpoint/input_file.h"
 #include "te_kernels/base/status.h"
 
 namespace te {
@@ -23,5 +24,6 @@ struct TokenTensors {
 // no input_ids, another shape or type, an id outside [0, vocab_size), a label that is neither an id
 // nor -100, a mask that is neither 0 nor 1.
 StatusOr<TokenTensors> ReadTokenTensors(const std::string& path, int64_t vocab_size);
+StatusOr<TokenTensors> ReadTokenTensors(InputFile input, int64_t vocab_size);
 
 }  // namespace te

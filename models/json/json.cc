@@ -1,8 +1,6 @@
 #include "models/json/json.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -288,41 +286,37 @@ StatusOr<JsonValue> ParseJsonLine(std::string_view text, std::string_view name, 
   return value;
 }
 
-StatusOr<std::string> ReadTextFile(const std::string& path, size_t max_bytes) {
-  // O_NONBLOCK: opening a FIFO by mistake must not hang; regular files do not care.
-  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-  if (fd < 0) {
-    if (errno == ENOENT || errno == ENOTDIR) return NotFound("{}: no such file", path);
-    return IoError("{}: {}", path, std::strerror(errno));
-  }
-  struct Closer {
-    int fd;
-    ~Closer() { close(fd); }
-  } closer{fd};
-  struct stat info;
-  if (fstat(fd, &info) != 0) return IoError("{}: {}", path, std::strerror(errno));
-  if (!S_ISREG(info.st_mode)) return IoError("{}: not a regular file", path);
-  if (static_cast<uint64_t>(info.st_size) > max_bytes) {
-    return CorruptData("{}: {} bytes of text; at most {} are taken", path, info.st_size, max_bytes);
-  }
+StatusOr<std::string> ReadTextFile(const std::string& path, size_t max_bytes, InputUse use) {
+  TE_ASSIGN_OR_RETURN(const OpenedInput input, OpenInput(path, use));
+  const auto too_large = [&](uint64_t bytes) {
+    return CorruptData("{}: {} bytes of text; at most {} are taken", path, bytes, max_bytes);
+  };
+  const auto size = static_cast<uint64_t>(input.is_regular_file() ? input.info.st_size : 0);
+  if (size > max_bytes) return too_large(size);
   try {
-    std::string text(static_cast<size_t>(info.st_size), '\0');
+    // One byte more than a file says that it has: so its end is seen.
+    std::string text(static_cast<size_t>(size) + 1, '\0');
     size_t done = 0;
-    while (done < text.size()) {
-      const ssize_t n = pread(fd, text.data() + done, text.size() - done, static_cast<off_t>(done));
+    while (true) {
+      const ssize_t n = read(input.descriptor.get(), text.data() + done, text.size() - done);
       if (n < 0 && errno == EINTR) continue;
       if (n < 0) return IoError("{}: {}", path, std::strerror(errno));
-      if (n == 0) return IoError("{}: the file shrank to {} bytes while it was read", path, done);
+      if (n == 0) break;
       done += static_cast<size_t>(n);
+      if (done > max_bytes) return too_large(done);
+      if (done == text.size()) text.resize(std::max<size_t>(2 * text.size(), size_t{1} << 16));
     }
+    if (done < size)
+      return IoError("{}: the file shrank to {} bytes while it was read", path, done);
+    text.resize(done);
     return text;
   } catch (const std::bad_alloc&) {
-    return OutOfMemory("{}: no memory for {} bytes of text", path, info.st_size);
+    return OutOfMemory("{}: no memory for {} bytes of text", path, size);
   }
 }
 
-StatusOr<JsonValue> ReadJsonFile(const std::string& path, size_t max_bytes) {
-  TE_ASSIGN_OR_RETURN(const std::string text, ReadTextFile(path, max_bytes));
+StatusOr<JsonValue> ReadJsonFile(const std::string& path, size_t max_bytes, InputUse use) {
+  TE_ASSIGN_OR_RETURN(const std::string text, ReadTextFile(path, max_bytes, use));
   return ParseJson(text, path);
 }
 

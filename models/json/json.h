@@ -11,6 +11,7 @@
 #include <variant>
 #include <vector>
 
+#include "models/files/input.h"
 #include "te_kernels/base/status.h"
 
 namespace te {
@@ -87,11 +88,14 @@ StatusOr<JsonValue> ParseJson(std::string_view text, std::string_view name = {})
 // The same for one line of a JSON-lines file; `line` counts from 1 and stands in the error:
 // "NAME:LINE: byte N: ...".
 StatusOr<JsonValue> ParseJsonLine(std::string_view text, std::string_view name, int64_t line);
-// A regular file's contents, of at most `max_bytes`. Errors as ReadJsonFile's.
-StatusOr<std::string> ReadTextFile(const std::string& path, size_t max_bytes);
+// A file's contents, of at most `max_bytes`. `use`: whether a pipe will do, which nobody can read
+// again. Errors as ReadJsonFile's.
+StatusOr<std::string> ReadTextFile(const std::string& path, size_t max_bytes,
+                                   InputUse use = InputUse::kByPosition);
 // Reads and parses a file of at most `max_bytes`. kNotFound, kIoError, kCorruptData; each names the
 // path.
-StatusOr<JsonValue> ReadJsonFile(const std::string& path, size_t max_bytes = size_t{256} << 20);
+StatusOr<JsonValue> ReadJsonFile(const std::string& path, size_t max_bytes = size_t{256} << 20,
+                                 InputUse use = InputUse::kByPosition);
 
 // Text that ParseJson reads back to an equal value (members in the same order, numbers exact).
 // Indented as Python's json.dump(indent=2) does. A double that is not finite has no JSON form:

@@ -131,7 +131,7 @@ StatusOr<std::vector<ModuleRule>> ParseRules(const JsonValue& file, const std::s
 
 StatusOr<std::vector<ModuleRule>> ReadRulesFile(const std::string& path) {
   constexpr size_t kMaxBytes = size_t{1} << 20;
-  TE_ASSIGN_OR_RETURN(const JsonValue file, ReadJsonFile(path, kMaxBytes));
+  TE_ASSIGN_OR_RETURN(const JsonValue file, ReadJsonFile(path, kMaxBytes, InputUse::kOnceInOrder));
   return ParseRules(file, path);
 }
 
