@@ -144,7 +144,7 @@ Status SafetensorsFile::ParseHeader(const std::string& header, uint64_t data_byt
   const size_t last = header.find_last_not_of(' ');
   if (header[last] != '}')
     return CorruptData("{}: the header does not end with '}}' and spaces", path);
-  TE_ASSIGN_OR_RETURN(const JsonValue root, ParseJson(header, path + ": header"));
+  TE_ASSIGN_OR_RETURN(const JsonValue root, ParseJson(header, path + ": header", JsonDialect::kStrict));
 
   std::vector<ParsedEntry> parsed;
   parsed.reserve(root.members().size());

@@ -9,10 +9,8 @@
 #include <new>
 #include <numeric>
 
-#include "rapidjson/error/en.h"
-#include "rapidjson/memorystream.h"
+#include "models/json/json_reader.h"
 #include "rapidjson/prettywriter.h"
-#include "rapidjson/reader.h"
 #include "rapidjson/stringbuffer.h"
 #include "rapidjson/writer.h"
 
@@ -20,6 +18,11 @@ namespace te {
 
 JsonValue JsonValue::String(std::string value) {
   return JsonValue(Data(std::make_shared<const std::string>(std::move(value))));
+}
+
+JsonValue JsonValue::BigInteger(std::string digits, double nearest) {
+  return JsonValue(
+      Data(std::make_shared<const LongInteger>(LongInteger{std::move(digits), nearest})));
 }
 
 // Empty containers stay null pointers: a hostile text of millions of "[]" costs no allocation each.
@@ -56,6 +59,7 @@ const char* JsonValue::kind_name() const {
     case Kind::kBool:
       return "boolean";
     case Kind::kInteger:
+    case Kind::kBigInteger:
       return "integer";
     case Kind::kDouble:
       return "number";
@@ -70,7 +74,15 @@ const char* JsonValue::kind_name() const {
 }
 
 double JsonValue::number() const {
-  return is_integer() ? static_cast<double>(integer()) : std::get<double>(data_);
+  if (is_integer()) return static_cast<double>(integer());
+  if (const auto* big = std::get_if<std::shared_ptr<const LongInteger>>(&data_)) {
+    return (*big)->nearest;
+  }
+  return std::get<double>(data_);
+}
+
+const std::string& JsonValue::digits() const {
+  return std::get<std::shared_ptr<const LongInteger>>(data_)->digits;
 }
 
 const std::string& JsonValue::string() const {
@@ -119,114 +131,78 @@ JsonValue JsonValue::Without(std::string_view key) const {
 
 namespace {
 
-// RapidJSON's SAX events, built into values on a stack of our own: its DOM would take duplicate
-// keys, and its recursive parser would overflow the stack.
-class Builder : public rapidjson::BaseReaderHandler<rapidjson::UTF8<>, Builder> {
- public:
-  bool Null() { return Add(JsonValue()); }
-  bool Bool(bool value) { return Add(JsonValue::Bool(value)); }
-  bool Int(int value) { return Add(JsonValue::Integer(value)); }
-  bool Uint(unsigned value) { return Add(JsonValue::Integer(value)); }
-  bool Int64(int64_t value) { return Add(JsonValue::Integer(value)); }
-  bool Uint64(uint64_t value) {
-    if (value > static_cast<uint64_t>(INT64_MAX)) return Double(static_cast<double>(value));
-    return Add(JsonValue::Integer(static_cast<int64_t>(value)));
-  }
-  bool Double(double value) { return Add(JsonValue::Double(value)); }
-  bool String(const char* text, rapidjson::SizeType length, bool) {
-    // The reader's own check passes a lone \udc00, which becomes no UTF-8.
-    if (!IsValidUtf8({text, length})) return Fail("a string that is not valid UTF-8");
-    return Add(JsonValue::String(std::string(text, length)));
-  }
-  bool Key(const char* text, rapidjson::SizeType length, bool) {
-    if (!IsValidUtf8({text, length})) return Fail("a key that is not valid UTF-8");
-    open_.back().members.push_back({std::string(text, length), JsonValue()});
-    return true;
-  }
-  bool StartObject() { return Open(true); }
-  bool StartArray() { return Open(false); }
-  bool EndArray(rapidjson::SizeType) {
-    JsonValue value = JsonValue::MakeArray(std::move(open_.back().values));
-    open_.pop_back();
-    return Add(std::move(value));
-  }
-  bool EndObject(rapidjson::SizeType) {
-    JsonValue::Members& members = open_.back().members;
-    std::vector<const std::string*> keys;
-    keys.reserve(members.size());
-    for (const JsonMember& member : members) keys.push_back(&member.key);
-    std::sort(keys.begin(), keys.end(), [](const auto* a, const auto* b) { return *a < *b; });
-    const auto twin = std::adjacent_find(keys.begin(), keys.end(),
-                                         [](const auto* a, const auto* b) { return *a == *b; });
-    if (twin != keys.end())
-      return Fail(fmt::format("key \"{}\" stands twice in one object", **twin));
-    JsonValue value = JsonValue::MakeObject(std::move(members));
-    open_.pop_back();
-    return Add(std::move(value));
-  }
-
-  const std::string& failure() const { return failure_; }
-  JsonValue TakeRoot() { return std::move(root_); }
-
- private:
-  struct OpenContainer {
-    bool is_object = false;
-    JsonValue::Array values;
-    JsonValue::Members members;
-  };
-
-  bool Fail(std::string reason) {
-    failure_ = std::move(reason);
-    return false;
-  }
-  bool Open(bool is_object) {
-    if (open_.size() >= static_cast<size_t>(kMaxJsonDepth)) {
-      return Fail(fmt::format("nested deeper than {} levels", kMaxJsonDepth));
-    }
-    open_.emplace_back();
-    open_.back().is_object = is_object;
-    return true;
-  }
-  bool Add(JsonValue value) {
-    if (open_.empty()) {
-      root_ = std::move(value);
-    } else if (open_.back().is_object) {
-      open_.back().members.back().value = std::move(value);
-    } else {
-      open_.back().values.push_back(std::move(value));
-    }
-    return true;
-  }
-
-  std::vector<OpenContainer> open_;
-  JsonValue root_;
-  std::string failure_;
+// Line and column of a byte, both from 1; columns are characters. A byte order mark is none.
+struct Position {
+  int64_t line = 1;
+  int64_t column = 1;
 };
 
-// What went wrong and where, without the file's name.
-StatusOr<JsonValue> Parse(std::string_view text) {
+Position PositionOf(std::string_view text, size_t offset) {
+  Position position;
+  for (size_t i = text.starts_with("\xef\xbb\xbf") ? 3 : 0; i < offset; ++i) {
+    if (text[i] == '\n') {
+      ++position.line;
+      position.column = 1;
+    } else if ((static_cast<unsigned char>(text[i]) & 0xC0) != 0x80) {
+      ++position.column;
+    }
+  }
+  return position;
+}
+
+// `first_line`: the number of the text's first line.
+StatusOr<JsonValue> Parse(std::string_view text, int64_t first_line, JsonDialect dialect) {
   try {
-    rapidjson::MemoryStream stream(text.data(), text.size());
-    rapidjson::Reader reader;
-    Builder builder;
-    constexpr unsigned kFlags = rapidjson::kParseIterativeFlag |
-                                rapidjson::kParseValidateEncodingFlag |
-                                rapidjson::kParseFullPrecisionFlag;
-    const rapidjson::ParseResult result = reader.Parse<kFlags>(stream, builder);
-    if (!result) {
-      const std::string& reason = builder.failure();
-      return CorruptData(
-          "byte {}: {}", result.Offset(),
-          reason.empty() ? rapidjson::GetParseError_En(result.Code()) : reason.c_str());
-    }
-    // The reader takes a NUL for the end.
-    if (stream.Tell() != text.size()) {
-      return CorruptData("byte {}: a NUL byte after the value", stream.Tell());
-    }
-    return builder.TakeRoot();
+    JsonReader reader(text, dialect);
+    JsonValue root;
+    if (reader.Read(&root)) return root;
+    const Position position = PositionOf(text, reader.offset());
+    return CorruptData("line {}, column {}: {}", first_line + position.line - 1, position.column,
+                       reader.reason());
   } catch (const std::bad_alloc&) {
     return OutOfMemory("no memory for the JSON value of {} bytes of text", text.size());
   }
+}
+
+// A string that is not UTF-8, in quotes: the halves of surrogate pairs that JSON's escapes can hold
+// go back into escapes. Other bytes come from no JSON.
+std::string Escaped(std::string_view text) {
+  std::string out = "\"";
+  while (!text.empty()) {
+    const size_t valid = FirstInvalidUtf8(text);
+    for (const char c : text.substr(0, valid)) {
+      if (c == '"' || c == '\\') {
+        out += '\\';
+        out += c;
+      } else if (static_cast<unsigned char>(c) < 0x20) {
+        out += fmt::format("\\u{:04x}", static_cast<unsigned char>(c));
+      } else {
+        out += c;
+      }
+    }
+    text.remove_prefix(valid);
+    if (text.empty()) break;
+    const auto byte = [&](size_t i) { return static_cast<unsigned char>(text[i]); };
+    if (text.size() >= 3 && byte(0) == 0xED && byte(1) >= 0xA0 && byte(1) <= 0xBF &&
+        (byte(2) & 0xC0) == 0x80) {
+      out += fmt::format("\\u{:04x}", 0xD000 | (byte(1) & 0x3F) << 6 | (byte(2) & 0x3F));
+      text.remove_prefix(3);
+    } else {
+      out += "\\ufffd";
+      text.remove_prefix(1);
+    }
+  }
+  return out + '"';
+}
+
+template <typename Writer>
+bool EmitString(const std::string& text, bool is_key, Writer* writer) {
+  const auto size = static_cast<rapidjson::SizeType>(text.size());
+  if (!IsValidUtf8(text)) {
+    const std::string escaped = Escaped(text);
+    return writer->RawValue(escaped.data(), escaped.size(), rapidjson::kStringType);
+  }
+  return is_key ? writer->Key(text.data(), size) : writer->String(text.data(), size);
 }
 
 template <typename Writer>
@@ -238,12 +214,18 @@ bool Emit(const JsonValue& value, Writer* writer) {
       return writer->Bool(value.boolean());
     case JsonValue::Kind::kInteger:
       return writer->Int64(value.integer());
-    case JsonValue::Kind::kDouble:
-      return writer->Double(value.number());
-    case JsonValue::Kind::kString: {
-      const std::string& text = value.string();
-      return writer->String(text.data(), static_cast<rapidjson::SizeType>(text.size()));
+    case JsonValue::Kind::kDouble: {
+      const double number = value.number();
+      if (std::isfinite(number)) return writer->Double(number);
+      const std::string_view word = std::isnan(number) ? "NaN"
+                                    : number > 0       ? "Infinity"
+                                                       : "-Infinity";
+      return writer->RawValue(word.data(), word.size(), rapidjson::kNumberType);
     }
+    case JsonValue::Kind::kBigInteger:
+      return writer->RawValue(value.digits().data(), value.digits().size(), rapidjson::kNumberType);
+    case JsonValue::Kind::kString:
+      return EmitString(value.string(), /*is_key=*/false, writer);
     case JsonValue::Kind::kArray:
       if (!writer->StartArray()) return false;
       for (const JsonValue& element : value.array()) {
@@ -253,8 +235,7 @@ bool Emit(const JsonValue& value, Writer* writer) {
     case JsonValue::Kind::kObject:
       if (!writer->StartObject()) return false;
       for (const JsonMember& member : value.members()) {
-        if (!writer->Key(member.key.data(), static_cast<rapidjson::SizeType>(member.key.size())) ||
-            !Emit(member.value, writer)) {
+        if (!EmitString(member.key, /*is_key=*/true, writer) || !Emit(member.value, writer)) {
           return false;
         }
       }
@@ -264,25 +245,27 @@ bool Emit(const JsonValue& value, Writer* writer) {
 }
 
 template <typename Writer>
-StatusOr<std::string> Write(const JsonValue& value, rapidjson::StringBuffer* buffer,
+StatusOr<std::string> Write(const JsonValue& value, const rapidjson::StringBuffer& buffer,
                             Writer* writer) {
-  if (!Emit(value, writer)) {
-    return InvalidArgument("JSON has no form for an infinite number or a NaN");
+  try {
+    if (!Emit(value, writer)) return Internal("RapidJSON does not write a {}", value.kind_name());
+    return std::string(buffer.GetString(), buffer.GetSize());
+  } catch (const std::bad_alloc&) {
+    return OutOfMemory("no memory for the text of a JSON value");
   }
-  return std::string(buffer->GetString(), buffer->GetSize());
 }
 
 }  // namespace
 
-StatusOr<JsonValue> ParseJson(std::string_view text, std::string_view name) {
-  StatusOr<JsonValue> value = Parse(text);
+StatusOr<JsonValue> ParseJson(std::string_view text, std::string_view name, JsonDialect dialect) {
+  StatusOr<JsonValue> value = Parse(text, 1, dialect);
   if (!value.ok() && !name.empty()) return value.status().WithContext(std::string(name));
   return value;
 }
 
 StatusOr<JsonValue> ParseJsonLine(std::string_view text, std::string_view name, int64_t line) {
-  StatusOr<JsonValue> value = Parse(text);
-  if (!value.ok()) return value.status().WithContext(fmt::format("{}:{}", name, line));
+  StatusOr<JsonValue> value = Parse(text, line, JsonDialect::kPython);
+  if (!value.ok()) return value.status().WithContext(std::string(name));
   return value;
 }
 
@@ -321,56 +304,21 @@ StatusOr<JsonValue> ReadJsonFile(const std::string& path, size_t max_bytes, Inpu
 }
 
 std::string JsonValue::ToString() const {
-  constexpr size_t kMost = 200;
   const StatusOr<std::string> text = WriteJsonLine(*this);
-  if (!text.ok()) return kind_name();
-  return text->size() <= kMost ? *text : text->substr(0, kMost) + "...";
+  return text.ok() ? Printable(*text) : kind_name();
 }
 
 StatusOr<std::string> WriteJson(const JsonValue& value) {
   rapidjson::StringBuffer buffer;
   rapidjson::PrettyWriter<rapidjson::StringBuffer> writer(buffer);
   writer.SetIndent(' ', 2);
-  return Write(value, &buffer, &writer);
+  return Write(value, buffer, &writer);
 }
 
 StatusOr<std::string> WriteJsonLine(const JsonValue& value) {
   rapidjson::StringBuffer buffer;
   rapidjson::Writer<rapidjson::StringBuffer> writer(buffer);
-  return Write(value, &buffer, &writer);
-}
-
-bool IsValidUtf8(std::string_view text) {
-  // Unicode 15, table 3-7: the second byte's range depends on the first, the others are 80..BF.
-  for (size_t i = 0; i < text.size();) {
-    const auto byte = [&](size_t k) { return static_cast<unsigned char>(text[i + k]); };
-    const unsigned char first = byte(0);
-    if (first < 0x80) {
-      ++i;
-      continue;
-    }
-    size_t length = 0;
-    unsigned char low = 0x80, high = 0xBF;
-    if (first >= 0xC2 && first <= 0xDF) {
-      length = 2;
-    } else if (first >= 0xE0 && first <= 0xEF) {
-      length = 3;
-      if (first == 0xE0) low = 0xA0;
-      if (first == 0xED) high = 0x9F;
-    } else if (first >= 0xF0 && first <= 0xF4) {
-      length = 4;
-      if (first == 0xF0) low = 0x90;
-      if (first == 0xF4) high = 0x8F;
-    } else {
-      return false;
-    }
-    if (text.size() - i < length || byte(1) < low || byte(1) > high) return false;
-    for (size_t k = 2; k < length; ++k) {
-      if ((byte(k) & 0xC0) != 0x80) return false;
-    }
-    i += length;
-  }
-  return true;
+  return Write(value, buffer, &writer);
 }
 
 }  // namespace te
