@@ -9,6 +9,7 @@
 #include <new>
 #include <numeric>
 
+#include "models/file_kind/file_kind.h"
 #include "models/json/json_reader.h"
 #include "rapidjson/prettywriter.h"
 #include "rapidjson/stringbuffer.h"
@@ -300,7 +301,12 @@ StatusOr<std::string> ReadTextFile(const std::string& path, size_t max_bytes, In
 
 StatusOr<JsonValue> ReadJsonFile(const std::string& path, size_t max_bytes, InputUse use) {
   TE_ASSIGN_OR_RETURN(const std::string text, ReadTextFile(path, max_bytes, use));
-  return ParseJson(text, path);
+  StatusOr<JsonValue> value = ParseJson(text, path);
+  if (value.ok() || value.status().code() != StatusCode::kCorruptData) return value;
+  // What is no JSON at all has no line that is wrong.
+  const FileContent content = DescribeContent(text, text.size());
+  if (content.kind == FileKind::kJson || content.kind == FileKind::kText) return value;
+  return CorruptData("{}: expected JSON; this is {}", path, content.ToString());
 }
 
 std::string JsonValue::ToString() const {

@@ -265,5 +265,29 @@ TEST(Json, ReadsFilesWithinTheirBound) {
             std::string::npos);
 }
 
+TEST(Json, AFileThatIsNoJsonIsSaidToBeWhatItIs) {
+  const std::string path = testing::TempDir() + "/json_test_kinds.json";
+  const auto error = [&](std::string_view bytes) {
+    std::ofstream(path, std::ios::binary) << bytes;
+    return ReadJsonFile(path).status().message();
+  };
+  EXPECT_NE(error("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 581\n")
+                .find(path + ": expected JSON; this is a git-lfs pointer"),
+            std::string::npos);
+  EXPECT_NE(error("<!DOCTYPE html><html><body>401</body></html>").find("this is an HTML page"),
+            std::string::npos);
+  EXPECT_NE(error("\x1f\x8b\x08").find("compressed with gzip"), std::string::npos);
+  EXPECT_NE(error({"\xff\xfe{\0}\0", 6}).find("UTF-16"), std::string::npos);
+  EXPECT_NE(error("").find("this is an empty file"), std::string::npos);
+  EXPECT_NE(error(std::string_view("\0\0\0\0", 4)).find("zero bytes"), std::string::npos);
+  EXPECT_NE(error("Entry not found").find("error message of a server"), std::string::npos);
+  // JSON that breaks off, and another language, do have a line.
+  EXPECT_NE(error("{\n\"a\": ").find("line 2, column 6: expected a value, found the end"),
+            std::string::npos);
+  EXPECT_NE(
+      error("hidden_size: 64\n").find("line 1, column 1: expected a value, found hidden_size"),
+      std::string::npos);
+}
+
 }  // namespace
 }  // namespace te
