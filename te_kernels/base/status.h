@@ -2,6 +2,7 @@
 // of ours; those of libraries are caught where the library is called.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <new>
 #include <optional>
@@ -25,11 +26,15 @@ enum class StatusCode : int32_t {
   kInternal = 8,            // a bug of ours, or a library's failure that we did not foresee
 };
 
+inline constexpr size_t kMaxStatusMessage = 8192;
+
 // Cheap when ok. Thread-compatible.
 class [[nodiscard]] Status {
  public:
   Status() = default;
-  Status(StatusCode code, std::string message) : code_(code), message_(std::move(message)) {}
+  // Messages are lines for people and hold what files say: control characters and what is no UTF-8
+  // are escaped (\n, \x1b), and a message ends after kMaxStatusMessage bytes.
+  Status(StatusCode code, std::string message);
 
   bool ok() const { return code_ == StatusCode::kOk; }
   StatusCode code() const { return code_; }
