@@ -300,20 +300,21 @@ TE_SIMD void StorePair(const Pair& value, bfloat16* to, int64_t count = kPairLan
 }
 
 // A pair of consecutive floats in the order of a pair of T's, and back.
-using LaneIndices = int32_t __attribute__((vector_size(4 * kLanes)));
 template <typename T>
 TE_SIMD Pair ToOrderOf(const Pair& pair) {
   if constexpr (sizeof(T) == 4) return pair;
-  constexpr LaneIndices kEven = {0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30};
-  return {__builtin_shuffle(pair.even, pair.odd, kEven),
-          __builtin_shuffle(pair.even, pair.odd, kEven + 1)};
+  return {__builtin_shufflevector(pair.even, pair.odd, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22,
+                                  24, 26, 28, 30),
+          __builtin_shufflevector(pair.even, pair.odd, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23,
+                                  25, 27, 29, 31)};
 }
 template <typename T>
 TE_SIMD Pair FromOrderOf(const Pair& pair) {
   if constexpr (sizeof(T) == 4) return pair;
-  constexpr LaneIndices kFirst = {0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23};
-  return {__builtin_shuffle(pair.even, pair.odd, kFirst),
-          __builtin_shuffle(pair.even, pair.odd, kFirst + 8)};
+  return {__builtin_shufflevector(pair.even, pair.odd, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6,
+                                  22, 7, 23),
+          __builtin_shufflevector(pair.even, pair.odd, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29,
+                                  14, 30, 15, 31)};
 }
 
 // The elements of a pair of T's from `count` on replaced by zero: for the last, shorter pair of a
