@@ -1,5 +1,6 @@
 #include "models/llama/config.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <utility>
@@ -15,6 +16,21 @@ namespace {
 constexpr int64_t kMaxDimension = std::numeric_limits<int32_t>::max();
 // Far above any Llama; keeps a damaged file from asking for a million layers.
 constexpr int64_t kMaxLayers = 10000;
+
+constexpr int64_t kMaxParameters = int64_t{1} << 56;
+
+// 128 bits: each size may be close to 2^31, and there are thousands of layers.
+using Wide = __int128;
+Wide CountParameters(const LlamaConfig& c) {
+  const Wide hidden = c.hidden_size, inner = c.intermediate_size, head = c.head_dim;
+  const Wide q = c.num_attention_heads * head;
+  const Wide kv = c.num_key_value_heads * head;
+  Wide layer = 2 * hidden + (q + 2 * kv) * hidden + hidden * q + 3 * inner * hidden;
+  if (c.attention_bias) layer += q + 2 * kv + hidden;
+  if (c.mlp_bias) layer += 2 * inner + hidden;
+  return c.num_hidden_layers * layer + (c.tie_word_embeddings ? 1 : 2) * c.vocab_size * hidden +
+         hidden;
+}
 
 constexpr struct {
   const char* name;
@@ -418,6 +434,13 @@ Status LlamaConfig::Validate() const {
     return InvalidArgument("intermediate_size is {}; expected at most {}", intermediate_size,
                            kMaxDimension / 2);
   }
+  // Sizes and counts of bytes are computed in 64 bits.
+  if (CountParameters(*this) > kMaxParameters) {
+    return InvalidArgument(
+        "num_hidden_layers ({}), hidden_size ({}), intermediate_size ({}) and vocab_size ({}) make "
+        "more than {} parameters; no machine holds them",
+        num_hidden_layers, hidden_size, intermediate_size, vocab_size, kMaxParameters);
+  }
   return OkStatus();
 }
 
@@ -427,14 +450,7 @@ int64_t LlamaConfig::PaddingIndex() const {
 }
 
 int64_t LlamaConfig::ParameterCount() const {
-  const int64_t q = num_attention_heads * head_dim;
-  const int64_t kv = num_key_value_heads * head_dim;
-  int64_t layer = 2 * hidden_size + (q + 2 * kv) * hidden_size + hidden_size * q +
-                  3 * intermediate_size * hidden_size;
-  if (attention_bias) layer += q + 2 * kv + hidden_size;
-  if (mlp_bias) layer += 2 * intermediate_size + hidden_size;
-  return num_hidden_layers * layer + (tie_word_embeddings ? 1 : 2) * vocab_size * hidden_size +
-         hidden_size;
+  return static_cast<int64_t>(std::min<Wide>(CountParameters(*this), kMaxParameters));
 }
 
 std::string LlamaConfig::ToJson() const {

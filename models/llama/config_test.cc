@@ -218,6 +218,16 @@ TEST(LlamaConfigTest, TokensMayBeNullOrLists) {
               {"eos_token_id", "\"2\""});
 }
 
+TEST(LlamaConfigTest, SizesWhoseProductsOverflowAreRefused) {
+  // Each key is within its bounds; found by config_fuzz.
+  ExpectError(LlamaConfig::FromJson(
+                  R"({"model_type": "llama", "vocab_size": 2147483647, "hidden_size": 2147483647,
+          "num_hidden_layers": 10000, "num_attention_heads": 1, "num_key_value_heads": 1,
+          "head_dim": 2, "intermediate_size": 1073741823})"),
+              StatusCode::kInvalidArgument,
+              {"num_hidden_layers (10000)", "hidden_size (2147483647)"});
+}
+
 TEST(LlamaConfigTest, WhatIsNotLlamaIsRefusedByName) {
   ExpectError(LlamaConfig::FromJson(R"({"architectures": ["MistralForCausalLM"]})"),
               StatusCode::kUnsupported,
