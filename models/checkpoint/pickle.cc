@@ -119,13 +119,18 @@ const char* PickleObject::kind_name() const {
 // caller prefixes with the byte.
 class Unpickler {
  public:
-  Unpickler(std::string_view bytes, Pickle* out) : bytes_(bytes), out_(out) {}
+  Unpickler(std::string_view bytes, size_t max_objects, Pickle* out)
+      : bytes_(bytes), max_objects_(max_objects), out_(out) {}
 
   Status Run() {
     while (true) {
       const size_t at = at_;
       bool stop = false;
-      const Status status = Step(&stop);
+      Status status = Step(&stop);
+      if (status.ok() && (stack_.size() > max_objects_ || marks_.size() > max_objects_ ||
+                          memo_.size() > max_objects_)) {
+        status = Unsupported("more than {} references on the stack or in the memo", max_objects_);
+      }
       if (!status.ok()) return status.WithContext(fmt::format("byte {} of the pickle", at));
       if (stop) return OkStatus();
     }
@@ -189,8 +194,8 @@ class Unpickler {
     return OkStatus();
   }
   StatusOr<Object*> New(Kind kind) {
-    if (out_->objects_.size() >= kMaxPickleObjects)
-      return Unsupported("more than {} objects in the pickle", kMaxPickleObjects);
+    if (out_->objects_.size() >= max_objects_)
+      return Unsupported("more than {} objects in the pickle", max_objects_);
     Object& object = out_->objects_.emplace_back();
     object.kind = kind;
     return &object;
@@ -294,6 +299,7 @@ class Unpickler {
   Status RebuildTensor(const std::string& name, GlobalKind kind, const Object& args);
 
   std::string_view bytes_;
+  size_t max_objects_;
   Pickle* out_;
   size_t at_ = 0;
   std::vector<Object*> stack_;
@@ -581,10 +587,10 @@ Status Unpickler::RebuildTensor(const std::string& name, GlobalKind kind, const 
   return OkStatus();
 }
 
-StatusOr<Pickle> Pickle::Parse(std::string_view bytes) {
+StatusOr<Pickle> Pickle::Parse(std::string_view bytes, size_t max_objects) {
   try {
     Pickle pickle;
-    TE_RETURN_IF_ERROR(Unpickler(bytes, &pickle).Run());
+    TE_RETURN_IF_ERROR(Unpickler(bytes, max_objects, &pickle).Run());
     return pickle;
   } catch (const std::bad_alloc&) {
     return OutOfMemory("no memory for a pickle of {} bytes", bytes.size());

@@ -14,6 +14,11 @@
 
 namespace te {
 
+// Bounds that no real checkpoint meets: about 80 bytes of memory an object, 25 objects a tensor.
+inline constexpr size_t kMaxPickleObjects = 4'000'000;
+inline constexpr size_t kMaxPickleBytes = size_t{64} << 20;
+inline constexpr size_t kMaxTensorRank = 64;
+
 struct PickleObject {
   enum class Kind : uint8_t {
     kNone,
@@ -48,8 +53,9 @@ struct PickleObject {
 class Pickle {
  public:
   // kCorruptData for a broken pickle, kUnsupported for one that wants more than tensors and
-  // containers. Errors say the byte.
-  static StatusOr<Pickle> Parse(std::string_view bytes);
+  // containers, or more than `max_objects` objects (or memo entries, or references on the stack).
+  // Errors say the byte.
+  static StatusOr<Pickle> Parse(std::string_view bytes, size_t max_objects = kMaxPickleObjects);
   const PickleObject& root() const { return *root_; }
 
  private:
@@ -57,10 +63,5 @@ class Pickle {
   std::deque<PickleObject> objects_;
   const PickleObject* root_ = nullptr;
 };
-
-// Bounds that no real checkpoint meets: about 80 bytes of memory an object, 25 objects a tensor.
-inline constexpr size_t kMaxPickleObjects = 4'000'000;
-inline constexpr size_t kMaxPickleBytes = size_t{64} << 20;
-inline constexpr size_t kMaxTensorRank = 64;
 
 }  // namespace te

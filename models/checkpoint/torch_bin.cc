@@ -16,6 +16,14 @@ namespace {
 constexpr zip_int64_t kMaxZipEntries = 1'000'000;
 constexpr size_t kSkipBytes = size_t{1} << 18;
 
+// A small file must not ask for much memory. torch.save stores the pickle as it is and a zip entry
+// of 100 bytes and more for each storage; an archive that was packed again deflates the pickle to
+// a fifth, and a tensor that shares its storage to 20 bytes: these bounds are several times that.
+constexpr uint64_t kMaxPickleRatio = 100;
+constexpr uint64_t kObjectsPerByte = 4;
+constexpr uint64_t kBaseBytes = uint64_t{1} << 16;  // below which no bound is needed
+constexpr size_t kMaxEntryName = 4096;
+
 // One entry of the archive, read front to back.
 class ZipEntry {
  public:
@@ -228,9 +236,17 @@ class TorchBinFile::Builder {
   Status Build(uint64_t file_bytes) {
     TE_RETURN_IF_ERROR(ListEntries(file_bytes));
     TE_RETURN_IF_ERROR(CheckByteOrder());
+    const Entry& entry = entries_.at(prefix_ + "/data.pkl");
+    if (entry.size > kBaseBytes && entry.size / kMaxPickleRatio > entry.packed_size) {
+      return Unsupported(
+          "data.pkl has {} bytes, packed into {}; at most {} times as many are taken", entry.size,
+          entry.packed_size, kMaxPickleRatio);
+    }
     std::string text;
     TE_RETURN_IF_ERROR(ReadSmall(prefix_ + "/data.pkl", kMaxPickleBytes, &text));
-    StatusOr<Pickle> pickle = Pickle::Parse(text);
+    max_objects_ = static_cast<size_t>(
+        std::min<uint64_t>(kMaxPickleObjects, kBaseBytes / 16 + kObjectsPerByte * file_bytes));
+    StatusOr<Pickle> pickle = Pickle::Parse(text, max_objects_);
     if (!pickle.ok()) return pickle.status().WithContext("data.pkl");
     return AddTensors(pickle->root());
   }
@@ -248,6 +264,10 @@ class TorchBinFile::Builder {
         return CorruptData("zip entry {}: {}", i, zip_strerror(file_->archive_));
       }
       const std::string name = info.name;
+      if (name.size() > kMaxEntryName) {
+        return Unsupported("zip entry {} has a name of {} bytes; at most {} are taken", i,
+                           name.size(), kMaxEntryName);
+      }
       if (info.encryption_method != ZIP_EM_NONE)
         return Unsupported("zip entry {} is encrypted", name);
       if (info.comp_method != ZIP_CM_STORE && info.comp_method != ZIP_CM_DEFLATE) {
@@ -261,7 +281,8 @@ class TorchBinFile::Builder {
         return CorruptData("zip entry {} is stored, but with sizes {} and {}", name, info.comp_size,
                            info.size);
       }
-      if (!entries_.try_emplace(name, Entry{static_cast<uint64_t>(i), info.size}).second) {
+      if (!entries_.try_emplace(name, Entry{static_cast<uint64_t>(i), info.size, info.comp_size})
+               .second) {
         return CorruptData("zip entry {} is there twice", name);
       }
       if (name.ends_with("/data.pkl") && name.find('/') == name.size() - 9)
@@ -345,6 +366,10 @@ class TorchBinFile::Builder {
     using Wide = unsigned __int128;
     Wide elements = 1, last = static_cast<Wide>(tensor.integer);
     bool empty = false;
+    // Shapes are shared in a pickle; each tensor here has its own.
+    dimensions_ += tensor.items[1]->items.size();
+    if (dimensions_ > max_objects_)
+      return Unsupported("more than {} dimensions of tensors in the file", max_objects_);
     for (const PickleObject* dim : tensor.items[1]->items) {
       entry.shape.push_back(dim->integer);
       empty = empty || dim->integer == 0;
@@ -403,8 +428,11 @@ class TorchBinFile::Builder {
   struct Entry {
     uint64_t index = 0;
     uint64_t size = 0;
+    uint64_t packed_size = 0;
   };
   TorchBinFile* file_;
+  size_t max_objects_ = 0;
+  size_t dimensions_ = 0;  // of all tensors so far
   std::unordered_map<std::string, Entry> entries_;
   std::unordered_map<std::string, bool> names_;
   std::string prefix_;

@@ -233,6 +233,42 @@ TEST(TorchBin, OtherFilesAreRefusedByName) {
   }
 }
 
+// An archive of this pickle and one storage, both deflated.
+std::string DeflatedArchive(const std::string& name, const std::string& pickle) {
+  const std::string path = FreshFolder(name) + "/pytorch_model.bin";
+  zip_t* archive = zip_open(path.c_str(), ZIP_CREATE | ZIP_EXCL, nullptr);
+  const std::string storage(24, '\0');
+  const auto add = [archive](const char* entry, const std::string& bytes) {
+    zip_source_t* source = zip_source_buffer(archive, bytes.data(), bytes.size(), 0);
+    EXPECT_GE(zip_file_add(archive, entry, source, 0), 0);
+  };
+  add("m/data.pkl", pickle);
+  add("m/data/0", storage);
+  EXPECT_EQ(zip_close(archive), 0);
+  return path;
+}
+
+TEST(TorchBin, ASmallFileCannotAskForMuchMemory) {
+  // A zip bomb: 16 MB of pickle in 16 KB.
+  const std::string bomb = DeflatedArchive("bomb", "\x80\x02" + std::string(16'000'000, 'N'));
+  EXPECT_LT(std::filesystem::file_size(bomb), 20'000u);
+  EXPECT_NE(OpenError(bomb).find("data.pkl has 16000002 bytes, packed into"), std::string::npos);
+  // Objects, references and memo entries, a byte each.
+  for (const char op : {'N', '(', ']'}) {
+    const std::string path = DeflatedArchive("flood", "\x80\x02" + std::string(60'000, op));
+    EXPECT_NE(OpenError(path).find("more than "), std::string::npos) << op;
+  }
+  const std::string memo = DeflatedArchive("memo", "\x80\x04N" + std::string(60'000, '\x94'));
+  EXPECT_NE(OpenError(memo).find("on the stack or in the memo"), std::string::npos);
+  // A name that each of many tensors would have looked up.
+  const std::string path = FreshFolder("name") + "/pytorch_model.bin";
+  zip_t* archive = zip_open(path.c_str(), ZIP_CREATE | ZIP_EXCL, nullptr);
+  zip_source_t* source = zip_source_buffer(archive, "", 0, 0);
+  ASSERT_GE(zip_file_add(archive, ("m/" + std::string(5000, 'a')).c_str(), source, 0), 0);
+  ASSERT_EQ(zip_close(archive), 0);
+  EXPECT_NE(OpenError(path).find("a name of 5002 bytes"), std::string::npos);
+}
+
 // Reads whatever an opened file offers; what it holds does not matter.
 void ReadAll(const TensorFile& file) {
   for (size_t i = 0; i < file.entries().size(); ++i) {
@@ -399,6 +435,9 @@ TEST(Pickle, TensorsOfWrongKindsAreRefused) {
 TEST(Pickle, ManyObjectsAndDeepNestingAreBounded) {
   EXPECT_NE(PickleError(kProto + std::string(kMaxPickleObjects + 1, 'N'))
                 .find("more than 4000000 objects"),
+            std::string::npos);
+  EXPECT_NE(PickleError(kProto + std::string(kMaxPickleObjects + 1, '('))
+                .find("more than 4000000 references"),
             std::string::npos);
   // A tuple in a tuple in a tuple ...: no recursion anywhere, so depth costs nothing.
   EXPECT_TRUE(Pickle::Parse(kProto + "N" + std::string(1000000, '\x85') + ".").ok());
