@@ -41,29 +41,16 @@ StatusOr<std::unique_ptr<Context>> Context::Create(const ContextOptions& options
   if (options.num_threads < 0) {
     return InvalidArgument("num_threads is {}; expected 0 (all) or more", options.num_threads);
   }
-  const struct {
-    const char* name;
-    const Communicator* group;
-  } groups[] = {{"data", options.groups.data},
-                {"tensor", options.groups.tensor},
-                {"context", options.groups.context},
-                {"pipeline", options.groups.pipeline},
-                {"expert", options.groups.expert}};
-  for (const auto& [name, group] : groups) {
-    if (GroupSize(group) != 1) {
-      return Unsupported(
-          "groups.{}: a process group of {} ranks is not built yet; expected one of size 1", name,
-          group->size());
-    }
-  }
+  TE_ASSIGN_OR_RETURN(const ProcessGroups groups, CompleteGroups(options.groups));
   std::unique_ptr<Context> context(new Context(options));
+  context->options_.groups = groups;
   context->device_ = std::move(device);
   if (context->options_.num_threads == 0)
     context->options_.num_threads = context->device_->default_threads();
   context->memory_ = std::make_unique<CountingMemory>(context->device_.get());
   context->scratch_ = std::make_unique<Arena>(context->memory_.get());
-  context->delayed_scaling_ = std::make_unique<DelayedScalingState>(
-      context->device_.get(), context->memory_.get(), options.groups);
+  context->delayed_scaling_ =
+      std::make_unique<DelayedScalingState>(context->device_.get(), context->memory_.get(), groups);
   TE_ASSIGN_OR_RETURN(context->libraries_, context->device_->NewLibraryState());
   context->exec_.stream = options.stream;
   if (options.stream == nullptr) {
@@ -117,6 +104,17 @@ Status Context::JoinBeside() {
 }
 
 MemoryResource* Context::memory() { return memory_.get(); }
+
+bool Context::can_record() const {
+  const ProcessGroups& g = groups();
+  for (const Communicator* group :
+       {g.data, g.tensor, g.context, g.pipeline, g.expert, g.expert_tensor, g.expert_data,
+        g.tensor_context, g.data_context, g.tensor_context_data, g.tensor_pipeline, g.tensor_expert,
+        g.tensor_expert_pipeline, g.embedding}) {
+    if (GroupSize(group) > 1 && !group->can_record()) return false;
+  }
+  return device_->can_record(exec_);
+}
 
 StatusOr<Tensor> Context::NewTensor(DType dtype, const Shape& shape) {
   return Tensor::Allocate(memory_.get(), dtype, shape);

@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "te_core/comm/communicator.h"
+#include "te_core/comm/process_groups.h"
 #include "te_core/quantization/delayed_scaling_state.h"
 #include "te_core/quantization/recipe.h"
 #include "te_core/tensor.h"
@@ -25,7 +25,9 @@ struct ContextOptions {
   // Exec::allow_nondeterministic (Transformer Engine's NVTE_ALLOW_NONDETERMINISTIC_ALGO): the same
   // program need not compute the same bits twice.
   bool allow_nondeterministic = false;
-  ProcessGroups groups;  // null members: groups of one
+  // Null members: groups of one. Unions that need no ranks of their own may be null
+  // (CompleteGroups); ParallelState::groups() has all. They must outlive the context.
+  ProcessGroups groups;
 };
 
 class ForwardConditions;
@@ -58,8 +60,8 @@ struct GemmPass {
 
 class Context {
  public:
-  // kInvalidArgument, kUnsupported (an unknown device, a group of more than one process: later
-  // issues).
+  // kInvalidArgument, kUnsupported (an unknown device). Groups of any size are taken: what cannot
+  // run over one (attention over a context-parallel group, say) refuses it by name.
   static StatusOr<std::unique_ptr<Context>> Create(const ContextOptions& options);
   // On a device of the caller's own making (one that times its operations, say); options.device is
   // not read.
@@ -86,7 +88,9 @@ class Context {
   Arena* scratch() { return scratch_.get(); }
   // All memory of tensors, arenas and scratch comes from here: device memory, counted.
   MemoryResource* memory();
-  const ProcessGroups& groups() const { return options_.groups; }
+  const ProcessGroups& groups() const { return options_.groups; }  // completed
+  // Whether a step of this context can be recorded: by its device, and by its groups.
+  bool can_record() const;
   const ContextOptions& options() const { return options_; }
 
   StatusOr<Tensor> NewTensor(DType dtype, const Shape& shape);  // contents undefined

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "gtest/gtest.h"
+#include "te_core/comm/in_process.h"
 #include "te_kernels/testing/near.h"
 
 namespace te {
@@ -14,32 +15,71 @@ std::unique_ptr<Context> NewContext(const ContextOptions& options = {}) {
   return std::move(context).value();
 }
 
-// A group of more than one process.
-class GroupOf : public Communicator {
- public:
-  explicit GroupOf(int size) : size_(size) {}
-  int rank() const override { return 0; }
-  int size() const override { return size_; }
-  Status AllReduce(const Exec&, TensorView, ReduceOp) override { return OkStatus(); }
-  Status AllGather(const Exec&, ConstTensorView, TensorView) override { return OkStatus(); }
-  Status ReduceScatter(const Exec&, ConstTensorView, TensorView) override { return OkStatus(); }
-
- private:
-  int size_;
-};
-
 TEST(ContextTest, RefusesWhatIsNotBuiltByName) {
   EXPECT_TRUE(test::FailsWith(Context::Create({.device = "tpu"}).status(), StatusCode::kUnsupported,
                               "tpu"));
   EXPECT_TRUE(test::FailsWith(Context::Create({.num_threads = -1}).status(),
                               StatusCode::kInvalidArgument, "num_threads is -1"));
-  GroupOf one(1), two(2);
+}
+
+TEST(ContextTest, TakesGroupsAndCompletesTheirUnions) {
+  const auto handles = MakeInProcessWorld({.ranks = 2});
+  ASSERT_TRUE(handles.ok());
   ContextOptions options;
-  options.groups.tensor = &one;
-  EXPECT_TRUE(Context::Create(options).ok());
-  options.groups.data = &two;
-  EXPECT_TRUE(
-      test::FailsWith(Context::Create(options).status(), StatusCode::kUnsupported, "groups.data"));
+  options.groups.data = (*handles)[0].get();
+  auto context = Context::Create(options);
+  ASSERT_TRUE(test::IsOk(context.status()));
+  EXPECT_EQ((*context)->groups().data_context, options.groups.data);
+  EXPECT_EQ((*context)->groups().tensor_context_data, options.groups.data);
+  options.groups.tensor = (*handles)[1].get();
+  EXPECT_TRUE(test::FailsWith(Context::Create(options).status(), StatusCode::kInvalidArgument,
+                              "groups.tensor_context_data has size 1"));
+}
+
+// The CPU, as if it could record.
+class RecordingDevice : public Device {
+ public:
+  bool can_record(const Exec&) const override { return true; }
+  const char* name() const override { return cpu_->name(); }
+  const KernelTable& kernels() const override { return cpu_->kernels(); }
+  int default_threads() const override { return 1; }
+  StatusOr<void*> NewStream() override { return cpu_->NewStream(); }
+  void FreeStream(void* stream) override { cpu_->FreeStream(stream); }
+  StatusOr<std::unique_ptr<LibraryState>> NewLibraryState() override {
+    return cpu_->NewLibraryState();
+  }
+  Status CopyToHost(const Exec& exec, const void* from, void* to, size_t bytes) override {
+    return cpu_->CopyToHost(exec, from, to, bytes);
+  }
+  Status CopyFromHost(const Exec& exec, const void* from, void* to, size_t bytes) override {
+    return cpu_->CopyFromHost(exec, from, to, bytes);
+  }
+  Status Zero(const Exec& exec, void* at, size_t bytes) override {
+    return cpu_->Zero(exec, at, bytes);
+  }
+  Status Synchronize(const Exec& exec) override { return cpu_->Synchronize(exec); }
+  StatusOr<std::unique_ptr<HostMirror>> NewHostMirror(size_t bytes) override {
+    return cpu_->NewHostMirror(bytes);
+  }
+  StatusOr<void*> Allocate(size_t bytes) override { return cpu_->Allocate(bytes); }
+  void Free(void* at, size_t bytes) override { cpu_->Free(at, bytes); }
+
+ private:
+  std::unique_ptr<Device> cpu_ = std::move(MakeDevice("cpu")).value();
+};
+
+TEST(ContextTest, AStepIsRecordedOnlyWhereItsGroupsCan) {
+  const auto one = MakeInProcessWorld({.ranks = 1}), two = MakeInProcessWorld({.ranks = 2});
+  ASSERT_TRUE(one.ok() && two.ok());
+  for (const auto& [group, can] : {std::pair<Communicator*, bool>{nullptr, true},
+                                   {(*one)[0].get(), true},
+                                   {(*two)[0].get(), false}}) {
+    ContextOptions options;
+    options.groups.data = group;
+    auto context = Context::Create(options, std::make_unique<RecordingDevice>());
+    ASSERT_TRUE(test::IsOk(context.status()));
+    EXPECT_EQ((*context)->can_record(), can);
+  }
 }
 
 TEST(ContextTest, OperationsHearWhetherTheyMayBeNondeterministic) {

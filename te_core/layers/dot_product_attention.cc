@@ -106,6 +106,12 @@ StatusOr<std::unique_ptr<DotProductAttention>> DotProductAttention::Create(
         o.softmax_scale);
   }
   if (o.softmax_scale == 0) o.softmax_scale = 1.0f / std::sqrt(static_cast<float>(o.kv_channels));
+  if (GroupSize(context->groups().context) > 1) {
+    return Unsupported(
+        "{}: attention over a context-parallel group of {} ranks is not built yet; expected "
+        "groups.context of size 1",
+        n, GroupSize(context->groups().context));
+  }
   layer->dropout_stream_ = context->NewRandomStream();
   layer->float8_.Init(context, n);
   return layer;
@@ -139,6 +145,8 @@ Status DotProductAttention::ForwardWithMaskType(const ForwardArgs& args, Attenti
   const bool training = saved != nullptr;
   TensorView lse;
   if (training) {
+    TE_RETURN_IF_ERROR(
+        CheckDropoutOverRanks(context_, name_, "attention_dropout", options_.attention_dropout));
     TE_ASSIGN_OR_RETURN(
         lse, saved->Allocate(DType::kFloat32, {batch, options_.num_attention_heads, queries}));
   }

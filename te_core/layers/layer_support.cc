@@ -32,6 +32,16 @@ Status CheckProbability(const std::string& layer, const char* option, double p) 
   return InvalidArgument("{}: {} is {}; expected a probability from 0 to 1", layer, option, p);
 }
 
+Status CheckDropoutOverRanks(const Context* context, const std::string& layer, const char* option,
+                             double p) {
+  const Communicator* const group = context->groups().data_context;
+  if (!(p > 0) || GroupSize(group) == 1) return OkStatus();
+  return Unsupported(
+      "{}: {} is {} in training over group '{}' of {} ranks, which would draw the same numbers for "
+      "other tokens: not built yet; expected 0",
+      layer, option, p, group->name(), group->size());
+}
+
 Status CheckEpsilon(const std::string& layer, double epsilon) {
   if (std::isfinite(epsilon) && epsilon >= 0) return OkStatus();
   return InvalidArgument("{}: layernorm_epsilon is {}; expected a finite number, 0 or more", layer,

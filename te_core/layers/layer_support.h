@@ -16,6 +16,10 @@ Status CheckParamsDType(const std::string& layer, DType dtype);
 Status CheckPositive(const std::string& layer, const char* option, int64_t value);
 // kInvalidArgument unless 0 <= p <= 1.
 Status CheckProbability(const std::string& layer, const char* option, double p);
+// kUnsupported for dropout (p > 0) where other ranks hold other tokens, for which the layer would
+// draw the same numbers.
+Status CheckDropoutOverRanks(const Context* context, const std::string& layer, const char* option,
+                             double p);
 Status CheckEpsilon(const std::string& layer, double epsilon);
 Status CheckStd(const std::string& layer, const char* option, double std);
 

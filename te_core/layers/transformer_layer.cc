@@ -147,6 +147,10 @@ Status TransformerLayer::ForwardBlock(const ForwardArgs& args, Saved* saved) {
   TE_RETURN_IF_ERROR(CheckTaken(name_, {.masks = true, .rotary = true}, args));
   TE_RETURN_IF_ERROR(CheckFeatures(name_, "input", args.input, dtype, options_.hidden_size));
   TE_RETURN_IF_ERROR(CheckShape(name_, "output", args.output, dtype, args.input.shape()));
+  if (saved != nullptr) {
+    TE_RETURN_IF_ERROR(
+        CheckDropoutOverRanks(context_, name_, "hidden_dropout", options_.hidden_dropout));
+  }
   const Shape& shape = args.input.shape();
   ArenaScope scope(context_->scratch());
   Arena* arena = ArenaFor(context_, saved);

@@ -40,6 +40,24 @@ Status CheckOptions(const AdamWOptions& options) {
   return OkStatus();
 }
 
+// Over the ranks of these groups weights are divided: the norm of all gradients is then no sum over
+// this rank's, and experts' gradients belong to other ranks.
+Status CheckGroups(const ProcessGroups& groups) {
+  const struct {
+    const char* name;
+    const Communicator* group;
+  } dividing[] = {{"tensor", groups.tensor},
+                  {"pipeline", groups.pipeline},
+                  {"expert", groups.expert},
+                  {"expert_tensor", groups.expert_tensor}};
+  for (const auto& [name, group] : dividing) {
+    if (GroupSize(group) == 1) continue;
+    return Unsupported("AdamW: over groups.{} of {} ranks it is not built yet; expected size 1",
+                       name, group->size());
+  }
+  return OkStatus();
+}
+
 Status CheckParameter(const Parameter& parameter, const AdamWOptions& options) {
   if (parameter.fp8_only()) {
     if (options.master_weights == MasterWeights::kNone) return OkStatus();
@@ -61,6 +79,7 @@ StatusOr<std::unique_ptr<AdamWOptimizer>> AdamWOptimizer::Create(
     Context* context, const std::vector<Parameter*>& parameters, const AdamWOptions& options) {
   if (context == nullptr) return InvalidArgument("AdamW: context is null");
   TE_RETURN_IF_ERROR(CheckOptions(options));
+  TE_RETURN_IF_ERROR(CheckGroups(context->groups()));
   std::unique_ptr<AdamWOptimizer> optimizer(new AdamWOptimizer(context, options));
   TE_ASSIGN_OR_RETURN(optimizer->step_, context->NewZeroTensor(DType::kInt64, {1}));
   for (size_t i = 0; i < parameters.size(); ++i) {
@@ -136,15 +155,21 @@ Status AdamWOptimizer::RunStep(float max_grad_norm, GradSquares squares) {
 Status AdamWOptimizer::SumSquaresBeside(Parameter& parameter) {
   const auto found = state_of_.find(&parameter);
   if (found == state_of_.end()) return OkStatus();  // frozen when the optimizer was made
+  TE_RETURN_IF_ERROR(CheckAlone("sums of squares inside the backward pass"));
   return context_->RunBeside(
       [&](const Exec& exec) { return SumSquares(exec, states_[found->second]); });
 }
 
+// What uses a gradient before the ranks' ones have been summed.
+Status AdamWOptimizer::CheckAlone(const char* what) const {
+  const Communicator* const group = context_->groups().data_context;
+  if (GroupSize(group) == 1) return OkStatus();
+  return Unsupported("AdamW: {} over group '{}' of {} ranks; expected one rank", what,
+                     group->name(), group->size());
+}
+
 Status AdamWOptimizer::BeginUpdates(bool want_grad_norm) {
-  if (context_->groups().data != nullptr) {
-    return Unsupported(
-        "AdamW: updates inside the backward pass with a data-parallel group; expected none");
-  }
+  TE_RETURN_IF_ERROR(CheckAlone("updates inside the backward pass"));
   sums_squares_ = want_grad_norm;
   return UpdateScalars({.part = StepUpdatePart::kScale});
 }
@@ -210,16 +235,17 @@ Status AdamWOptimizer::CheckGradients() const {
 }
 
 Status AdamWOptimizer::ReduceOverRanks() {
-  Communicator* data = context_->groups().data;
-  if (data == nullptr) return OkStatus();
+  // The ranks of a context-parallel group hold the same weights, as those of a data-parallel one.
+  Communicator* const group = context_->groups().data_context;
+  if (GroupSize(group) == 1) return OkStatus();
   const Exec& exec = context_->exec();
   StepScalars* scalars = context_->scalars();
   const TensorView loss(&scalars->loss_sum, DType::kFloat64, {1});
   const TensorView count(&scalars->token_count, DType::kInt64, {1});
-  TE_RETURN_IF_ERROR(data->AllReduce(exec, loss, ReduceOp::kSum));
-  TE_RETURN_IF_ERROR(data->AllReduce(exec, count, ReduceOp::kSum));
+  TE_RETURN_IF_ERROR(group->AllReduce(exec, loss, ReduceOp::kSum));
+  TE_RETURN_IF_ERROR(group->AllReduce(exec, count, ReduceOp::kSum));
   for (const State& state : states_) {
-    TE_RETURN_IF_ERROR(data->AllReduce(exec, state.parameter->grad.view(), ReduceOp::kSum));
+    TE_RETURN_IF_ERROR(group->AllReduce(exec, state.parameter->grad.view(), ReduceOp::kSum));
   }
   return OkStatus();
 }

@@ -4,7 +4,9 @@
 //   optimizer->BeginStep();  forward and backward of every micro-batch;
 //   optimizer->Step({.learning_rate = lr});
 // Gradients are sums over tokens (and micro-batches); StepScalars::token_count, which the loss
-// accumulates, divides once.
+// accumulates, divides once. Over the ranks of groups.data_context, which begin with equal
+// parameters, gradients, loss and count of tokens are summed first: every rank makes the same
+// update.
 #pragma once
 
 #include <memory>
@@ -68,7 +70,8 @@ class AdamWOptimizer {
 
   // Parameters without requires_grad are left out; float32, bfloat16 and FP8 alone
   // (fp8_only_weight.h; without master weights) are taken. Moments start at zero, masters as
-  // copies. kInvalidArgument names option or parameter.
+  // copies. kInvalidArgument names option or parameter; kUnsupported a group over which weights are
+  // divided (tensor, pipeline, expert, expert_tensor).
   static StatusOr<std::unique_ptr<AdamWOptimizer>> Create(Context* context,
                                                           const std::vector<Parameter*>& parameters,
                                                           const AdamWOptions& options);
@@ -130,6 +133,7 @@ class AdamWOptimizer {
   AdamWOptimizer(Context* context, const AdamWOptions& options)
       : context_(context), options_(options) {}
   Status CheckGradients() const;
+  Status CheckAlone(const char* what) const;
   Status ReduceOverRanks();
   Status SumSquares(const Exec& exec, const State& state);  // into its place
   Status AddSquares();                                      // of all places

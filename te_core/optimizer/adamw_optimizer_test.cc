@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "gtest/gtest.h"
+#include "te_core/comm/in_process.h"
 #include "te_kernels/adamw/adamw_ref.h"
 #include "te_kernels/base/step_scalars.h"
 #include "te_kernels/testing/host_tensor.h"
@@ -24,30 +25,9 @@ using test::UnitRoundoff;
 constexpr DType kF32 = DType::kFloat32;
 constexpr DType kBf16 = DType::kBFloat16;
 
-// A group of one that records what it was asked to sum.
-class RecordingCommunicator : public Communicator {
- public:
-  int rank() const override { return 0; }
-  int size() const override { return 1; }
-  Status AllReduce(const Exec&, TensorView data, ReduceOp op) override {
-    EXPECT_EQ(op, ReduceOp::kSum);
-    reduced.push_back(data.data());
-    return OkStatus();
-  }
-  Status AllGather(const Exec&, ConstTensorView, TensorView) override {
-    return Internal("not expected");
-  }
-  Status ReduceScatter(const Exec&, ConstTensorView, TensorView) override {
-    return Internal("not expected");
-  }
-
-  std::vector<void*> reduced;
-};
-
 class AdamWOptimizerTest : public testing::Test {
  protected:
-  explicit AdamWOptimizerTest(Communicator* data = nullptr) : context_(NewContext(2, data)) {}
-  static std::unique_ptr<Context> NewContext(int threads, Communicator* data) {
+  static std::unique_ptr<Context> NewContext(int threads, Communicator* data = nullptr) {
     ContextOptions options = {.num_threads = threads, .seed = 9};
     options.groups.data = data;
     auto context = Context::Create(options);
@@ -101,7 +81,7 @@ class AdamWOptimizerTest : public testing::Test {
     return out;
   }
 
-  std::unique_ptr<Context> context_;
+  std::unique_ptr<Context> context_ = NewContext(2);
 };
 
 // Three steps of all trained parameters against the reference in double, gradients clipped by their
@@ -351,26 +331,98 @@ TEST_F(AdamWOptimizerTest, AStepAllocatesNothingWhenItsShapesWereSeen) {
   EXPECT_EQ(context_->memory_statistics().allocations, before);
 }
 
-// A base, so that it is there before the context and after it.
-struct DataGroup {
-  RecordingCommunicator group;
-};
-
-class DataGroupTest : private DataGroup, public AdamWOptimizerTest {
+class RanksTest : public AdamWOptimizerTest {
  protected:
-  DataGroupTest() : AdamWOptimizerTest(&group) {}
-  const std::vector<void*>& reduced() const { return group.reduced; }
+  struct Outcome {
+    std::vector<std::vector<uint8_t>> bytes;
+    StepScalars scalars;
+  };
+  // Two steps: of a rank of `group` with gradients of its own, or, without a group, of one rank
+  // with the sum of the gradients of `ranks` ranks.
+  StatusOr<Outcome> Train(Communicator* group, int ranks, float max_norm, bool disturbed = false) {
+    context_ = NewContext(1, group);
+    std::vector<Parameter> parameters = MakeParameters(kBf16);
+    auto optimizer = Make(parameters, {.rounding = Rounding::kStochastic});
+    for (uint64_t step = 0; step < 2; ++step) {
+      TE_RETURN_IF_ERROR(optimizer->BeginStep());
+      for (int i = 0; i < 2; ++i) {
+        std::vector<double> sum;
+        for (int r = 0; r < ranks; ++r) {
+          if (group != nullptr && r != group->rank()) continue;
+          const std::vector<double> values =
+              test::UniformDoubles(parameters[i].value.shape().elements(),
+                                   100 * step + 10 * static_cast<uint64_t>(i + r), -7, 7);
+          sum.resize(values.size());
+          // Sixteenths, whose sums float32 holds.
+          for (size_t e = 0; e < sum.size(); ++e) sum[e] += std::floor(16 * values[e]) / 16;
+          CountTokens(3 + r);
+        }
+        if (disturbed) sum[3] += 1;
+        test::FromDoubles(sum, parameters[i].grad.view());
+      }
+      TE_RETURN_IF_ERROR(optimizer->Step({.learning_rate = 0.1f, .max_grad_norm = max_norm}));
+    }
+    return Outcome{Bytes(parameters, *optimizer), Scalars()};
+  }
 };
 
-TEST_F(DataGroupTest, CountLossAndGradientsAreSummedOverTheGroup) {
+TEST_F(RanksTest, SeveralRanksMakeTheStepsOfOneWithTheSumOfTheirGradients) {
+  for (const int ranks : {2, 4}) {
+    for (const float max_norm : {0.0f, 0.5f}) {
+      const auto want = Train(nullptr, ranks, max_norm);
+      ASSERT_TRUE(IsOk(want.status()));
+      // A fixture, and so a context, for each rank.
+      class OneRank : public RanksTest {
+       public:
+        using RanksTest::Train;
+        void TestBody() override {}
+      };
+      std::vector<std::unique_ptr<OneRank>> fixtures;
+      for (int r = 0; r < ranks; ++r) fixtures.push_back(std::make_unique<OneRank>());
+      std::vector<StatusOr<Outcome>> got(static_cast<size_t>(ranks), Internal("did not run"));
+      const Status status = RunRanks({.ranks = ranks}, [&](Communicator* world) -> Status {
+        const auto r = static_cast<size_t>(world->rank());
+        auto& outcome = got[r];
+        outcome = fixtures[r]->Train(world, ranks, max_norm);
+        return outcome.status();
+      });
+      ASSERT_TRUE(IsOk(status));
+      for (const auto& rank : got) {
+        EXPECT_EQ(rank->bytes, want->bytes) << ranks << " ranks, max_norm " << max_norm;
+        EXPECT_EQ(rank->scalars.token_count, want->scalars.token_count);
+        EXPECT_EQ(rank->scalars.loss_sum, want->scalars.loss_sum);
+        EXPECT_EQ(rank->scalars.grad_square_sum, want->scalars.grad_square_sum);
+      }
+      const auto twin = Train(nullptr, ranks, max_norm, /*disturbed=*/true);
+      ASSERT_TRUE(IsOk(twin.status()));
+      EXPECT_NE(twin->bytes, want->bytes);
+    }
+  }
+}
+
+TEST_F(RanksTest, WhatOneRankAloneWouldGetWrongIsRefusedByName) {
+  const auto world = MakeInProcessWorld({.ranks = 2});
+  ASSERT_TRUE(IsOk(world.status()));
+  Communicator* const two = (*world)[0].get();
+  context_ = NewContext(1, two);
   std::vector<Parameter> parameters = MakeParameters(kF32);
   auto optimizer = Make(parameters, {});
-  CountTokens(3);
-  ASSERT_TRUE(IsOk(optimizer->Step({.learning_rate = 0.1f})));
-  StepScalars* scalars = context_->scalars();
-  EXPECT_EQ(reduced(), (std::vector<void*>{&scalars->loss_sum, &scalars->token_count,
-                                           parameters[0].grad.view().data(),
-                                           parameters[1].grad.view().data()}));
+  EXPECT_TRUE(FailsWith(optimizer->BeginUpdates(false), StatusCode::kUnsupported,
+                        "updates inside the backward pass over group 'world' of 2 ranks"));
+  EXPECT_TRUE(FailsWith(optimizer->SumSquaresBeside(parameters[0]), StatusCode::kUnsupported,
+                        "sums of squares inside the backward pass"));
+  for (const auto& [member, name] :
+       {std::pair{&ProcessGroups::tensor, "groups.tensor of 2 ranks"},
+        {&ProcessGroups::pipeline, "groups.pipeline of 2 ranks"},
+        {&ProcessGroups::expert, "groups.expert of 2 ranks"},
+        {&ProcessGroups::expert_tensor, "groups.expert_tensor of 2 ranks"}}) {
+    ContextOptions options;
+    options.groups.*member = two;
+    auto context = Context::Create(options);
+    ASSERT_TRUE(IsOk(context.status()));
+    EXPECT_TRUE(FailsWith(AdamWOptimizer::Create(context->get(), {}, {}).status(),
+                          StatusCode::kUnsupported, name));
+  }
 }
 
 TEST_F(AdamWOptimizerTest, RefusesWhatTheContractDoesNotTake) {

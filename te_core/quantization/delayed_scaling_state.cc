@@ -2,9 +2,16 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 
 namespace te {
 namespace {
+
+uint64_t Fnv1a(std::string_view text) {
+  uint64_t hash = 0xcbf29ce484222325u;
+  for (const char c : text) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3u;
+  return hash;
+}
 
 // Columns of a pool: enough for one kernel a model, not more memory than a long history deserves.
 int64_t CapacityFor(int64_t history_len) {
@@ -93,6 +100,7 @@ StatusOr<DelayedScalingState::Slot*> DelayedScalingState::NewSlot(
   } else {
     pool->released.pop_back();
   }
+  slots_changed_[static_cast<size_t>(direction)] = true;
   slots_.push_back(std::move(slot));
   return slots_.back().get();
 }
@@ -102,6 +110,7 @@ void DelayedScalingState::Release(Slot* slot) {
                                [slot](const auto& owned) { return owned.get() == slot; });
   if (it == slots_.end()) return;
   slot->pool->released.push_back(slot->index);
+  slots_changed_[static_cast<size_t>(slot->pool->direction)] = true;
   slots_.erase(it);
 }
 
@@ -133,12 +142,6 @@ Status DelayedScalingState::Restart(const Exec& exec, Slot* slot, ConstTensorVie
 
 Status DelayedScalingState::UpdateColumns(const Exec& exec, const TensorQuantization& quantization,
                                           const TensorView& history, const TensorView& scale) {
-  if (quantization.reduce_amax) {
-    for (Communicator* group : {groups_.data, groups_.tensor}) {
-      if (group == nullptr) continue;
-      TE_RETURN_IF_ERROR(group->AllReduce(exec, history.Select(0, 0), ReduceOp::kMax));
-    }
-  }
   return device_->kernels().delayed_scaling(exec, {.history = history,
                                                    .scale = scale,
                                                    .algo = quantization.amax_compute_algo,
@@ -146,7 +149,72 @@ Status DelayedScalingState::UpdateColumns(const Exec& exec, const TensorQuantiza
                                                    .format = quantization.format});
 }
 
+Status DelayedScalingState::ReduceAmaxes(const Exec& exec, ScalingDirection direction) {
+  Communicator* const group = groups_.tensor_context_data;
+  if (GroupSize(group) == 1) return OkStatus();
+  std::vector<TensorView> amaxes;
+  int64_t count = 0;
+  for (const std::unique_ptr<Pool>& pool : pools_) {
+    if (pool->direction != direction || !pool->quantization.reduce_amax || pool->used == 0)
+      continue;
+    amaxes.push_back(pool->history.view().Select(0, 0).Slice(0, 0, pool->used));
+    count += pool->used;
+  }
+  TE_RETURN_IF_ERROR(CheckSlotsOfRanks(exec, direction));
+  if (amaxes.empty()) return OkStatus();
+  if (amaxes.size() == 1) return group->AllReduce(exec, amaxes[0], ReduceOp::kMax);
+  // Side by side, so that there is one reduction.
+  const KernelTable& kernels = device_->kernels();
+  const ArenaScope scope(exec.scratch);
+  TE_ASSIGN_OR_RETURN(const TensorView joined, exec.scratch->Allocate(DType::kFloat32, {count}));
+  const auto for_each = [&](const std::function<Status(TensorView own, TensorView part)>& copy) {
+    int64_t begin = 0;
+    for (const TensorView& own : amaxes) {
+      TE_RETURN_IF_ERROR(copy(own, joined.Slice(0, begin, begin + own.elements())));
+      begin += own.elements();
+    }
+    return OkStatus();
+  };
+  TE_RETURN_IF_ERROR(for_each(
+      [&](TensorView own, TensorView part) { return kernels.cast(exec, {.x = own, .y = part}); }));
+  TE_RETURN_IF_ERROR(group->AllReduce(exec, joined, ReduceOp::kMax));
+  return for_each(
+      [&](TensorView own, TensorView part) { return kernels.cast(exec, {.x = part, .y = own}); });
+}
+
+Status DelayedScalingState::CheckSlotsOfRanks(const Exec& exec, ScalingDirection direction) {
+  bool& changed = slots_changed_[static_cast<size_t>(direction)];
+  if (!changed) return OkStatus();
+  // Two ranks that run other modules may have as many slots: their amaxes would be mixed up.
+  std::string places;
+  size_t count = 0;
+  for (const std::unique_ptr<Slot>& slot : slots_) {
+    if (slot->pool->direction != direction || !slot->pool->quantization.reduce_amax) continue;
+    const auto pool = std::find_if(pools_.begin(), pools_.end(),
+                                   [&](const auto& p) { return p.get() == slot->pool; });
+    places += fmt::format("{}:{}:{}\n", pool - pools_.begin(), slot->index, slot->name);
+    ++count;
+  }
+  const auto hash = static_cast<int64_t>(Fnv1a(places) >> 1);
+  int64_t agreed[2] = {hash, -hash};
+  TE_ASSIGN_OR_RETURN(const Tensor tensor, Tensor::Allocate(memory_, DType::kInt64, {2}));
+  const TensorView view = tensor.view();
+  TE_RETURN_IF_ERROR(device_->CopyFromHost(exec, agreed, view.data(), view.bytes()));
+  TE_RETURN_IF_ERROR(groups_.tensor_context_data->AllReduce(exec, view, ReduceOp::kMax));
+  TE_RETURN_IF_ERROR(device_->CopyToHost(exec, view.data(), agreed, view.bytes()));
+  TE_RETURN_IF_ERROR(device_->Synchronize(exec));
+  if (agreed[0] != hash || agreed[1] != -hash) {
+    return FailedPrecondition(
+        "the ranks of group '{}' have other tensors with delayed scaling, or the same in another "
+        "order (here {}); expected the same modules run in the same order on every rank",
+        groups_.tensor_context_data->name(), count);
+  }
+  changed = false;
+  return OkStatus();
+}
+
 Status DelayedScalingState::Update(const Exec& exec, ScalingDirection direction) {
+  TE_RETURN_IF_ERROR(ReduceAmaxes(exec, direction));
   for (const std::unique_ptr<Pool>& pool : pools_) {
     if (pool->direction != direction) continue;
     TE_RETURN_IF_ERROR(
@@ -166,6 +234,9 @@ Status DelayedScalingState::Advance(const Exec& exec, const TensorQuantization& 
   const TensorView h = history.view(), s = scale.view();
   TE_RETURN_IF_ERROR(device_->CopyFromHost(exec, state->amax_history.data(), h.data(), h.bytes()));
   TE_RETURN_IF_ERROR(device_->CopyFromHost(exec, &state->scale, s.data(), s.bytes()));
+  Communicator* const group = groups_.tensor_context_data;
+  if (quantization.reduce_amax && GroupSize(group) > 1)
+    TE_RETURN_IF_ERROR(group->AllReduce(exec, h.Select(0, 0), ReduceOp::kMax));
   TE_RETURN_IF_ERROR(UpdateColumns(exec, quantization, h, s));
   TE_RETURN_IF_ERROR(device_->CopyToHost(exec, h.data(), state->amax_history.data(), h.bytes()));
   TE_RETURN_IF_ERROR(device_->CopyToHost(exec, s.data(), &state->scale, s.bytes()));

@@ -9,7 +9,7 @@
 #include <string_view>
 #include <vector>
 
-#include "te_core/comm/communicator.h"
+#include "te_core/comm/process_groups.h"
 #include "te_core/quantization/recipe.h"
 #include "te_core/tensor.h"
 #include "te_kernels/device/device.h"
@@ -49,7 +49,10 @@ class DelayedScalingState {
   // Scale and amax of a tensor whose values are all new: amax is x's, and the scale that which
   // follows from it alone. The rest of the history stays. (`x`: as quantize takes it.)
   Status Restart(const Exec& exec, Slot* slot, ConstTensorView x);
-  // Reduces the amaxes over the ranks and derives the next scales, of all slots of a direction.
+  // Reduces the amaxes over the ranks and derives the next scales, of all slots of a direction. The
+  // reduction is one all_reduce over groups.tensor_context_data, for the slots whose recipe has
+  // reduce_amax. Every rank of it makes the same slots in the same order (it runs the same modules)
+  // before the same update; kFailedPrecondition: they have not.
   Status Update(const Exec& exec, ScalingDirection direction);
 
   // The scales of a direction as they were at one moment.
@@ -105,7 +108,12 @@ class DelayedScalingState {
     Saved saved;
     int64_t updates[2] = {};
   };
-  // One update of columns side by side: history [len, n], scale [n].
+  // The amaxes of this step, of all pools of a direction that are reduced, become those of the
+  // ranks together.
+  Status ReduceAmaxes(const Exec& exec, ScalingDirection direction);
+  // Whether all ranks have the same slots in the same places. Asked when some have come or gone.
+  Status CheckSlotsOfRanks(const Exec& exec, ScalingDirection direction);
+  // One update of columns side by side, whose amaxes are reduced: history [len, n], scale [n].
   Status UpdateColumns(const Exec& exec, const TensorQuantization& quantization,
                        const TensorView& history, const TensorView& scale);
   // What an update makes of a state.
@@ -119,7 +127,8 @@ class DelayedScalingState {
   std::vector<std::unique_ptr<Pool>> pools_;
   std::vector<std::unique_ptr<Slot>> slots_;
   std::map<std::string, Imported> imported_;
-  int64_t updates_[2] = {};  // so far, by direction
+  int64_t updates_[2] = {};     // so far, by direction
+  bool slots_changed_[2] = {};  // since the last check that the ranks have the same
   std::multiset<std::string, std::less<>> modules_;
   Tensor amax_;  // float32 [1], of Restart
 };
