@@ -126,6 +126,23 @@ LlamaDecoderWeights DecoderWeights(const std::map<std::string, NamedParameter>& 
   return w;
 }
 
+// A model is whole on every rank, and its batches are whole sequences.
+Status CheckGroups(const ProcessGroups& groups) {
+  const struct {
+    const char* name;
+    const Communicator* group;
+  } refused[] = {{"tensor", groups.tensor},
+                 {"context", groups.context},
+                 {"pipeline", groups.pipeline},
+                 {"expert", groups.expert}};
+  for (const auto& [name, group] : refused) {
+    if (GroupSize(group) == 1) continue;
+    return Unsupported("a model over groups.{} of {} ranks is not built yet; expected size 1", name,
+                       group->size());
+  }
+  return OkStatus();
+}
+
 }  // namespace
 
 StatusOr<std::unique_ptr<LlamaModel>> LlamaModel::Create(Context* context,
@@ -142,6 +159,13 @@ StatusOr<std::unique_ptr<LlamaModel>> LlamaModel::Create(Context* context,
         "operations "
         "know no recipe",
         context->quantized_init()->name());
+  }
+  TE_RETURN_IF_ERROR(CheckGroups(context->groups()));
+  if (config.attention_dropout > 0 && GroupSize(context->groups().data) > 1) {
+    return Unsupported(
+        "attention_dropout is {} over groups.data of {} ranks, which would draw the same numbers "
+        "for other tokens: not built yet; expected 0",
+        config.attention_dropout, GroupSize(context->groups().data));
   }
   TE_RETURN_IF_ERROR(CheckRecompute(options, config.num_hidden_layers));
   std::unique_ptr<LlamaModel> model(new LlamaModel(context, config, options));

@@ -38,7 +38,7 @@ BesideBackward LlamaTrainingStep::RunsBeside(int64_t tokens, float max_grad_norm
   const Context* context = model_->context();
   if (options_.update_beside_tokens < 0 || tokens < options_.update_beside_tokens ||
       options_.update_in_backward || !options_.record || !context->has_queue_beside() ||
-      context->groups().data != nullptr) {
+      GroupSize(context->groups().data_context) > 1) {
     return BesideBackward::kNothing;
   }
   return max_grad_norm > 0 ? BesideBackward::kGradSquares : BesideBackward::kUpdates;
@@ -49,7 +49,7 @@ StatusOr<std::unique_ptr<LlamaTrainingStep>> LlamaTrainingStep::Create(
   std::unique_ptr<LlamaTrainingStep> step(new LlamaTrainingStep(model, optimizer, options));
   if (options.update_in_backward) TE_RETURN_IF_ERROR(model->ShareGradients());
   Device& device = model->context()->device();
-  step->options_.record = options.record && device.can_record(model->context()->exec());
+  step->options_.record = options.record && model->context()->can_record();
   for (std::unique_ptr<HostMirror>& mirror : step->results_) {
     TE_ASSIGN_OR_RETURN(mirror, device.NewHostMirror(sizeof(StepScalars)));
   }
