@@ -1,4 +1,7 @@
 // Numbers worked out by hand.
+#include <algorithm>
+#include <bit>
+
 #include "te_kernels/quantize/quantization_case.h"
 
 namespace te {
@@ -102,6 +105,35 @@ TEST(QuantizeByHandTest, BlockScalesLieWhereTheMatrixProductReadsThem) {
   EXPECT_EQ(squares.columnwise_scales.ToDoubles(), std::vector<double>({4, 0, 0, 0, 0.5, 0, 0, 0}));
 }
 
+// Below 448 / FLT_MAX = 1.32e-36 the quotient is infinite: Transformer Engine's scale is then the
+// largest number of the input's type.
+TEST(QuantizeByHandTest, BlockScalesAreBoundedByTheInputsDtype) {
+  TestExec exec;
+  for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
+    const float largest = dtype == DType::kFloat32 ? 0x1.fffffep127f : 0x1.fep127f;
+    for (const QuantScaling scaling : {QuantScaling::kBlock1x128, QuantScaling::kBlock128x128}) {
+      for (const bool power_of_2 : {false, true}) {
+        const auto scale_inv_of = [&](double amax, uint8_t* code) {
+          QuantSpec spec = Spec(kE4M3, scaling);
+          spec.power_of_2_scales = power_of_2;
+          Quantization q(HostTensor(dtype, {1, 2}, {0, amax}), spec);
+          EXPECT_TRUE(IsOk(q.Run(exec)));
+          EXPECT_TRUE(q.Equals(q.Want()));
+          *code = q.rowwise.Bytes()[1];
+          return Floats(q.rowwise_scales)[0];
+        };
+        uint8_t code = 0;
+        // 2^-123 times the largest number: 32, less a little.
+        EXPECT_EQ(scale_inv_of(0x1p-123, &code), power_of_2 ? 0x1p-127f : 1.0f / largest);
+        EXPECT_EQ(code, power_of_2 ? 0x58 : 0x60);  // 16; 32
+        // The least power of two whose quotient is a number, 448 * 2^119.
+        EXPECT_EQ(scale_inv_of(0x1p-119, &code), power_of_2 ? 0x1p-127f : 1.0f / 0x1.cp127f);
+        EXPECT_EQ(code, power_of_2 ? 0x78 : 0x7e);  // 256; 448
+      }
+    }
+  }
+}
+
 TEST(QuantizeByHandTest, MxScalesArePowersOfTwoThatHoldTheAmax) {
   if (UnsupportedHere(QuantScaling::kMx1x32)) GTEST_SKIP() << "see RefusesOnCuda";
   const struct {
@@ -178,6 +210,67 @@ TEST(QuantizeByHandTest, TheHadamardTransformKeepsProducts) {
   unit[3] = 1;
   for (float v : HadamardRef(unit, 1, 16, DType::kFloat32)) EXPECT_EQ(std::fabs(v), 0.25f);
   EXPECT_EQ(HadamardRef(unit, 1, 16, DType::kFloat32)[0], -0.25f);
+}
+
+// What the columnwise copy stands for is x^T, transformed, as near as the format comes, up to the
+// largest numbers there are.
+TEST(QuantizeByHandTest, TheHadamardTransformHoldsHugeNumbers) {
+  if (UnsupportedHere(QuantScaling::kNvfp4_1x16)) GTEST_SKIP() << "see RefusesOnCuda";
+  constexpr int64_t kRows = 37, kColumns = 3;
+  constexpr int kSigns[16] = {1, 1, 1, -1, 1, -1, -1, -1, -1, -1, -1, 1, -1, 1, -1, -1};
+  TestExec exec;
+  for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
+    for (const double magnitude : {1.0, 1e30, 2.2e37, 8.4e37, 8.6e37, 1e38, 3.38e38}) {
+      SCOPED_TRACE(magnitude);
+      std::vector<double> values = test::UniformDoubles(kRows * kColumns, 12, 0.7, 1.0);
+      // The second row of sixteen in D's own signs: all terms of one sum add up.
+      for (int64_t i = 0; i < kRows * kColumns; ++i) {
+        const int64_t r = i / kColumns;
+        values[i] *= magnitude * (r < 16 ? 1 - 2 * (i * 7 % 11 % 2) : r < 32 ? kSigns[r - 16] : 1);
+      }
+      const HostTensor x(dtype, {kRows, kColumns}, values);
+      QuantSpec spec = Spec(kE2M1, QuantScaling::kNvfp4_1x16);
+      spec.random_hadamard = true;
+      Quantization q(HostTensor(dtype, {kRows, kColumns}, values), spec);
+      ASSERT_TRUE(IsOk(q.Run(exec)));
+      EXPECT_TRUE(q.Equals(q.Want()));
+      const std::vector<double> in = x.ToDoubles();
+      const double scale_inv = Floats(q.columnwise_tensor_scale_inv)[0];
+      EXPECT_TRUE(std::isfinite(scale_inv));
+      for (int64_t c = 0; c < kColumns; ++c) {
+        for (int64_t first = 0; first < kRows; first += 16) {
+          const int64_t n = std::min<int64_t>(16, kRows - first);
+          std::vector<double> want;
+          double largest = 0;
+          for (int64_t i = 0; i < n; ++i) {
+            double sum = n < 16 ? in[(first + i) * kColumns + c] : 0;
+            for (int64_t j = 0; n == 16 && j < 16; ++j) {
+              const int sign = std::popcount(static_cast<uint64_t>(i & j)) % 2 == 0 ? 1 : -1;
+              sum += sign * kSigns[j] * in[(first + j) * kColumns + c] / 4;
+            }
+            want.push_back(sum);
+            largest = std::max(largest, std::fabs(sum));
+          }
+          const double block = Float8E4M3BitsToFloat(
+              q.columnwise_scales.view()
+                  .as<uint8_t>()[c * q.columnwise_scales.view().dim(1) + first / 16]);
+          for (int64_t i = 0; i < n; ++i) {
+            const int64_t at = first + i;
+            const uint8_t byte =
+                q.columnwise.view().as<uint8_t>()[c * q.columnwise.view().dim(1) + at / 2];
+            const double got =
+                Float4E2M1BitsToFloat(byte >> (at % 2 * 4) & 0xf) * block * scale_inv;
+            // Half of E2M1's widest step is 1/6 of its largest; an E4M3 scale is off by 1/16.
+            EXPECT_NEAR(got, want[static_cast<size_t>(i)], largest * (1.0 / 6 + 1.0 / 16 + 0x1p-7))
+                << c << " " << at;
+          }
+          if (first == 16) {
+            EXPECT_GT(largest, 2.7 * magnitude);  // four times 0.7
+          }
+        }
+      }
+    }
+  }
 }
 
 // 6, 4, 4, ...: with 6 for the largest, all are exact. 6, 5, 5, ...: with 6 for the largest, 5 goes

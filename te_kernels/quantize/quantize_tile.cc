@@ -26,7 +26,7 @@ struct E2M1 {
 
 int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// ---- Maxima: of magnitude bits, which order as the numbers do ----
+// ---- Maxima: of magnitude bits, which are ordered as the numbers are ----
 
 template <typename T>
 struct BitsOf;
