@@ -15,10 +15,14 @@ expect() {
   fi
 }
 
-# Whether this machine has a CUDA toolkit must not matter.
+# Whether this machine has a CUDA toolkit or a driver must not matter.
 export TE_CUDA=0
+unset CUDA_PATH CUDA_HOME LD_LIBRARY_PATH
+export HOME=$work/home
+mkdir "$HOME"
 
-# Bazel's stand-in: `info` names a folder, `test` writes the events prepared in $work, both exit with $work/code.
+# Bazel's stand-in: `info` names a folder; `test` writes the events prepared in $work and exits with $work/code; `build`
+# writes $work/progress, for $work/seconds. All keep their words in $work/arguments.
 export FAKE=$work
 export BAZEL=$work/bazel
 cat >"$BAZEL" <<'EOF'
@@ -26,9 +30,17 @@ cat >"$BAZEL" <<'EOF'
 for argument in "$@"; do
   [[ $argument == --build_event_json_file=* ]] && cp "$FAKE/events" "${argument#*=}"
 done
+printf '%s\n' "$@" >"$FAKE/arguments"
+[[ ${1:-} == --output_user_root=* ]] && shift
 [[ ${1:-} == info ]] && echo "$FAKE/bin"
-[[ ${1:-} == build && -e $FAKE/broken ]] && { echo "ERROR: broken" >&2; exit 1; }
-[[ ${1:-} == test ]] && { printf '%s\n' "$@" >"$FAKE/arguments"; exit "$(cat "$FAKE/code")"; }
+if [[ ${1:-} == build ]]; then
+  for ((i = 0; i < 10 * $(cat "$FAKE/seconds" 2>/dev/null || echo 0); ++i)); do
+    cat "$FAKE/progress" >&2
+    sleep 0.1
+  done
+  [[ -e $FAKE/broken ]] && { cat "$FAKE/progress" >&2; echo "ERROR: broken" >&2; exit 1; }
+fi
+[[ ${1:-} == test ]] && exit "$(cat "$FAKE/code")"
 exit 0
 EOF
 mkdir -p "$work/bin/models/cli"
@@ -64,18 +76,79 @@ output=$(TE_INSTALL=0 EIGEN_ROOT=/nowhere "$te" setup 2>&1) || code=$?
 expect "a missing library: exit code" 2 "$code"
 expect "a missing library is named" "te: these packages are missing: libeigen3-dev" "$(head -n 1 <<<"$output")"
 
-# cudnn-frontend is asked for where a CUDA toolkit is found, and only there.
-mkdir -p "$work/cuda/bin"
-touch "$work/cuda/bin/nvcc"
+# CUDA is built, and cudnn-frontend asked for, where a toolkit and a driver are found, or a toolkit and the wish.
+mkdir -p "$work/cuda/bin" "$work/driver/stubs" "$work/driver/compat" "$work/driver/lib"
+touch "$work/cuda/bin/nvcc" "$work"/driver/{stubs,compat,lib}/libcuda.so.1
+ln -s nowhere "$work/driver/libcuda.so.1"
 cuda_setup() { env TE_INSTALL=0 CUDNN_FRONTEND_ROOT=/nowhere "$@" "$te" setup 2>&1; }
+wants_cuda() { cuda_setup "$@" | head -n 1 | grep -c "PyPI's package nvidia-cudnn-frontend==" || true; }
 code=0
-output=$(cuda_setup TE_CUDA= CUDA_HOME="$work/cuda") || code=$?
+output=$(cuda_setup TE_CUDA=1 CUDA_HOME="$work/cuda") || code=$?
 expect "no cudnn-frontend: exit code" 2 "$code"
-expect "cudnn-frontend is named" 1 "$(head -n 1 <<<"$output" | grep -c "PyPI's package nvidia-cudnn-frontend==")"
 expect "what to do instead is named" 1 "$(grep -c 'TE_CUDA=0$' <<<"$output")"
-expect "no CUDA toolkit" "" "$(cuda_setup TE_CUDA= CUDA_HOME="$work/nowhere")"
-expect "CUDA turned off" "" "$(cuda_setup TE_CUDA=0 CUDA_HOME="$work/cuda")"
-expect "CUDA turned off for Bazel" "" "$(cuda_setup TE_CUDA= TE_BAZEL_FLAGS=--config=cpu CUDA_HOME="$work/cuda")"
+expect "CUDA on request" 1 "$(wants_cuda TE_CUDA=1 CUDA_HOME="$work/cuda")"
+expect "CUDA on request, to Bazel" 1 "$(wants_cuda TE_CUDA= TE_BAZEL_FLAGS=--config=cuda CUDA_HOME="$work/cuda")"
+expect "a driver" 1 "$(wants_cuda TE_CUDA= LD_LIBRARY_PATH="/nowhere:$work/driver/lib" CUDA_HOME="$work/cuda")"
+expect "a driver, CUDA_PATH" 1 "$(wants_cuda TE_CUDA= LD_LIBRARY_PATH="$work/driver/lib" CUDA_PATH="$work/cuda")"
+expect "a driver, CUDA turned off" 0 "$(wants_cuda TE_CUDA=0 LD_LIBRARY_PATH="$work/driver/lib" CUDA_HOME="$work/cuda")"
+expect "a driver, CUDA turned off for Bazel" 0 \
+  "$(wants_cuda TE_CUDA= TE_BAZEL_FLAGS=--config=cpu LD_LIBRARY_PATH="$work/driver/lib" CUDA_HOME="$work/cuda")"
+expect "a driver, no toolkit" 0 "$(wants_cuda TE_CUDA= LD_LIBRARY_PATH="$work/driver/lib" CUDA_HOME="$work/nowhere")"
+# On a machine with a driver of its own the loader finds that one.
+if [[ ! $(ldconfig -p 2>/dev/null || /sbin/ldconfig -p) == *libcuda.so.1* && ! -e /usr/lib/wsl/lib/libcuda.so.1 ]]; then
+  expect "no driver" 0 "$(wants_cuda TE_CUDA= CUDA_HOME="$work/cuda")"
+  for folder in "$work/driver/stubs" "$work/driver/compat" "$work/driver"; do
+    expect "no driver in $folder" 0 "$(wants_cuda TE_CUDA= LD_LIBRARY_PATH="$folder" CUDA_HOME="$work/cuda")"
+  done
+fi
+code=0
+output=$(cuda_setup TE_CUDA=1 CUDA_HOME="$work/nowhere") || code=$?
+expect "no toolkit, and CUDA on request" "2 te: error: no CUDA toolkit: there is no $work/nowhere/bin/nvcc; set CUDA_HOME to \
+a CUDA toolkit's folder, or build without CUDA: TE_CUDA=0" "$code $output"
+code=0
+output=$(cuda_setup TE_CUDA=yes) || code=$?
+expect "TE_CUDA=yes" "2 1" "$code $(grep -c "^te: error: TE_CUDA is 'yes'; expected 0" <<<"$output")"
+
+# The first build says what it builds and how long it takes; a long one how far it is, terminal or not.
+mv "$work/bin/models/cli/te" "$work/te"
+output=$("$te" finetune 2>&1 >/dev/null || true)
+expect "the first build" 1 "$(grep -cE '^te: building te for this CPU; the first time this takes about [0-9]+ minutes? on [0-9]+ cores?$' <<<"$output")"
+expect "without CUDA, and why" 1 "$(grep -c '^te: without CUDA: CUDA is turned off$' <<<"$output")"
+output=$(TE_CUDA=1 CUDA_HOME=$work/cuda CUDNN_FRONTEND_ROOT=$work/frontend "$te" finetune 2>&1 >/dev/null || true)
+expect "CUDA's headers first" 1 "$(grep -c 'nvidia-cudnn-frontend' <<<"$output")"
+mkdir -p "$work/frontend/include"
+touch "$work/frontend/include/cudnn_frontend.h"
+output=$(TE_CUDA=1 CUDA_HOME=$work/cuda CUDNN_FRONTEND_ROOT=$work/frontend "$te" finetune 2>&1 >/dev/null || true)
+expect "the first build with CUDA" 1 "$(grep -c "^te: building te for this CPU and for CUDA ($work/cuda); the first" <<<"$output")"
+: >"$work/events"
+echo 0 >"$work/code"
+output=$("$te" test 2>&1 || true)
+expect "the first test" 1 "$(grep -c '^te: building all tests for this CPU; the first time this takes' <<<"$output")"
+mv "$work/te" "$work/bin/models/cli/te"
+echo '[1,234 / 5,678] Compiling some/file.cc; 3s linux-sandbox' >"$work/progress"
+echo 17 >"$work/seconds"
+output=$("$te" finetune 2>&1 >/dev/null || true)
+expect "a long build" "te: [1,234/5,678] Compiling some/file.cc" "$output"
+rm "$work/seconds"
+
+# Without a HOME that can be written Bazel's output stands elsewhere, in a folder of this user alone; the place is named once.
+mkdir "$work/tmp"
+no_home() { { env HOME=/dev/null/home TMPDIR="$work/tmp" "$@" "$te" finetune >/dev/null || true; } 2>&1; }
+outputs=$work/tmp/te-$(id -u)/bazel
+expect "no HOME: said" "te: HOME ('/dev/null/home') cannot be written: Bazel's output goes to $outputs" "$(no_home)"
+expect "no HOME: done" 1 "$(grep -cx -e "--output_user_root=$outputs" "$work/arguments")"
+expect "no HOME: private" 700 "$(stat -c %a "$work/tmp/te-$(id -u)")"
+mkdir -p "$outputs"
+expect "no HOME: said once" "" "$(no_home)"
+expect "no HOME: where the user says" "" "$(no_home TE_BAZEL_STARTUP_FLAGS=--output_user_root=/else/where)"
+expect "no HOME: there" 1 "$(grep -cx -e "--output_user_root=/else/where" "$work/arguments")"
+expect "no HOME: there alone" 0 "$(grep -cx -e "--output_user_root=$outputs" "$work/arguments")"
+rm -r "$work/tmp/te-$(id -u)"
+ln -s "$work/home" "$work/tmp/te-$(id -u)"
+expect "no HOME: somebody's link" 1 "$(no_home | grep -c "^te: error: .*te-$(id -u) is not this user's; set HOME or TMPDIR")"
+code=0
+output=$(TMPDIR=/nowhere "$te" finetune 2>&1) || code=$?
+expect "no TMPDIR" "2 te: error: no file can be written in '/nowhere'; set TMPDIR to a folder where it can" "$code $output"
 
 # A command runs in the caller's folder, with its words and its exit code.
 mkdir -p "$work/some folder"
