@@ -3,22 +3,18 @@
 #include <errno.h>
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <cstring>
 #include <filesystem>
 #include <set>
 
 #include "fmt/ranges.h"
+#include "models/checkpoint/model_directory.h"
+#include "models/file_kind/file_kind.h"
 #include "models/json/json.h"
 
 namespace te {
 namespace {
-
-// Hugging Face's _add_variant: the variant goes before the last suffix.
-std::string WithVariant(const std::string& name, const std::string& variant) {
-  if (variant.empty()) return name;
-  const size_t dot = name.rfind('.');
-  return name.substr(0, dot) + "." + variant + name.substr(dot);
-}
 
 bool Exists(const std::string& path) {
   struct stat info;
@@ -29,6 +25,11 @@ bool Exists(const std::string& path) {
 bool NameExists(const std::string& path) {
   struct stat info;
   return lstat(path.c_str(), &info) == 0;
+}
+
+bool IsDirectory(const std::string& path) {
+  struct stat info;
+  return stat(path.c_str(), &info) == 0 && S_ISDIR(info.st_mode);
 }
 
 Status CheckDirectory(const std::string& path) {
@@ -58,21 +59,50 @@ Status CheckName(const char* what, const std::string& name) {
   return InvalidArgument("{} \"{}\"; expected a relative path without \"..\"", what, name);
 }
 
-// Weight files of other kinds that lie there, to explain why none was found.
-std::string WeightFilesIn(const std::string& directory) {
-  std::set<std::string> names;
-  std::error_code error;
-  for (const auto& item : std::filesystem::directory_iterator(directory, error)) {
-    const std::string name = item.path().filename().string();
-    for (const char* part : {".safetensors", ".bin", ".pth", ".pt", ".gguf", ".msgpack", ".h5"}) {
-      if (name.find(part) != std::string::npos) names.insert(name);
-    }
-    if (names.size() >= 8) break;
+// What Hugging Face's from_pretrained allows as config.json's transformers_weights.
+Status CheckWeightsFile(const std::string& name) {
+  if (StaysInside(name) &&
+      (name.ends_with(".safetensors") || name.ends_with(".safetensors.index.json"))) {
+    return OkStatus();
   }
-  return names.empty() ? "" : fmt::format("; it has {}", fmt::join(names, ", "));
+  return InvalidArgument(
+      "config.json: transformers_weights is \"{}\"; expected the name of a .safetensors or "
+      ".safetensors.index.json file in its directory",
+      name);
+}
+
+// The bytes of both, a piece at a time.
+StatusOr<bool> SameBytes(TensorStream* a, TensorStream* b, uint64_t bytes) {
+  constexpr uint64_t kPiece = 1 << 20;
+  std::vector<char> x(std::min(bytes, kPiece)), y(x.size());
+  for (uint64_t left = bytes; left > 0;) {
+    const size_t count = static_cast<size_t>(std::min<uint64_t>(left, x.size()));
+    TE_RETURN_IF_ERROR(a->Read(x.data(), count));
+    TE_RETURN_IF_ERROR(b->Read(y.data(), count));
+    if (std::memcmp(x.data(), y.data(), count) != 0) return false;
+    left -= count;
+  }
+  return true;
 }
 
 }  // namespace
+
+StatusOr<std::string> CheckpointReader::FindWeights(const CheckpointOptions& options) const {
+  if (!options.weights_file.empty()) {
+    TE_RETURN_IF_ERROR(CheckWeightsFile(options.weights_file));
+    const std::string path = directory_ + "/" + options.weights_file;
+    if (NameExists(path)) return path;
+    return InvalidArgument("{}: no such file; config.json names it (transformers_weights)", path);
+  }
+  if (!options.variant.empty() && options.variant.find('/') != std::string::npos) {
+    return InvalidArgument("variant is \"{}\"; expected a word such as fp16", options.variant);
+  }
+  for (const char* name : kWeightFiles) {
+    const std::string path = directory_ + "/" + WithVariant(name, options.variant);
+    if (NameExists(path) && !IsDirectory(path)) return path;
+  }
+  return DescribeMissingWeights(directory_, options.variant);
+}
 
 StatusOr<std::unique_ptr<CheckpointReader>> CheckpointReader::Open(
     const std::string& directory, const CheckpointOptions& options) {
@@ -84,25 +114,19 @@ StatusOr<std::unique_ptr<CheckpointReader>> CheckpointReader::Open(
     reader->directory_ = (std::filesystem::path(directory) / options.subfolder).string();
     TE_RETURN_IF_ERROR(CheckDirectory(reader->directory_));
   }
-  if (!options.variant.empty() && options.variant.find('/') != std::string::npos) {
-    return InvalidArgument("variant is \"{}\"; expected a word such as fp16", options.variant);
-  }
-  std::vector<std::string> searched;
-  for (const char* name : {"model.safetensors", "model.safetensors.index.json", "pytorch_model.bin",
-                           "pytorch_model.bin.index.json"}) {
-    const std::string file = WithVariant(name, options.variant);
-    searched.push_back(file);
-    const std::string path = reader->directory_ + "/" + file;
-    if (!NameExists(path)) continue;
-    if (file.ends_with(".json")) {
-      TE_RETURN_IF_ERROR(reader->OpenIndex(path));
-    } else {
-      TE_RETURN_IF_ERROR(reader->AddFile(path));
-    }
+  TE_ASSIGN_OR_RETURN(const std::string path, reader->FindWeights(options));
+  reader->faults_ = options.faults;
+  if (!Exists(path)) {
+    TE_RETURN_IF_ERROR(reader->Report(NotFound(
+        "{}: no such file (a symbolic link that leads nowhere: an interrupted download?){}", path,
+        DescribeInterruptedDownload(reader->directory_))));
+    reader->faults_ = nullptr;
     return reader;
   }
-  return NotFound("{}: no weights found: looked for {}{}", reader->directory_,
-                  fmt::join(searched, ", "), WeightFilesIn(reader->directory_));
+  TE_RETURN_IF_ERROR(
+      reader->Report(path.ends_with(".json") ? reader->OpenIndex(path) : reader->AddFile(path)));
+  reader->faults_ = nullptr;
+  return reader;
 }
 
 StatusOr<std::unique_ptr<CheckpointReader>> CheckpointReader::OpenFiles(
@@ -113,63 +137,149 @@ StatusOr<std::unique_ptr<CheckpointReader>> CheckpointReader::OpenFiles(
   return reader;
 }
 
+Status CheckpointReader::Report(Status status) {
+  if (status.ok() || faults_ == nullptr) return status;
+  faults_->push_back(std::move(status));
+  return OkStatus();
+}
+
 Status CheckpointReader::AddFile(const std::string& path) {
   TE_ASSIGN_OR_RETURN(std::unique_ptr<TensorFile> file, OpenTensorFile(path));
   const size_t number = files_.size();
   files_.push_back(std::move(file));
   const std::vector<TensorEntry>& entries = files_.back()->entries();
   for (size_t i = 0; i < entries.size(); ++i) {
-    const auto [it, inserted] =
-        tensors_.try_emplace(entries[i].name, Tensor{&entries[i], number, i});
-    if (!inserted) {
-      return CorruptData("tensor {} is in two files: {} and {}", entries[i].name,
-                         PathOf(it->second), path);
-    }
+    const Tensor tensor{&entries[i], number, i};
+    const auto [it, inserted] = tensors_.try_emplace(entries[i].name, tensor);
+    if (inserted) continue;
+    copies_.push_back({entries[i].name, tensor, it->second});
+    it->second = tensor;
   }
   return OkStatus();
 }
 
 Status CheckpointReader::OpenIndex(const std::string& path) {
+  index_path_ = path;
+  TE_ASSIGN_OR_RETURN(const FileContent content, DescribeFile(path));
+  if (content.foreign()) return CorruptData("{}: {}", path, content.ToString());
   TE_ASSIGN_OR_RETURN(const JsonValue root, ReadJsonFile(path));
   const JsonValue* map = root.Find("weight_map");
   if (map == nullptr || !map->is_object()) {
     return CorruptData("{}: no \"weight_map\" object; expected tensor names and their files", path);
   }
-  // Shards in the order of their names: that of the layers.
+  // Shards in the order of their names: that of the layers, and of Hugging Face's reading.
   std::map<std::string, std::string> shards;  // and one tensor of each, for messages
   for (const JsonMember& member : map->members()) {
     if (!member.value.is_string()) {
-      return CorruptData("{}: the file of tensor {} is {}; expected a string", path, member.key,
-                         member.value.ToString());
+      TE_RETURN_IF_ERROR(Report(CorruptData("{}: the file of tensor {} is {}; expected a string",
+                                            path, member.key, member.value.ToString())));
+      continue;
     }
     const std::string& name = member.value.string();
     if (!StaysInside(name)) {
-      return CorruptData("{}: tensor {} is said to be in \"{}\", which leads out of the directory",
-                         path, member.key, name);
+      TE_RETURN_IF_ERROR(Report(
+          CorruptData("{}: tensor {} is said to be in \"{}\", which leads out of the directory",
+                      path, member.key, name)));
+      continue;
     }
+    index_.try_emplace(member.key, name);
     shards.try_emplace(name, member.key);
   }
   if (shards.empty()) return CorruptData("{}: \"weight_map\" names no tensor", path);
   std::map<std::string, size_t> number_of;
+  std::map<std::string, std::string> opened;  // "./x" and "x" are one file
   for (const auto& [name, tensor] : shards) {
     const std::string shard = directory_ + "/" + name;
-    if (!Exists(shard)) {
-      return NotFound("{}: no such file; {} says that it holds tensor {}{}", shard, path, tensor,
-                      NameExists(shard)
-                          ? " (a symbolic link that leads nowhere: an interrupted download?)"
-                          : "");
+    const std::string plain = std::filesystem::path(name).lexically_normal().string();
+    if (const auto it = opened.find(plain); it != opened.end()) {
+      if (number_of.contains(it->second)) number_of[name] = number_of[it->second];
+      continue;
     }
-    number_of[name] = files_.size();
-    TE_RETURN_IF_ERROR(AddFile(shard));
+    opened[plain] = name;
+    Status status;
+    if (!Exists(shard)) {
+      status = NotFound(
+          "{}: no such file; {} says that it holds tensor {}{}{}", shard, path, tensor,
+          NameExists(shard) ? " (a symbolic link that leads nowhere: an interrupted download?)"
+                            : "",
+          DescribeInterruptedDownload(directory_));
+    } else {
+      const size_t number = files_.size();
+      status = AddFile(shard);
+      if (status.ok()) number_of[name] = number;
+    }
+    TE_RETURN_IF_ERROR(Report(status));
   }
-  for (const JsonMember& member : map->members()) {
-    const Tensor* tensor = Find(member.key);
-    if (tensor != nullptr && tensor->file == number_of[member.value.string()]) continue;
+  // Copies of which the index names the one that counts anyway may differ.
+  std::erase_if(copies_, [&](const Copy& copy) {
+    const Tensor* kept = Find(copy.name);
+    const std::string* says = IndexSays(copy.name);
+    return says != nullptr && number_of.contains(*says) && number_of[*says] == kept->file;
+  });
+  return OkStatus();
+}
+
+void CheckpointReader::Rename(
+    const std::function<std::string(const std::string& stored_name)>& rename) {
+  std::map<std::string, Tensor, std::less<>> renamed;
+  // Those that keep their names go first.
+  for (const bool keeps : {true, false}) {
+    for (const auto& [name, tensor] : tensors_) {
+      const std::string now = rename(name);
+      if ((now == name) != keeps) continue;
+      const auto [it, inserted] = renamed.try_emplace(now, tensor);
+      if (!inserted) copies_.push_back({now, it->second, tensor});
+    }
+  }
+  for (Copy& copy : copies_) copy.name = rename(copy.name);
+  tensors_ = std::move(renamed);
+}
+
+void CheckpointReader::FindAlso(const std::string& name, const std::string& other) {
+  const auto it = tensors_.find(other);
+  if (it == tensors_.end()) return;
+  const Tensor tensor = it->second;
+  tensors_.try_emplace(name, tensor);
+}
+
+Status CheckpointReader::CheckCopies(std::string_view name) const {
+  for (const Copy& copy : copies_) {
+    if (copy.name != name) continue;
+    const TensorEntry& a = *copy.kept.entry;
+    const TensorEntry& b = *copy.other.entry;
+    bool same = a.type == b.type && a.shape == b.shape;
+    if (same) {
+      TE_ASSIGN_OR_RETURN(const auto x, OpenStream(copy.kept));
+      TE_ASSIGN_OR_RETURN(const auto y, OpenStream(copy.other));
+      TE_ASSIGN_OR_RETURN(same, SameBytes(x.get(), y.get(), a.bytes()));
+    }
+    if (same) continue;
+    if (a.name != b.name) {
+      return CorruptData(
+          "tensor {} is there under two names with different values: {} in {} and {} in {}; both "
+          "mean the same one, remove that which is wrong",
+          name, a.name, PathOf(copy.kept), b.name, PathOf(copy.other));
+    }
+    const std::string* says = IndexSays(a.name);
     return CorruptData(
-        "{}: tensor {} is said to be in {}, which {}", path, member.key, member.value.string(),
-        tensor == nullptr ? "does not hold it" : "does not; " + PathOf(*tensor) + " does");
+        "tensor {} is in two files with different values: {} and {} ({}, Hugging Face takes the "
+        "last "
+        "file's); remove that which is wrong",
+        a.name, PathOf(copy.other), PathOf(copy.kept),
+        says == nullptr ? "the index names neither" : "the index names " + *says);
   }
   return OkStatus();
+}
+
+std::vector<std::string> CheckpointReader::Copied() const {
+  std::set<std::string> names;
+  for (const Copy& copy : copies_) names.insert(copy.name);
+  return {names.begin(), names.end()};
+}
+
+const std::string* CheckpointReader::IndexSays(std::string_view stored_name) const {
+  const auto it = index_.find(stored_name);
+  return it == index_.end() ? nullptr : &it->second;
 }
 
 const CheckpointReader::Tensor* CheckpointReader::Find(std::string_view name) const {

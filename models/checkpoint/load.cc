@@ -6,6 +6,7 @@
 #include <unordered_map>
 
 #include "fmt/ranges.h"
+#include "models/checkpoint/missing_tensor.h"
 #include "te_kernels/cast/cast.h"
 
 namespace te {
@@ -28,12 +29,84 @@ Status NextAsDouble(TensorStream* stream, StoredType type, int64_t count, std::v
                           TensorView(out->data(), DType::kFloat64, {count})});
 }
 
-// With tied embeddings both names are one parameter: a file in which they differ holds another
-// model.
+std::string FirstOf(const std::vector<std::string>& names) {
+  constexpr size_t kShown = 10;
+  if (names.size() <= kShown) return fmt::format("{}", fmt::join(names, ", "));
+  return fmt::format("{}, ... ({} in all)", fmt::join(names.begin(), names.begin() + kShown, ", "),
+                     names.size());
+}
+
+}  // namespace
+
+std::vector<std::string> LoadReport::Warnings() const {
+  std::vector<std::string> lines = notes;
+  if (!missing.empty()) {
+    lines.push_back(
+        fmt::format("not in the checkpoint, initialized instead: {}", fmt::join(missing, ", ")));
+  }
+  if (!extra_layers.empty()) {
+    std::set<std::string> layers;
+    for (const std::string& name : extra_layers) {
+      const size_t digits = name.find_first_of("0123456789");
+      if (digits != std::string::npos) layers.insert(name.substr(0, name.find('.', digits)));
+    }
+    lines.push_back(
+        fmt::format("the config has fewer layers than the checkpoint; skipped: {} ({} tensors)",
+                    FirstOf({layers.begin(), layers.end()}), extra_layers.size()));
+  }
+  if (!unexpected.empty()) {
+    lines.push_back(fmt::format("tensors of the checkpoint that the model does not use: {}",
+                                fmt::join(unexpected, ", ")));
+  }
+  return lines;
+}
+
+Status MissingTensors(const CheckpointReader& reader, std::span<const WantedTensor> wanted,
+                      std::span<const WantedTensor* const> absent, const LoadOptions& options) {
+  const WantedTensor& first = *absent.front();
+  std::vector<std::string> names;
+  for (const WantedTensor& want : wanted) names.push_back(want.name);
+  std::string more;
+  if (absent.size() == wanted.size() && absent.size() > 1) {
+    more = fmt::format("; nor is any other of the model's {} tensors", wanted.size());
+  } else if (absent.size() > 1) {
+    more = fmt::format("; nor are {} others of the model's {} tensors", absent.size() - 1,
+                       wanted.size());
+  }
+  return NotFound("tensor {} of shape {} is in none of the checkpoint's files: {} (in {}){}{}{}",
+                  first.name, first.to.shape().ToString(), reader.FileNames(), reader.directory(),
+                  more, WhyMissing(reader, first.name, names),
+                  options.why_missing == nullptr ? "" : options.why_missing(first.name));
+}
+
+Status CheckStored(const CheckpointReader& reader, const CheckpointReader::Tensor& stored,
+                   const WantedTensor& wanted) {
+  const TensorEntry& entry = *stored.entry;
+  const auto dims = wanted.to.shape().dims();
+  if (!std::ranges::equal(entry.shape, dims)) {
+    std::string hint;
+    if (entry.shape.size() == 2 && dims.size() == 2 && entry.shape[0] == dims[1] &&
+        entry.shape[1] == dims[0]) {
+      hint = " (it is transposed)";
+    }
+    return CorruptData("{}: tensor {} has shape {}; the config says {}{}{}", reader.PathOf(stored),
+                       entry.name, ShapeToString(entry.shape), wanted.to.shape().ToString(),
+                       wanted.shape_means.empty() ? "" : fmt::format(" ({})", wanted.shape_means),
+                       hint);
+  }
+  if (!IsFloating(entry.type)) {
+    return Unsupported(
+        "{}: tensor {} is stored as {}; weights are read from F64, F32, F16 and BF16",
+        reader.PathOf(stored), entry.name, Name(entry.type));
+  }
+  return reader.CheckCopies(wanted.name);
+}
+
 Status CheckTied(const CheckpointReader& reader, const TiedTensor& tied) {
   const CheckpointReader::Tensor* alias = reader.Find(tied.alias);
   const CheckpointReader::Tensor* tensor = reader.Find(tied.name);
   if (alias == nullptr || tensor == nullptr) return OkStatus();
+  if (alias->entry == tensor->entry) return OkStatus();  // found under the one name for the other
   const auto differ = [&](const std::string& how) {
     return CorruptData(
         "{}: {} is tied to {} (tie_word_embeddings), but they differ: {}; untie them in "
@@ -66,76 +139,12 @@ Status CheckTied(const CheckpointReader& reader, const TiedTensor& tied) {
   return OkStatus();
 }
 
-std::string FirstOf(const std::vector<std::string>& names) {
-  constexpr size_t kShown = 10;
-  if (names.size() <= kShown) return fmt::format("{}", fmt::join(names, ", "));
-  return fmt::format("{}, ... ({} in all)", fmt::join(names.begin(), names.begin() + kShown, ", "),
-                     names.size());
-}
-
-}  // namespace
-
-std::vector<std::string> LoadReport::Warnings() const {
-  std::vector<std::string> lines;
-  if (!missing.empty()) {
-    lines.push_back(
-        fmt::format("not in the checkpoint, initialized instead: {}", fmt::join(missing, ", ")));
-  }
-  if (!extra_layers.empty()) {
-    std::set<std::string> layers;
-    for (const std::string& name : extra_layers) {
-      const size_t digits = name.find_first_of("0123456789");
-      if (digits != std::string::npos) layers.insert(name.substr(0, name.find('.', digits)));
-    }
-    lines.push_back(
-        fmt::format("the config has fewer layers than the checkpoint; skipped: {} ({} tensors)",
-                    FirstOf({layers.begin(), layers.end()}), extra_layers.size()));
-  }
-  if (!unexpected.empty()) {
-    lines.push_back(fmt::format("tensors of the checkpoint that the model does not use: {}",
-                                fmt::join(unexpected, ", ")));
-  }
-  return lines;
-}
-
-StatusOr<LoadReport> LoadParameters(const CheckpointReader& reader,
-                                    std::span<const WantedTensor> wanted,
-                                    const LoadOptions& options) {
-  struct Job {
-    const CheckpointReader::Tensor* tensor;
-    const WantedTensor* wanted;
-  };
+LoadReport SurplusTensors(const CheckpointReader& reader, std::span<const WantedTensor> wanted,
+                          const LoadOptions& options) {
   LoadReport report;
-  std::vector<Job> jobs;
-  std::set<std::string, std::less<>> known;
-  uint64_t total = 0;
-  for (const WantedTensor& want : wanted) {
-    known.insert(want.name);
-    const CheckpointReader::Tensor* tensor = reader.Find(want.name);
-    for (const TiedTensor& tied : options.tied) {
-      if (tensor == nullptr && tied.name == want.name) tensor = reader.Find(tied.alias);
-    }
-    if (tensor == nullptr) {
-      if (!options.allow_missing) {
-        return NotFound("tensor {} of shape {} is in none of the checkpoint's files: {} (in {})",
-                        want.name, want.to.shape().ToString(), reader.FileNames(),
-                        reader.directory());
-      }
-      report.missing.push_back(want.name);
-      continue;
-    }
-    if (!std::ranges::equal(tensor->entry->shape, want.to.shape().dims())) {
-      return CorruptData("{}: tensor {} has shape {}; the config says {}", reader.PathOf(*tensor),
-                         tensor->entry->name, ShapeToString(tensor->entry->shape),
-                         want.to.shape().ToString());
-    }
-    jobs.push_back({tensor, &want});
-    total += tensor->entry->bytes();
-  }
-  for (const TiedTensor& tied : options.tied) {
-    known.insert(tied.alias);
-    TE_RETURN_IF_ERROR(CheckTied(reader, tied));
-  }
+  std::set<std::string_view> known;
+  for (const WantedTensor& want : wanted) known.insert(want.name);
+  for (const TiedTensor& tied : options.tied) known.insert(tied.alias);
   for (const auto& [name, tensor] : reader.tensors()) {
     if (known.contains(name)) continue;
     switch (options.classify == nullptr ? ExtraTensor::kUnexpected : options.classify(name)) {
@@ -150,6 +159,40 @@ StatusOr<LoadReport> LoadParameters(const CheckpointReader& reader,
         break;
     }
   }
+  return report;
+}
+
+StatusOr<LoadReport> LoadParameters(const CheckpointReader& reader,
+                                    std::span<const WantedTensor> wanted,
+                                    const LoadOptions& options) {
+  struct Job {
+    const CheckpointReader::Tensor* tensor;
+    const WantedTensor* wanted;
+  };
+  LoadReport report;
+  std::vector<Job> jobs;
+  std::vector<const WantedTensor*> absent;
+  uint64_t total = 0;
+  for (const WantedTensor& want : wanted) {
+    const CheckpointReader::Tensor* tensor = reader.Find(want.name);
+    for (const TiedTensor& tied : options.tied) {
+      if (tensor == nullptr && tied.name == want.name) tensor = reader.Find(tied.alias);
+    }
+    if (tensor == nullptr) {
+      absent.push_back(&want);
+      report.missing.push_back(want.name);
+      continue;
+    }
+    TE_RETURN_IF_ERROR(CheckStored(reader, *tensor, want));
+    jobs.push_back({tensor, &want});
+    total += tensor->entry->bytes();
+  }
+  if (!absent.empty() && (!options.allow_missing || jobs.empty()))
+    return MissingTensors(reader, wanted, absent, options);
+  for (const TiedTensor& tied : options.tied) TE_RETURN_IF_ERROR(CheckTied(reader, tied));
+  LoadReport surplus = SurplusTensors(reader, wanted, options);
+  surplus.missing = std::move(report.missing);
+  report = std::move(surplus);
   std::stable_sort(jobs.begin(), jobs.end(), [](const Job& a, const Job& b) {
     return std::pair(a.tensor->file, a.tensor->index) < std::pair(b.tensor->file, b.tensor->index);
   });

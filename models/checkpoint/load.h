@@ -18,6 +18,7 @@ struct WantedTensor {
   // itself.
   std::function<StatusOr<TensorView>()> place = nullptr;
   std::function<Status()> done = nullptr;  // called when the tensor is there; may be null
+  std::string shape_means = "";  // "vocab_size, hidden_size": the config's keys, for messages
 };
 
 // What a tensor of the file is that the model did not ask for.
@@ -38,6 +39,9 @@ struct LoadOptions {
   // being an error.
   bool allow_missing = false;
   std::vector<TiedTensor> tied;
+  // What the caller knows about an absent tensor, for the error: "it is tied when ...". May be
+  // null.
+  std::function<std::string(const std::string& name)> why_missing;
   // Null: everything is kUnexpected.
   std::function<ExtraTensor(const std::string& name)> classify;
   // Null: destinations are host memory.
@@ -51,16 +55,33 @@ struct LoadReport {
   std::vector<std::string> unexpected;
   std::vector<std::string> extra_layers;
   std::vector<std::string> ignored;
+  std::vector<std::string> notes;  // further lines for the user
   // One line each, for the user: what is missing and was initialized, skipped layers, unexpected
   // tensors.
   std::vector<std::string> Warnings() const;
 };
 
+// The error for tensors that are in none of the files. `absent` are among `wanted`, all the
+// model's.
+Status MissingTensors(const CheckpointReader& reader, std::span<const WantedTensor> wanted,
+                      std::span<const WantedTensor* const> absent, const LoadOptions& options);
+// Why a stored tensor cannot be a wanted one: its shape, its dtype, another value elsewhere.
+Status CheckStored(const CheckpointReader& reader, const CheckpointReader::Tensor& stored,
+                   const WantedTensor& wanted);
+
+// With tied embeddings both names are one parameter: a file in which they differ holds another
+// model. Reads both, where both are there.
+Status CheckTied(const CheckpointReader& reader, const TiedTensor& tied);
+// The report on tensors that are not wanted.
+LoadReport SurplusTensors(const CheckpointReader& reader, std::span<const WantedTensor> wanted,
+                          const LoadOptions& options);
+
 // Reads every wanted tensor, shard by shard and in the order of the file's bytes, straight into its
 // place: beyond the model, peak memory is one tensor's scratch at most (a .bin tensor whose
 // elements are not in order), 2 MiB otherwise. All names and shapes are checked before the first
-// byte is read. Errors name the tensor, the shapes and the file. A tied tensor that is absent under
-// `name` but there as `alias` is read from there.
+// byte is read. Errors name the tensor, the shapes and the file, and say what the files have in its
+// place (missing_tensor.h). Not one tensor of the model is an error with allow_missing, too. A tied
+// tensor that is absent under `name` but there as `alias` is read from there.
 StatusOr<LoadReport> LoadParameters(const CheckpointReader& reader,
                                     std::span<const WantedTensor> wanted,
                                     const LoadOptions& options);

@@ -79,6 +79,51 @@ Status CarryOver(const std::string& from, const std::string& to) {
   return OkStatus();
 }
 
+// The stored tensor from which an unchanged value is converted to another dtype; null when there is
+// none.
+const CheckpointReader::Tensor* SourceToConvert(const SaveTensor& tensor) {
+  if (tensor.unchanged_in == nullptr) return nullptr;
+  const CheckpointReader::Tensor* stored = tensor.unchanged_in->Find(tensor.name);
+  if (stored == nullptr || !IsFloating(stored->entry->type) ||
+      !std::ranges::equal(stored->entry->shape, tensor.value.shape().dims())) {
+    return nullptr;
+  }
+  return stored;
+}
+
+// The floating type that a stored one is.
+DType FloatingDTypeOf(StoredType type) {
+  for (DType dtype : {DType::kFloat64, DType::kFloat32, DType::kFloat16, DType::kBFloat16}) {
+    StoredType candidate;
+    if (StoredTypeOf(dtype, &candidate) && candidate == type) return dtype;
+  }
+  return DType::kFloat32;
+}
+
+// From the file's dtype to the one asked for, without the run's between them: rounded once, or not
+// at all.
+Status ConvertStored(const SaveTensor& tensor, const CheckpointReader::Tensor& stored,
+                     const SafetensorsItem::Sink& sink) {
+  TE_ASSIGN_OR_RETURN(const std::unique_ptr<TensorStream> stream,
+                      tensor.unchanged_in->OpenStream(stored));
+  const DType from = FloatingDTypeOf(stored.entry->type);
+  const DType to = FloatingDTypeOf(tensor.type);
+  const int64_t chunk =
+      std::min<int64_t>(stored.entry->elements,
+                        static_cast<int64_t>(kChunkBytes / std::max(SizeOf(from), SizeOf(to))));
+  std::vector<char> raw(static_cast<size_t>(chunk) * SizeOf(from));
+  std::vector<char> converted(static_cast<size_t>(chunk) * SizeOf(to));
+  for (int64_t done = 0; done < stored.entry->elements; done += chunk) {
+    const int64_t count = std::min(chunk, stored.entry->elements - done);
+    TE_RETURN_IF_ERROR(stream->Read(raw.data(), static_cast<size_t>(count) * SizeOf(from))
+                           .WithContext(tensor.unchanged_in->PathOf(stored)));
+    TE_RETURN_IF_ERROR(CastCpu(Exec{}, {ConstTensorView(raw.data(), from, {count}),
+                                        TensorView(converted.data(), to, {count})}));
+    TE_RETURN_IF_ERROR(sink(converted.data(), static_cast<size_t>(count) * SizeOf(to)));
+  }
+  return OkStatus();
+}
+
 Status CopyStored(const SaveTensor& tensor, const CheckpointReader::Tensor& stored,
                   const SafetensorsItem::Sink& sink) {
   TE_ASSIGN_OR_RETURN(const std::unique_ptr<TensorStream> stream,
@@ -98,6 +143,8 @@ Status WriteValue(const SaveTensor& tensor, DType to, const CopyToHost& copy,
                   const SafetensorsItem::Sink& sink) {
   if (const auto* stored = UnchangedSource(tensor); stored != nullptr)
     return CopyStored(tensor, *stored, sink);
+  if (const auto* stored = SourceToConvert(tensor); stored != nullptr)
+    return ConvertStored(tensor, *stored, sink);
   ConstTensorView value = tensor.value;
   if (value.elements() == 0) return OkStatus();
   if (tensor.make_value != nullptr) {

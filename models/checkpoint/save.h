@@ -24,9 +24,9 @@ struct SaveTensor {
   StoredType type =
       StoredType::kF32;   // in the file: F64, F32, F16 or BF16; rounded once, to nearest even
   ConstTensorView value;  // dense
-  // For a tensor that has not been changed since it was read there under this name: when it is
-  // stored as `type` in it, its bytes are taken over as they are (a run in bfloat16 would otherwise
-  // round a float16 checkpoint, and NaN payloads would change).
+  // For a tensor that has not been changed since it was read there under this name (Find): its
+  // values are taken over as they are, its very bytes when it is stored as `type` (a run in
+  // bfloat16 would otherwise round a float16 checkpoint, and NaN payloads would change).
   const CheckpointReader* unchanged_in = nullptr;
   // For one whose `value` has no memory, but dtype and shape: called when the tensor's turn comes,
   // for the value itself, which is read before the next one's call.

@@ -6,6 +6,8 @@
 
 #include "models/checkpoint/save.h"
 #include "models/cli/exit_code.h"
+#include "models/json/json.h"
+#include "models/llama/checkpoint_faults.h"
 #include "models/llama/inspect.h"
 #include "models/quantization/fp8_state_file.h"
 #include "models/train/optimizer_state_file.h"
@@ -13,29 +15,13 @@
 namespace te {
 namespace {
 
-// Compares the weights that are there with what the config asks for; reads no weight.
-void PrintWeights(const CheckpointReader& reader, const LlamaModel& model) {
-  int64_t missing = 0;
-  std::string first;
-  for (const LlamaTensor& tensor : model.tensors()) {
-    const std::string& name = tensor.name.hf_name;
-    const bool tied = model.config().tie_word_embeddings && name == kLlamaEmbeddingName;
-    if (reader.Find(name) != nullptr || (tied && reader.Find(kLlamaHeadName) != nullptr)) continue;
-    if (missing++ == 0) first = name;
-  }
-  fmt::print("weights: {} tensors in {}\n", reader.tensors().size(), reader.FileNames());
-  if (missing > 0)
-    PrintWarning(fmt::format("{} tensors are missing, the first is {}", missing, first));
-}
-
-// What stands beside the weights and belongs to them. A damaged file is a warning: it is what one
-// may be looking for.
-void PrintTrainingState(const std::string& directory) {
-  const auto show = [&directory](const char* what, const char* name, const Status& status,
-                                 const std::string& text) {
+// What stands beside the weights and belongs to them.
+void PrintTrainingState(const std::string& directory, std::vector<Status>* faults) {
+  const auto show = [&](const char* what, const char* name, const Status& status,
+                        const std::string& text) {
     if (status.code() == StatusCode::kNotFound) return;
     if (!status.ok()) {
-      PrintWarning(fmt::format("{}: {}", what, status.message()));
+      faults->push_back(status.WithContext(what));
     } else {
       fmt::print("{}: {} in {}/{}\n", what, text, directory, name);
     }
@@ -62,27 +48,36 @@ void PrintTrainingState(const std::string& directory) {
 
 Status Inspect(const ModelFlags& flags) {
   TE_ASSIGN_OR_RETURN(const std::string directory, FindModelDirectory(flags));
-  TE_ASSIGN_OR_RETURN(
-      const LlamaConfig config,
-      LlamaConfig::FromFile((std::filesystem::path(directory) / "config.json").string()));
-  StatusOr<std::unique_ptr<CheckpointReader>> reader = CheckpointReader::Open(
-      flags.directory, {.variant = flags.variant, .subfolder = flags.subfolder});
-  // A folder with a config alone can be looked at, too.
-  if (!reader.ok() && (reader.status().code() != StatusCode::kNotFound || !flags.variant.empty())) {
-    return reader.status();
-  }
+  const std::string path = (std::filesystem::path(directory) / "config.json").string();
+  TE_ASSIGN_OR_RETURN(const JsonValue json, ReadJsonFile(path));
+  const StatusOr<LlamaConfig> config = LlamaConfig::FromJson(json);
+  if (!config.ok()) return config.status().WithContext(path);
   TE_ASSIGN_OR_RETURN(const std::unique_ptr<Context> context, Context::Create({.num_threads = 1}));
   TE_ASSIGN_OR_RETURN(
       const std::unique_ptr<LlamaModel> model,
-      LlamaModel::Create(context.get(), config, {.params_dtype = DType::kBFloat16}));
+      LlamaModel::Create(context.get(), *config, {.params_dtype = DType::kBFloat16}));
   fmt::print("{}\n", InspectLlama(*model));
-  if (reader.ok()) {
-    PrintWeights(**reader, *model);
+  CheckpointFaults found = FindCheckpointFaults(
+      flags.directory, json, *model, {.variant = flags.variant, .subfolder = flags.subfolder});
+  if (found.none) {
+    fmt::print(
+        "weights: none in {}: a config alone (te finetune --init-from-config begins from it)\n",
+        directory);
+  } else if (found.reader != nullptr && !found.reader->files().empty()) {
+    size_t tensors = 0;
+    for (const auto& file : found.reader->files()) tensors += file->entries().size();
+    fmt::print("weights: {} tensors in {}\n", tensors, found.reader->FileNames());
   } else {
-    fmt::print("weights: none in {}\n", directory);
+    fmt::print("weights: none that can be read in {}\n", directory);
   }
-  if (flags.variant.empty()) PrintTrainingState(directory);  // it is of the weights without
-  return OkStatus();
+  for (const std::string& line : found.warnings) PrintWarning(line);
+  if (flags.variant.empty())
+    PrintTrainingState(directory, &found.faults);  // it is of the weights without
+  if (found.faults.empty()) return OkStatus();
+  // One line each; the last one is this command's result.
+  for (size_t i = 0; i + 1 < found.faults.size(); ++i)
+    PrintError("te inspect", found.faults[i].message());
+  return CorruptData("{}", found.faults.back().message());
 }
 
 }  // namespace te

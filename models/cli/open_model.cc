@@ -1,8 +1,8 @@
 #include "models/cli/open_model.h"
 
-#include <filesystem>
 #include <utility>
 
+#include "models/checkpoint/model_directory.h"
 #include "models/cli/exit_code.h"
 
 namespace te {
@@ -19,31 +19,7 @@ StatusOr<DType> ParsePrecision(const std::string& name) {
 }
 
 StatusOr<std::string> FindModelDirectory(const ModelFlags& flags) {
-  std::error_code error;
-  const std::filesystem::path root(flags.directory);
-  if (!std::filesystem::exists(root, error)) {
-    return NotFound(
-        "{}: no such directory; --model takes a checkpoint directory in Hugging Face's layout "
-        "(config.json, "
-        "model.safetensors, ...)",
-        flags.directory);
-  }
-  if (!std::filesystem::is_directory(root, error)) {
-    return InvalidArgument("{}: a file; --model takes the directory that holds it",
-                           flags.directory);
-  }
-  const std::filesystem::path directory = flags.subfolder.empty() ? root : root / flags.subfolder;
-  if (!std::filesystem::is_directory(directory, error)) {
-    return NotFound("{}: no such directory (--subfolder {})", directory.string(), flags.subfolder);
-  }
-  if (!std::filesystem::exists(directory / "config.json", error)) {
-    return NotFound(
-        "{}: no config.json there; --model takes a checkpoint directory in Hugging Face's layout "
-        "(is it in a "
-        "--subfolder?)",
-        directory.string());
-  }
-  return directory.string();
+  return FindModelDirectory(flags.directory, flags.subfolder);
 }
 
 StatusOr<OpenedModel> OpenModel(const ModelFlags& flags, const LlamaModelOptions& options,

@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <limits>
+#include <string_view>
 #include <utility>
 
 #include "fmt/ranges.h"
@@ -132,7 +134,7 @@ Status CheckArchitecture(const ObjectReader& top) {
         "[\"LlamaForCausalLM\"] or model_type "
         "\"llama\"");
   }
-  if (!architectures->is_array() || architectures->array().empty()) {
+  if (!architectures->is_array() || (architectures->array().empty() && !model_type)) {
     return InvalidArgument("architectures is {}; expected [\"LlamaForCausalLM\"]",
                            architectures->ToString());
   }
@@ -141,6 +143,16 @@ Status CheckArchitecture(const ObjectReader& top) {
     if (value.is_string() &&
         (value.string() == "LlamaForCausalLM" || value.string() == "LLaMAForCausalLM"))
       continue;
+    // The class that was saved: the base alone, or with another head. Hugging Face loads such a
+    // directory as a causal language model, too, if the tensors of one are there.
+    constexpr std::string_view kOfOneBase[] = {"LlamaModel", "LlamaForSequenceClassification",
+                                               "LlamaForTokenClassification",
+                                               "LlamaForQuestionAnswering"};
+    if (value.is_string() && model_type &&
+        std::find(std::begin(kOfOneBase), std::end(kOfOneBase), value.string()) !=
+            std::end(kOfOneBase)) {
+      continue;
+    }
     return Unsupported("architectures has {}; supported: LlamaForCausalLM", value.ToString());
   }
   return OkStatus();
@@ -329,6 +341,11 @@ StatusOr<LlamaConfig> LlamaConfig::FromJson(const JsonValue& root) {
   const ObjectReader top(root, "");
   LlamaConfig config;
   TE_RETURN_IF_ERROR(CheckArchitecture(top));
+  if (top.Has("configuration_files")) {
+    return Unsupported(
+        "configuration_files is present, a list of other files for other versions of transformers; "
+        "supported: one config.json");
+  }
   if (top.Has("quantization_config")) {
     return Unsupported(
         "quantization_config is present; supported: weights in float32, bfloat16, float16 or "

@@ -72,6 +72,47 @@ std::vector<LlamaTensorName> LlamaNameMap(const LlamaConfig& config) {
   return map;
 }
 
+LlamaStoredNames::LlamaStoredNames(const LlamaConfig& config) {
+  for (LlamaTensorName& entry : LlamaNameMap(config)) names_.insert(std::move(entry.hf_name));
+  names_.insert(kLlamaHeadName);
+}
+
+std::string LlamaStoredNames::NameOf(const std::string& stored) const {
+  constexpr std::string_view kBase = "model";
+  if (stored.starts_with(kBase) && stored.size() > kBase.size() && stored[kBase.size()] != '\n') {
+    std::string rest = stored.substr(kBase.size() + 1);
+    if (names_.contains(rest)) return rest;
+  }
+  if (std::string based = std::string(kBase) + "." + stored; names_.contains(based)) return based;
+  return stored;
+}
+
+std::string LlamaShapeMeaning(const std::string& hf_name) {
+  constexpr struct {
+    std::string_view part;
+    const char* meaning;
+  } kMeanings[] = {
+      {"embed_tokens.weight", "vocab_size, hidden_size"},
+      {"lm_head.weight", "vocab_size, hidden_size"},
+      {"q_proj.weight", "num_attention_heads * head_dim, hidden_size"},
+      {"k_proj.weight", "num_key_value_heads * head_dim, hidden_size"},
+      {"v_proj.weight", "num_key_value_heads * head_dim, hidden_size"},
+      {"o_proj.weight", "hidden_size, num_attention_heads * head_dim"},
+      {"gate_proj.weight", "intermediate_size, hidden_size"},
+      {"up_proj.weight", "intermediate_size, hidden_size"},
+      {"down_proj.weight", "hidden_size, intermediate_size"},
+      {"q_proj.bias", "num_attention_heads * head_dim"},
+      {"k_proj.bias", "num_key_value_heads * head_dim"},
+      {"v_proj.bias", "num_key_value_heads * head_dim"},
+      {"gate_proj.bias", "intermediate_size"},
+      {"up_proj.bias", "intermediate_size"},
+  };
+  for (const auto& row : kMeanings) {
+    if (hf_name.ends_with(row.part)) return row.meaning;
+  }
+  return "hidden_size";
+}
+
 LlamaNameKind ClassifyLlamaName(const LlamaConfig& config, const std::string& hf_name) {
   if (hf_name.ends_with(".rotary_emb.inv_freq")) return LlamaNameKind::kIgnored;
   if (hf_name == kLlamaHeadName && config.tie_word_embeddings) return LlamaNameKind::kTiedHead;

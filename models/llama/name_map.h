@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <string>
+#include <unordered_set>
 #include <vector>
 
 #include "models/llama/config.h"
@@ -33,6 +34,23 @@ std::vector<LlamaTensorName> LlamaNameMap(const LlamaConfig& config);
 inline constexpr char kLlamaEmbeddingName[] = "model.embed_tokens.weight";
 inline constexpr char kLlamaNormName[] = "model.norm.weight";
 inline constexpr char kLlamaHeadName[] = "lm_head.weight";
+
+// Hugging Face's rule for the names in a file (base_model_prefix "model"): one that is no tensor of
+// the model is one without a leading "model." if that is one, or with it added: the base model was
+// saved alone (LlamaModel), or once more within another. As there, any character may stand for the
+// point.
+class LlamaStoredNames {
+ public:
+  explicit LlamaStoredNames(const LlamaConfig& config);
+  // The model's name for what a file calls `stored`; `stored` itself if it means no tensor of it.
+  std::string NameOf(const std::string& stored) const;
+
+ private:
+  std::unordered_set<std::string> names_;  // lm_head.weight, too, when it is tied
+};
+
+// The config's keys that a tensor's shape comes from: "vocab_size, hidden_size". For messages.
+std::string LlamaShapeMeaning(const std::string& hf_name);
 
 // What an unknown tensor name of a checkpoint is to a model of this config.
 enum class LlamaNameKind {

@@ -1,7 +1,9 @@
 #include "models/llama/pretrained.h"
 
+#include <filesystem>
 #include <utility>
 
+#include "models/checkpoint/model_directory.h"
 #include "te_core/quantization/fp8_only_weight.h"
 
 namespace te {
@@ -40,8 +42,7 @@ bool Keeps(StoredType to, DType from) {
 StatusOr<PretrainedLlama> LoadPretrainedLlama(Context* context, const std::string& directory,
                                               const PretrainedOptions& options) {
   PretrainedLlama llama;
-  llama.directory = directory;
-  if (!options.checkpoint.subfolder.empty()) llama.directory += "/" + options.checkpoint.subfolder;
+  TE_ASSIGN_OR_RETURN(llama.directory, FindModelDirectory(directory, options.checkpoint.subfolder));
   TE_ASSIGN_OR_RETURN(llama.config_json,
                       ReadJsonFile(llama.directory + "/config.json", kMaxConfigBytes));
   auto config = LlamaConfig::FromJson(llama.config_json);
@@ -49,7 +50,8 @@ StatusOr<PretrainedLlama> LoadPretrainedLlama(Context* context, const std::strin
   TE_ASSIGN_OR_RETURN(llama.choices,
                       PinChoicesOf(llama.directory + "/" + kTunedChoicesFile, context));
   if (!options.random_init) {
-    TE_ASSIGN_OR_RETURN(llama.reader, CheckpointReader::Open(directory, options.checkpoint));
+    TE_ASSIGN_OR_RETURN(
+        llama.reader, OpenLlamaWeights(directory, llama.config_json, *config, options.checkpoint));
   }
   const Recipe* fp8_only = nullptr;
   if (options.before_model != nullptr) {
@@ -64,6 +66,12 @@ StatusOr<PretrainedLlama> LoadPretrainedLlama(Context* context, const std::strin
   } else {
     TE_ASSIGN_OR_RETURN(llama.report,
                         LoadLlamaWeights(llama.model.get(), *llama.reader, options.load));
+    std::error_code error;
+    if (std::filesystem::exists(llama.directory + "/adapter_config.json", error)) {
+      llama.report.notes.push_back(fmt::format(
+          "{}/adapter_config.json: a PEFT adapter stands beside the weights; it is not applied",
+          llama.directory));
+    }
   }
   for (const LlamaTensor& tensor : llama.model->tensors())
     llama.loaded_versions.push_back(tensor.parameter->version);
@@ -120,8 +128,14 @@ Status SavePretrainedLlama(const PretrainedLlama& llama, const std::string& dire
   save.max_shard_bytes = options.max_shard_bytes;
   save.source_directory = llama.directory;
   save.extra_writers = options.extra_writers;
+  // The file that it names is not the one that is written.
+  const bool names_file = llama.config_json.Find(kWeightsFileKey) != nullptr;
+  const JsonValue config =
+      names_file ? llama.config_json.Without(kWeightsFileKey) : llama.config_json;
   if (options.type.has_value()) {
-    TE_ASSIGN_OR_RETURN(save.config, ConfigWithDType(llama.config_json, *options.type));
+    TE_ASSIGN_OR_RETURN(save.config, ConfigWithDType(config, *options.type));
+  } else if (names_file) {
+    save.config = config;
   }
   if (!context->device().host_accessible()) {
     save.copy_to_host = [context](ConstTensorView from, void* to) {

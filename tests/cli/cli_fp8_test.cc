@@ -394,9 +394,9 @@ TEST(Inspect, ShowsTheStateBesideTheWeights) {
   WriteFile(out + kState, "x");
   WriteFile(out + "/te_optimizer_state.safetensors", "x");
   shown = inspect();
-  EXPECT_EQ(shown.exit_code, 0);
-  EXPECT_NE(shown.err.find("warning: fp8 state: "), std::string::npos) << shown.err;
-  EXPECT_NE(shown.err.find("warning: optimizer state: "), std::string::npos) << shown.err;
+  EXPECT_EQ(shown.exit_code, 2);
+  EXPECT_NE(shown.err.find("error: fp8 state: "), std::string::npos) << shown.err;
+  EXPECT_NE(shown.err.find("error: optimizer state: "), std::string::npos) << shown.err;
   const TeResult bare = RunTe({"inspect", "--model", kModel});
   EXPECT_EQ(bare.out.find(" state: "), std::string::npos) << bare.out;
 }
