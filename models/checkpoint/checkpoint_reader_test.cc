@@ -121,7 +121,7 @@ TEST(CheckpointReader, HostileIndexesAreRefused) {
   fs::create_directory(folder + "/directory.safetensors");
   fs::create_symlink("nowhere", folder + "/dangling.safetensors");
   const std::pair<const char*, const char*> cases[] = {
-      {"", "byte 0"},
+      {"", "an empty file"},
       {"[]", "no \"weight_map\" object"},
       {R"({"weight_map": []})", "no \"weight_map\" object"},
       {R"({"weight_map": {}})", "names no tensor"},
@@ -139,26 +139,88 @@ TEST(CheckpointReader, HostileIndexesAreRefused) {
       {R"({"weight_map": {"a": "dangling.safetensors"}})",
        "leads nowhere: an interrupted download?"},
       {R"({"weight_map": {"a": "directory.safetensors"}})", "not a regular file"},
-      {R"({"weight_map": {"a": "one.safetensors", "z": "one.safetensors"}})",
-       "tensor z is said to be in one.safetensors, which does not hold it"},
-      {R"({"weight_map": {"a": "one.safetensors", "c": "two.safetensors"}})",
-       "tensor b is in two files"},
   };
   for (const auto& [text, expected] : cases) {
     WriteFile(folder + "/model.safetensors.index.json", text);
     EXPECT_HAS(OpenError(folder), expected);
   }
-  WriteTensors(folder + "/two.safetensors", {{"c", {2}}});
+}
+
+// As transformers reads it: the names of the files count, and of a tensor in two the last file's.
+TEST(CheckpointReader, AnIndexSaysWhichFilesThereAre) {
+  const std::string folder = FreshFolder("");
+  WriteTensors(folder + "/one.safetensors", {{"a", {2}}, {"b", {2}}}, 0);
+  WriteTensors(folder + "/two.safetensors", {{"b", {2}}, {"c", {2}}}, 7);
+  const auto open = [&](const std::string& map) {
+    WriteFile(folder + "/model.safetensors.index.json", R"({"weight_map": )" + map + "}");
+    auto reader = CheckpointReader::Open(folder);
+    EXPECT_TRUE(reader.ok()) << reader.status().message();
+    return reader.ok() ? std::move(*reader) : nullptr;
+  };
+  // An entry that nobody wants; one that names the other file; one that is missing; two spellings.
+  for (const char* map :
+       {R"({"a": "one.safetensors", "z": "two.safetensors"})",
+        R"({"c": "one.safetensors", "b": "two.safetensors"})",
+        R"({"a": "one.safetensors", "b": "./two.safetensors", "c": "two.safetensors"})"}) {
+    const auto reader = open(map);
+    ASSERT_NE(reader, nullptr);
+    EXPECT_EQ(reader->tensors().size(), 3u) << map;
+    EXPECT_EQ(reader->files().size(), 2u) << map;
+  }
+  // "b" has other values in each: fine where the index names the last file, which is Hugging
+  // Face's.
+  const auto last = open(R"({"a": "one.safetensors", "b": "two.safetensors"})");
+  EXPECT_EQ(FirstValue(*last, "b"), 7);
+  EXPECT_TRUE(last->CheckCopies("b").ok());
+  const auto first =
+      open(R"({"a": "one.safetensors", "b": "one.safetensors", "c": "two.safetensors"})");
+  const std::string error = first->CheckCopies("b").message();
+  EXPECT_HAS(error, "tensor b is in two files with different values: ");
+  EXPECT_HAS(error, "the index names one.safetensors, Hugging Face takes the last file's");
+  EXPECT_EQ(first->Copied(), std::vector<std::string>{"b"});
+  EXPECT_TRUE(first->CheckCopies("a").ok());
+  // Equal values are no contradiction.
+  WriteTensors(folder + "/two.safetensors", {{"a", {2}}, {"c", {2}}}, 0);
+  const auto equal =
+      open(R"({"a": "one.safetensors", "b": "one.safetensors", "c": "two.safetensors"})");
+  EXPECT_EQ(equal->Copied(), std::vector<std::string>{"a"});
+  EXPECT_TRUE(equal->CheckCopies("a").ok()) << equal->CheckCopies("a").message();
+}
+
+TEST(CheckpointReader, FaultsAreCollectedWhereThatIsAsked) {
+  const std::string folder = FreshFolder("");
+  WriteTensors(folder + "/one.safetensors", {{"a", {2}}});
+  WriteFile(folder + "/three.safetensors", "x");
   WriteFile(folder + "/model.safetensors.index.json",
-            R"({"weight_map": {"a": "one.safetensors", "b": "two.safetensors"}})");
-  EXPECT_HAS(OpenError(folder), "tensor b is said to be in two.safetensors, which does not; " +
-                                    folder + "/one.safetensors does");
-  // A tensor that the index does not list is there all the same, as in Hugging Face.
-  WriteFile(folder + "/model.safetensors.index.json",
-            R"({"weight_map": {"a": "one.safetensors", "c": "./two.safetensors"}})");
-  const auto reader = CheckpointReader::Open(folder);
+            R"({"weight_map": {"a": "one.safetensors", "b": "two.safetensors", "c":
+                "three.safetensors", "d": 4, "e": "../one.safetensors"}})");
+  std::vector<Status> faults;
+  const auto reader = CheckpointReader::Open(folder, {.faults = &faults});
   ASSERT_TRUE(reader.ok()) << reader.status().message();
-  EXPECT_EQ((*reader)->tensors().size(), 3u);
+  EXPECT_EQ((*reader)->tensors().size(), 1u);
+  ASSERT_EQ(faults.size(), 4u);
+  EXPECT_HAS(faults[0].message(), "the file of tensor d is 4");
+  EXPECT_HAS(faults[1].message(), "leads out of the directory");
+  EXPECT_HAS(faults[2].message(), "three.safetensors: 1 bytes");
+  EXPECT_HAS(faults[3].message(), "two.safetensors: no such file");
+}
+
+TEST(CheckpointReader, TensorsGoByOtherNamesOnRequest) {
+  const std::string folder = FreshFolder("");
+  WriteTensors(folder + "/model.safetensors", {{"norm", {3}}, {"model.norm", {2}}, {"head", {2}}});
+  const auto reader = CheckpointReader::Open(folder);
+  ASSERT_TRUE(reader.ok());
+  (*reader)->Rename([](const std::string& name) { return name == "norm" ? "model.norm" : name; });
+  EXPECT_EQ((*reader)->tensors().size(), 2u);
+  EXPECT_EQ((*reader)->Find("model.norm")->entry->name, "model.norm");
+  EXPECT_HAS((*reader)->CheckCopies("model.norm").message(),
+             "is there under two names with different values: model.norm in ");
+  (*reader)->FindAlso("embedding", "head");
+  (*reader)->FindAlso("model.norm", "head");
+  (*reader)->FindAlso("nothing", "absent");
+  EXPECT_EQ((*reader)->Find("embedding")->entry->name, "head");
+  EXPECT_EQ((*reader)->Find("model.norm")->entry->name, "model.norm");
+  EXPECT_EQ((*reader)->Find("nothing"), nullptr);
 }
 
 struct Loading {

@@ -4,7 +4,7 @@
 #include <new>
 #include <numeric>
 
-#include "models/json/json.h"
+#include "models/checkpoint/safetensors_header.h"
 
 namespace te {
 namespace {
@@ -32,72 +32,6 @@ class RangeStream : public TensorStream {
   uint64_t at_;
   uint64_t end_;
 };
-
-struct ParsedEntry {
-  TensorEntry entry;
-  uint64_t begin = 0;
-  uint64_t end = 0;
-};
-
-// Reasons come without the tensor's name; the caller adds it.
-Status ParseEntry(const JsonValue& value, ParsedEntry* out) {
-  if (!value.is_object())
-    return CorruptData("its header entry is a JSON {}; expected an object", value.kind_name());
-  for (const JsonMember& member : value.members()) {
-    if (member.key != "dtype" && member.key != "shape" && member.key != "data_offsets") {
-      return CorruptData(
-          "its header entry has the key \"{}\"; the format knows dtype, shape and data_offsets",
-          member.key);
-    }
-  }
-  const JsonValue* dtype = value.Find("dtype");
-  const JsonValue* shape = value.Find("shape");
-  const JsonValue* offsets = value.Find("data_offsets");
-  if (dtype == nullptr || !dtype->is_string())
-    return CorruptData("its header entry has no dtype string");
-  if (!FindStoredType(dtype->string(), &out->entry.type)) {
-    return CorruptData("unknown dtype \"{}\"", dtype->ToString());
-  }
-  if (shape == nullptr || !shape->is_array())
-    return CorruptData("its header entry has no shape array");
-  if (offsets == nullptr || !offsets->is_array() || offsets->array().size() != 2) {
-    return CorruptData("its header entry has no data_offsets pair");
-  }
-  out->entry.shape.reserve(shape->array().size());
-  // Every prefix of the product must fit, also when a later dimension is 0: as in the reference
-  // implementation.
-  int64_t elements = 1;
-  for (const JsonValue& dim : shape->array()) {
-    if (!dim.is_integer() || dim.integer() < 0) {
-      return CorruptData("shape {} has a dimension that is no integer from 0 on",
-                         shape->ToString());
-    }
-    if (__builtin_mul_overflow(elements, dim.integer(), &elements)) {
-      return CorruptData("the number of elements of shape {} overflows", shape->ToString());
-    }
-    out->entry.shape.push_back(dim.integer());
-  }
-  out->entry.elements = elements;
-  int64_t bits;
-  if (__builtin_mul_overflow(elements, int64_t{BitsOf(out->entry.type)}, &bits)) {
-    return CorruptData("the size of {} overflows", out->entry.ToString());
-  }
-  if (bits % 8 != 0) return CorruptData("{} does not fill whole bytes", out->entry.ToString());
-  const JsonValue& begin = offsets->array()[0];
-  const JsonValue& end = offsets->array()[1];
-  if (!begin.is_integer() || !end.is_integer() || begin.integer() < 0 ||
-      end.integer() < begin.integer()) {
-    return CorruptData("data_offsets are {}; expected two integers 0 <= begin <= end",
-                       offsets->ToString());
-  }
-  if (end.integer() - begin.integer() != bits / 8) {
-    return CorruptData("data_offsets {} span {} bytes, but {} has {}", offsets->ToString(),
-                       end.integer() - begin.integer(), out->entry.ToString(), bits / 8);
-  }
-  out->begin = static_cast<uint64_t>(begin.integer());
-  out->end = static_cast<uint64_t>(end.integer());
-  return OkStatus();
-}
 
 }  // namespace
 
@@ -137,59 +71,14 @@ StatusOr<std::unique_ptr<SafetensorsFile>> SafetensorsFile::Open(InputFile input
 }
 
 Status SafetensorsFile::ParseHeader(const std::string& header, uint64_t data_bytes) {
-  const std::string& path = file_.path();
-  if (header.empty() || header[0] != '{')
-    return CorruptData("{}: the header does not begin with '{{'", path);
-  if (!IsValidUtf8(header)) return CorruptData("{}: the header is not valid UTF-8", path);
-  const size_t last = header.find_last_not_of(' ');
-  if (header[last] != '}')
-    return CorruptData("{}: the header does not end with '}}' and spaces", path);
-  TE_ASSIGN_OR_RETURN(const JsonValue root, ParseJson(header, path + ": header", JsonDialect::kStrict));
-
-  std::vector<ParsedEntry> parsed;
-  parsed.reserve(root.members().size());
-  for (const JsonMember& member : root.members()) {
-    if (member.key == "__metadata__") {
-      if (!member.value.is_object()) {
-        return CorruptData("{}: __metadata__ is a JSON {}; expected an object of strings", path,
-                           member.value.kind_name());
-      }
-      for (const JsonMember& item : member.value.members()) {
-        if (!item.value.is_string()) {
-          return CorruptData("{}: __metadata__ \"{}\" is a JSON {}; expected a string", path,
-                             item.key, item.value.kind_name());
-        }
-        metadata_.emplace_back(item.key, item.value.string());
-      }
-      continue;
-    }
-    ParsedEntry& entry = parsed.emplace_back();
-    entry.entry.name = member.key;
-    TE_RETURN_IF_ERROR(ParseEntry(member.value, &entry)
-                           .WithContext(fmt::format("{}: tensor {}", path, member.key)));
-  }
-  std::stable_sort(parsed.begin(), parsed.end(), [](const ParsedEntry& a, const ParsedEntry& b) {
-    return std::pair(a.begin, a.end) < std::pair(b.begin, b.end);
-  });
-  uint64_t at = 0;
-  for (const ParsedEntry& entry : parsed) {
-    if (entry.begin != at) {
-      return CorruptData(
-          "{}: tensor {} begins at data byte {}, but the data before it ends at {}: the tensors {}",
-          path, entry.entry.name, entry.begin, at, entry.begin < at ? "overlap" : "leave a hole");
-    }
-    at = entry.end;
-  }
-  if (at != data_bytes) {
-    return CorruptData("{}: the tensors end at data byte {}, but the file has {} bytes of data: {}",
-                       path, at, data_bytes,
-                       at > data_bytes ? "truncated?" : "something follows them");
-  }
-  entries_.reserve(parsed.size());
-  offsets_.reserve(parsed.size());
-  for (ParsedEntry& entry : parsed) {
-    entries_.push_back(std::move(entry.entry));
-    offsets_.push_back(entry.begin);
+  StatusOr<SafetensorsHeader> parsed = ParseSafetensorsHeader(header, data_bytes);
+  if (!parsed.ok()) return parsed.status().WithContext(path());
+  metadata_ = std::move(parsed->metadata);
+  entries_.reserve(parsed->items.size());
+  offsets_.reserve(parsed->items.size());
+  for (SafetensorsHeader::Item& item : parsed->items) {
+    entries_.push_back(std::move(item.entry));
+    offsets_.push_back(item.begin);
   }
   return OkStatus();
 }

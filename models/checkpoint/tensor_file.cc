@@ -18,16 +18,28 @@ struct TypeRow {
 };
 
 constexpr TypeRow kTypes[] = {
-    {StoredType::kF64, "F64", 64},       {StoredType::kF32, "F32", 32},
-    {StoredType::kF16, "F16", 16},       {StoredType::kBF16, "BF16", 16},
-    {StoredType::kI64, "I64", 64},       {StoredType::kI32, "I32", 32},
-    {StoredType::kI16, "I16", 16},       {StoredType::kI8, "I8", 8},
-    {StoredType::kU8, "U8", 8},          {StoredType::kBool, "BOOL", 8},
-    {StoredType::kU16, "U16", 16},       {StoredType::kU32, "U32", 32},
-    {StoredType::kU64, "U64", 64},       {StoredType::kF8E4M3, "F8_E4M3", 8},
-    {StoredType::kF8E5M2, "F8_E5M2", 8}, {StoredType::kF8E8M0, "F8_E8M0", 8},
-    {StoredType::kC64, "C64", 64},       {StoredType::kF4, "F4", 4},
-    {StoredType::kF6E2M3, "F6_E2M3", 6}, {StoredType::kF6E3M2, "F6_E3M2", 6},
+    {StoredType::kF64, "F64", 64},
+    {StoredType::kF32, "F32", 32},
+    {StoredType::kF16, "F16", 16},
+    {StoredType::kBF16, "BF16", 16},
+    {StoredType::kI64, "I64", 64},
+    {StoredType::kI32, "I32", 32},
+    {StoredType::kI16, "I16", 16},
+    {StoredType::kI8, "I8", 8},
+    {StoredType::kU8, "U8", 8},
+    {StoredType::kBool, "BOOL", 8},
+    {StoredType::kU16, "U16", 16},
+    {StoredType::kU32, "U32", 32},
+    {StoredType::kU64, "U64", 64},
+    {StoredType::kF8E4M3, "F8_E4M3", 8},
+    {StoredType::kF8E5M2, "F8_E5M2", 8},
+    {StoredType::kF8E8M0, "F8_E8M0", 8},
+    {StoredType::kC64, "C64", 64},
+    {StoredType::kF4, "F4", 4},
+    {StoredType::kF6E2M3, "F6_E2M3", 6},
+    {StoredType::kF6E3M2, "F6_E3M2", 6},
+    {StoredType::kF8E4M3Fnuz, "F8_E4M3FNUZ", 8},
+    {StoredType::kF8E5M2Fnuz, "F8_E5M2FNUZ", 8},
 };
 
 constexpr size_t kChunkBytes = size_t{1} << 20;

@@ -39,6 +39,8 @@ enum class StoredType : uint8_t {
   kF4,
   kF6E2M3,
   kF6E3M2,
+  kF8E4M3Fnuz,
+  kF8E5M2Fnuz,
 };
 const char* Name(StoredType type);  // safetensors' spelling: "BF16"
 int BitsOf(StoredType type);        // of one element

@@ -484,25 +484,17 @@ StatusOr<std::unique_ptr<TensorStream>> TorchBinFile::OpenStream(size_t index) c
   return std::unique_ptr<TensorStream>(std::make_unique<BufferStream>(std::move(bytes)));
 }
 
-bool IsLegacyTorchFile(std::string_view head) {
-  // Protocol 2 and the long 0x1950a86a20f9469cfc6c: MAGIC_NUMBER of torch/serialization.py, any
-  // protocol.
-  constexpr std::string_view kMagic("\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19", 12);
-  return head.size() >= 14 && head[0] == '\x80' && head.substr(2, 12) == kMagic;
-}
-
-Status NotAZip(const std::string& path, std::string_view head) {
-  if (IsLegacyTorchFile(head)) {
+Status NotAZip(const std::string& path, const FileContent& content) {
+  if (content.kind == FileKind::kTorchLegacy) {
     return Unsupported(
         "{}: torch.save's format before PyTorch 1.6, which is not read; convert it with: python -c "
         "\"import torch; "
         "p = '{}'; torch.save(torch.load(p, map_location='cpu', weights_only=True), p)\"",
         path, path);
   }
-  return CorruptData(
-      "{}: no file of torch.save: a zip archive begins with PK, this one with byte {:#04x}{}", path,
-      head.empty() ? 0u : static_cast<unsigned char>(head[0]),
-      head.empty() ? " (it is empty)" : (head[0] == '<' ? " (a web page?)" : ""));
+  return CorruptData("{}: no file of torch.save, which is a zip archive: it is {}{}", path,
+                     content.ToString(),
+                     content.kind == FileKind::kSafetensors ? "; name it model.safetensors" : "");
 }
 
 }  // namespace te

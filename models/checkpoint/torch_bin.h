@@ -4,11 +4,11 @@
 
 #include <memory>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "models/checkpoint/input_file.h"
 #include "models/checkpoint/tensor_file.h"
+#include "models/file_kind/file_kind.h"
 
 struct zip;
 
@@ -47,11 +47,8 @@ class TorchBinFile : public TensorFile {
   std::vector<Layout> layouts_;
 };
 
-// Whether a file with these first bytes was written by torch.save before 1.6 (or with
-// _use_new_zipfile_serialization=False).
-bool IsLegacyTorchFile(std::string_view head);
 // The error for a .bin file that is no zip: what it is instead and, for an old torch file, the
 // command that converts it.
-Status NotAZip(const std::string& path, std::string_view head);
+Status NotAZip(const std::string& path, const FileContent& content);
 
 }  // namespace te

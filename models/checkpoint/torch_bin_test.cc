@@ -223,8 +223,8 @@ TEST(TorchBin, OtherFilesAreRefusedByName) {
   const std::string folder = FreshFolder("");
   const std::pair<const char*, const char*> texts[] = {
       {"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"},
-      {"<!DOCTYPE html>", "a web page?"},
-      {"", "it is empty"},
+      {"<!DOCTYPE html>", "an HTML page"},
+      {"", "an empty file"},
       {"PK\x03\x04", "truncated?"},
   };
   for (const auto& [text, expected] : texts) {

@@ -153,11 +153,19 @@ uint64_t LittleEndian64(std::string_view bytes) {
   return value;
 }
 
-// Whether no byte stands there that text never has. Bytes above 127 may be any encoding's.
+// Eight bytes of a header's length, and the header. Asked first: the length's bytes are any, those
+// of gzip, bzip2, UTF-16 and a pickle among them, and none of these has so many zeros there.
+bool IsSafetensors(std::string_view head) {
+  return head.size() >= 9 && (head[8] == '{' || head[8] == ' ' || head[8] == '\n') &&
+         LittleEndian64(head) >= 2 && LittleEndian64(head) <= 100'000'000;
+}
+
+// Whether no byte stands there that text never has. Bytes above 127 may be any encoding's; 255 is
+// none's.
 bool LooksLikeText(std::string_view head) {
   return std::ranges::all_of(head, [](char c) {
     const auto byte = static_cast<unsigned char>(c);
-    return byte >= 0x20 ? byte != 0x7f
+    return byte >= 0x20 ? byte != 0x7f && byte != 0xff
                         : (byte >= '\t' && byte <= '\r') || byte == 0x1b || byte == '\b';
   });
 }
@@ -225,6 +233,7 @@ FileKind KindOfText(std::string_view head) {
 FileKind KindOf(std::string_view head, uint64_t size) {
   if (size == 0 || head.empty()) return FileKind::kEmpty;
   if (std::ranges::all_of(head, [](char c) { return c == 0; })) return FileKind::kZeros;
+  if (IsSafetensors(head)) return FileKind::kSafetensors;
   for (const Magic& magic : kMagic) {
     if (head.starts_with(magic.bytes)) return magic.kind;
   }
@@ -233,8 +242,6 @@ FileKind KindOf(std::string_view head, uint64_t size) {
   if (head.size() >= 2 && head[0] == '\x80' && head[1] >= 2 && head[1] <= 5) {
     return KindOfPickle(head);
   }
-  if (head.size() >= 9 && head[8] == '{' && LittleEndian64(head) <= 100'000'000)
-    return FileKind::kSafetensors;
   if (LooksLikeUtf16(head)) return FileKind::kUtf16;
   return LooksLikeText(head) ? KindOfText(head) : FileKind::kBinary;
 }

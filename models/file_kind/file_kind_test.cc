@@ -61,11 +61,18 @@ TEST(FileKind, FirstBytesTellWhatAFileIs) {
       {"{\0\"\0a\0\"\0:\0001\0}\0"s, FileKind::kUtf16},
       {"\xff\xfe\0\0{\0\0\0"s, FileKind::kUtf32},
       {"\x02\0\0\0\0\0\0\0{}"s, FileKind::kSafetensors},
+      // Lengths whose bytes are the first ones of other formats.
+      {"\x80\x04\0\0\0\0\0\0{\"a\":"s, FileKind::kSafetensors},
+      {"\x1f\x8b\0\0\0\0\0\0{\"a\":"s, FileKind::kSafetensors},
+      {"\xff\xfe\0\0\0\0\0\0{\"a\":"s, FileKind::kSafetensors},
+      {"BZh\0\0\0\0\0{\"a\":"s, FileKind::kSafetensors},
+      {"{\"\0\0\0\0\0\0{\"a\":"s, FileKind::kSafetensors},
       {"{\"model_type\": \"llama\"}", FileKind::kJson},
       {"\xef\xbb\xbf[1, 2]", FileKind::kJson},
       {"Once upon a time\n", FileKind::kText},
       {"a,b\r\n1,\xe9\n", FileKind::kText},
       {"\x01\x02\x03", FileKind::kBinary},
+      {"\xff\xff\xff\xff\xff\xff\xff\xff{}", FileKind::kBinary},
   };
   for (const auto& [bytes, kind] : cases) {
     const FileContent content = DescribeContent(bytes, bytes.size());

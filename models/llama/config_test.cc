@@ -228,6 +228,16 @@ TEST(LlamaConfigTest, SizesWhoseProductsOverflowAreRefused) {
               {"num_hidden_layers (10000)", "hidden_size (2147483647)"});
 }
 
+// Whatever class was saved: transformers takes the model_type's word.
+TEST(LlamaConfigTest, OtherClassesOfTheFamilyAreRead) {
+  for (const char* architectures :
+       {R"(["LlamaModel"])", R"(["LlamaForSequenceClassification"])", "[]", "null"}) {
+    const auto config = LlamaConfig::FromJson(
+        std::string(R"({"model_type": "llama", "architectures": )") + architectures + "}");
+    EXPECT_TRUE(config.ok()) << architectures << ": " << config.status().message();
+  }
+}
+
 TEST(LlamaConfigTest, WhatIsNotLlamaIsRefusedByName) {
   ExpectError(LlamaConfig::FromJson(R"({"architectures": ["MistralForCausalLM"]})"),
               StatusCode::kUnsupported,
@@ -235,10 +245,14 @@ TEST(LlamaConfigTest, WhatIsNotLlamaIsRefusedByName) {
   ExpectError(
       LlamaConfig::FromJson(R"({"architectures": ["LlamaForCausalLM"], "model_type": "qwen2"})"),
       StatusCode::kUnsupported, {"model_type", "qwen2", "llama"});
+  // Without a model_type it may be anybody's.
+  ExpectError(LlamaConfig::FromJson(R"({"architectures": ["LlamaForSequenceClassification"]})"),
+              StatusCode::kUnsupported, {"LlamaForSequenceClassification"});
   ExpectError(
-      LlamaConfig::FromJson(
-          R"({"model_type": "llama", "architectures": ["LlamaForSequenceClassification"]})"),
-      StatusCode::kUnsupported, {"LlamaForSequenceClassification"});
+      LlamaConfig::FromJson(R"({"model_type": "llama", "architectures": ["MyLlamaForCausalLM"]})"),
+      StatusCode::kUnsupported, {"MyLlamaForCausalLM"});
+  ExpectError(Parse(R"("configuration_files": ["config.4.0.0.json"])"), StatusCode::kUnsupported,
+              {"configuration_files"});
   ExpectError(LlamaConfig::FromJson("{}"), StatusCode::kInvalidArgument,
               {"architectures", "model_type"});
   ExpectError(LlamaConfig::FromJson("[1]"), StatusCode::kInvalidArgument, {"object"});

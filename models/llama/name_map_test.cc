@@ -2,8 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <map>
 #include <set>
+#include <utility>
 
 namespace te {
 namespace {
@@ -104,6 +106,41 @@ TEST(LlamaNameMapTest, ClassifiesNamesOfACheckpoint) {
   EXPECT_EQ(kind("lm_head.weight"), LlamaNameKind::kModelTensor);
   config.tie_word_embeddings = true;
   EXPECT_EQ(kind("lm_head.weight"), LlamaNameKind::kTiedHead);
+}
+
+// What transformers makes of the names (tests/odd_directories has whole directories).
+TEST(LlamaNameMapTest, StoredNamesAreThoseOfTheBaseModelToo) {
+  LlamaConfig config = SmallConfig();
+  config.tie_word_embeddings = true;
+  const LlamaStoredNames names(config);
+  const std::pair<const char*, const char*> cases[] = {
+      {"model.norm.weight", "model.norm.weight"},
+      {"norm.weight", "model.norm.weight"},
+      {"layers.1.mlp.up_proj.weight", "model.layers.1.mlp.up_proj.weight"},
+      {"model.model.norm.weight", "model.norm.weight"},
+      {"model.lm_head.weight", "lm_head.weight"},
+      {"model_lm_head.weight", "lm_head.weight"},
+      {"lm_head.weight", "lm_head.weight"},
+      {"model.model.model.norm.weight", "model.model.model.norm.weight"},
+      {"module.model.norm.weight", "module.model.norm.weight"},
+      {"layers.2.mlp.up_proj.weight", "layers.2.mlp.up_proj.weight"},
+      {"model.layers.01.mlp.up_proj.weight", "model.layers.01.mlp.up_proj.weight"},
+      {"model\nlm_head.weight", "model\nlm_head.weight"},
+      {"model", "model"},
+      {"model.", "model."},
+      {"", ""},
+  };
+  for (const auto& [stored, name] : cases) EXPECT_EQ(names.NameOf(stored), name);
+}
+
+TEST(LlamaNameMapTest, EveryShapeHasAMeaning) {
+  LlamaConfig config = SmallConfig();
+  config.attention_bias = config.mlp_bias = true;
+  for (const LlamaTensorName& entry : LlamaNameMap(config)) {
+    const std::string meaning = LlamaShapeMeaning(entry.hf_name);
+    EXPECT_EQ(std::count(meaning.begin(), meaning.end(), ',') + 1, entry.shape.rank())
+        << entry.hf_name << ": " << meaning;
+  }
 }
 
 }  // namespace

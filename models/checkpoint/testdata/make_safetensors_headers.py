@@ -112,6 +112,19 @@ def structure():
     one("duplicate shape", extra=',"shape":[2]')
     one("duplicate dtype", extra=',"dtype":"F32"')
     one("duplicate data_offsets", extra=',"data_offsets":[0,8]')
+    for levels in (123, 124, 125, 126, 127):
+        header("unknown key of %d levels" % levels, '{"a":%s}' % entry(extra=',"x":' + "[" * levels + "]" * levels), 8)
+    one("unknown key with minus zero", extra=',"x":[-0,-0.0,1E5,-1e-999]')
+    one("unknown key with a long integer", extra=',"x":' + "9" * 300)
+    one("unknown key with a longer integer", extra=',"x":' + "9" * 400)
+    one("unknown key with a lone surrogate", extra=',"x":"\\ud800"')
+    one("unknown key with a control character", extra=',"x":"\x01"')
+    one("unknown key of an object", extra=',"x":{"y":{"y":1,"y":2},"":[{}]}')
+    header("entries of both forms", '{"a":["F32",[2],[0,8]],"b":%s}' % entry(offsets="[8,16]"), 16)
+    header("entry is a shorter array", '{"a":["F32",[2]]}', 8)
+    header("entry is an array in another order", '{"a":[[2],"F32",[0,8]]}', 8)
+    header("entry is an empty array", '{"a":[]}', 8)
+    header("entry is an array with an unknown value", '{"a":["F32",[2],[0,8],{"x":1}]}', 8)
     header("no dtype", '{"a":{"shape":[2],"data_offsets":[0,8]}}', 8)
     header("no shape", '{"a":{"dtype":"F32","data_offsets":[0,8]}}', 8)
     header("no data_offsets", '{"a":{"dtype":"F32","shape":[2]}}', 8)
@@ -164,7 +177,11 @@ def dtypes():
             one("%d of dtype %s, rounded down" % (count, dtype), dtype='"%s"' % dtype, shape="[%d]" % count,
                 offsets="[0,%d]" % size, data=size)
     for label, text in (("small letters", '"f32"'), ("spaces", '" F32"'), ("unknown", '"F31"'), ("empty", '""'),
-                        ("number", "1"), ("null", "null"), ("object", '{"F32":null}'), ("array", '["F32"]'),
+                        ("number", "1"), ("null", "null"), ("object", '{"F32":null}'), ("object of an object", '{"F32":{}}'),
+                        ("object of a fuller object", '{"F32":{"x":1}}'), ("object of an array", '{"F32":[]}'),
+                        ("object of a number", '{"F32":1}'), ("object of a string", '{"F32":"F32"}'),
+                        ("object of two", '{"F32":null,"F16":null}'), ("empty object", "{}"),
+                        ("object of an unknown one", '{"F31":null}'), ("true", "true"), ("array", '["F32"]'),
                         ("Python's", '"float32"'), ("torch's", '"torch.float32"')):
         one("dtype: " + label, dtype=text)
 
