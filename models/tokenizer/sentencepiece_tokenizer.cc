@@ -5,6 +5,7 @@
 #include <system_error>
 
 #include "models/json/json.h"
+#include "models/tokenizer/sentencepiece_check.h"
 #include "sentencepiece_processor.h"
 
 namespace te {
@@ -119,6 +120,8 @@ class SentencePieceTokenizer : public Tokenizer {
       return CorruptData(
           "{}: a git-lfs pointer, not the file itself; run `git lfs pull` in its folder", path);
     }
+    if (const Status checked = CheckSentencePieceModel(model); !checked.ok())
+      return checked.WithContext(path + ": not a SentencePiece model");
     const auto status = processor_.LoadFromSerializedProto(model);
     if (!status.ok() || processor_.GetPieceSize() == 0) {
       return CorruptData("{}: not a SentencePiece model", path);
