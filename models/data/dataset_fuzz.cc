@@ -65,16 +65,19 @@ TE_FUZZ_TARGET(input) {
   static fuzz::MemoryFile source;
   if (input.size() < 2 || input[1] != '\n') return;
   source.Set(input.substr(2));
-  const fuzz::MemoryBound bound(input.size(), {.base = size_t{1} << 18, .factor = 256});
+  // Data are read in pieces of 1 MiB.
+  const fuzz::MemoryBound bound(input.size(), {.base = size_t{5} << 19, .factor = 256});
+  StatusOr<DataInput> data = DataInput::Open(source.path());
+  TE_FUZZ_CHECK(data.ok(), "{}", data.status().message());
   DataFormat format = DataFormat::kText;
   if (input[0] == 'j') format = DataFormat::kJsonLines;
   if (input[0] == 's') format = DataFormat::kSafetensors;
   if (input[0] == 'd') {
-    const StatusOr<DataFormat> detected = DetectDataFormat(source.path());
+    const StatusOr<DataFormat> detected = DetectDataFormat(&*data);
     if (!detected.ok()) return fuzz::CheckRefusal(detected.status());
     format = *detected;
   }
-  const auto dataset = OpenDataset(source.path(), format,
+  const auto dataset = OpenDataset(std::move(*data), format,
                                    {.max_sequence_length = kMostTokens,
                                     .vocab_size = kVocabulary,
                                     .tokenizer = &tokenizer,

@@ -88,7 +88,8 @@ void MemoryFile::Set(std::string_view bytes) {
 }
 
 MemoryFolder::MemoryFolder() {
-  path_ = "/dev/shm/te_fuzz_XXXXXX";
+  const char* parent = std::getenv("TE_FUZZ_TMP");
+  path_ = std::string(parent != nullptr ? parent : "/dev/shm") + "/te_fuzz_XXXXXX";
   TE_FUZZ_CHECK(mkdtemp(path_.data()) != nullptr, "no folder {}", path_);
 }
 

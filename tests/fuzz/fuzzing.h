@@ -78,7 +78,8 @@ class MemoryFile {
   std::string path_;
 };
 
-// A folder in memory (/dev/shm), removed at the end.
+// A folder in TE_FUZZ_TMP, which whoever runs the targets removes when they have ended in whatever
+// way; without it in /dev/shm, removed at the end.
 class MemoryFolder {
  public:
   MemoryFolder();

@@ -56,7 +56,11 @@ JSON = {
     "empty_containers": "[[], {}, [[]], [{}]]",
     "python": '{"a": NaN, "b": Infinity, "c": -Infinity}',
     "byte_order_mark": b'\xef\xbb\xbf{"a": 1}',
-    "deep": "[" * 70 + "]" * 70,
+    "deep": "[" * 200 + "]" * 200,
+    "deeper": "[" * 1001,
+    "half_pairs": '["\\ud83d", "\\ude00", "\\ud83d\\ud83d\\ude00", {"\\udc00": 1}]',
+    "long_integer": "[" + "9" * 100 + ", -" + "1" * 30 + ", 1e400, 1e-400]",
+    "python_words": '[None, True]',
     "twice": '{"a": 1, "a": 2}',
     "lone_surrogate": '"\\udc00"',
     "nul": b"1\0",
@@ -195,6 +199,7 @@ TOKENIZERS = {
     # A trie of one double-array unit, and its normalized strings.
     "charsmap": archive({"tokenizer.model": sentencepiece(1, charsmap=struct.pack("<I", 1024) + b"\0" * 1024 + b"a\0")}),
     "charsmap_beyond": archive({"tokenizer.model": sentencepiece(1, charsmap=struct.pack("<II", 4, 0xFFFFFFFF) + b"a\0")}),
+    "charsmap_rules": archive({"tokenizer.model": (ROOT / "models/tokenizer/testdata/rules.model").read_bytes()}),
     "other_config": archive({"tokenizer.model": UNIGRAM, "tokenizer_config.json":
                              '{"add_bos_token": 1, "bos_token": null, "added_tokens_decoder": []}'}),
     "odd_added": archive({"tokenizer.model": UNIGRAM, "tokenizer_config.json":

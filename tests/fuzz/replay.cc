@@ -9,6 +9,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 
 #include "fmt/format.h"
@@ -82,9 +83,12 @@ std::string Replay(Target target, const ReplayOptions& options) {
   if (pages == MAP_FAILED) return "no memory for the current input";
   auto* current = new (pages) Current;
   std::fflush(nullptr);
+  std::string scratch = "/dev/shm/te_replay_XXXXXX";
+  if (mkdtemp(scratch.data()) == nullptr) return "no folder in /dev/shm";
   const pid_t child = fork();
   if (child < 0) return "fork failed";
   if (child == 0) {
+    setenv("TE_FUZZ_TMP", scratch.c_str(), 1);
     RunAll(target, options, current);
     std::fflush(nullptr);
     // Not _exit: a sanitizer looks for leaks at the end.
@@ -92,6 +96,8 @@ std::string Replay(Target target, const ReplayOptions& options) {
   }
   int status = 0;
   const bool waited = waitpid(child, &status, 0) == child;
+  std::error_code ignored;
+  std::filesystem::remove_all(scratch, ignored);
   const bool whole = waited && WIFEXITED(status) && WEXITSTATUS(status) == 0;
   std::string reason;
   if (!whole) {
