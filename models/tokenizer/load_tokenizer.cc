@@ -13,23 +13,23 @@ StatusOr<std::unique_ptr<Tokenizer>> LoadTokenizer(const std::string& directory)
   if (!std::filesystem::exists(model, error)) {
     if (std::filesystem::exists(folder / "tokenizer.json", error)) {
       return Unsupported(
-          "{}: there is tokenizer.json, which is not read yet, and no tokenizer.model; put the "
-          "model's SentencePiece "
-          "tokenizer.model there if it has one, or tokenize elsewhere and give ids (--data "
-          "FILE.safetensors with "
-          "input_ids, --prompt-ids)",
-          directory);
+          "{}: its tokenizer is tokenizer.json, which is not read yet (nor is tiktoken's format: "
+          "Llama 3 and later have these two); text needs SentencePiece's tokenizer.model, as Llama "
+          "2 has it; {}",
+          directory, kWhatWorksWithoutText);
     }
     return NotFound(
-        "{}: no tokenizer (tokenizer.model); copy it from where the checkpoint comes from, or give "
-        "token ids (--data "
-        "FILE.safetensors with input_ids, --prompt-ids)",
-        directory);
+        "{}: no tokenizer (tokenizer.model); copy it from where the checkpoint comes "
+        "from; {}",
+        directory, kWhatWorksWithoutText);
   }
   const std::string config_path = (folder / "tokenizer_config.json").string();
   JsonValue config;
   if (std::filesystem::exists(config_path, error)) {
     TE_ASSIGN_OR_RETURN(config, ReadJsonFile(config_path));
+    if (!config.is_object()) {
+      return CorruptData("{}: {}; expected an object", config_path, config.ToString());
+    }
   }
   StatusOr<std::unique_ptr<Tokenizer>> tokenizer = LoadSentencePieceTokenizer(model, config);
   if (!tokenizer.ok()) return tokenizer.status();
