@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <functional>
-#include <numeric>
 #include <optional>
 #include <string>
 #include <vector>
@@ -12,6 +11,7 @@
 #include "models/cli/finetune.h"
 #include "models/cli/generate.h"
 #include "models/cli/inspect.h"
+#include "models/cli/suggestion.h"
 #include "models/cli/trace.h"
 
 namespace te {
@@ -97,9 +97,15 @@ void AddFinetuneData(CLI::App* command, FinetuneFlags* flags) {
   const std::string group = "Data";
   command
       ->add_option("--data", flags->data,
-                   "Training data: JSON lines (.jsonl), plain text (.txt, a sample a line),\n"
-                   "or token ids (.safetensors: input_ids [N,S], labels, attention_mask)")
+                   "Training data: JSON lines (an object a line), plain text (a sample a line),\n"
+                   "or token ids (safetensors: input_ids [N,S], labels, attention_mask); which of\n"
+                   "them it is, its content says")
       ->type_name("FILE")
+      ->group(group);
+  command
+      ->add_option("--data-format", flags->data_format,
+                   "Read --data as this, whatever it looks like")
+      ->type_name("text|jsonl|safetensors")
       ->group(group);
   command->add_option("--text-field", flags->text_field, "Field of a JSON line that holds the text")
       ->type_name("NAME")
@@ -339,7 +345,10 @@ void AddInspect(CLI::App* app, ModelFlags* flags) {
 }
 
 void AddGenerate(CLI::App* app, GenerateFlags* flags) {
-  CLI::App* command = app->add_subcommand("generate", "Continue a prompt, greedily");
+  CLI::App* command =
+      app->add_subcommand("generate",
+                          "Continue a prompt, greedily: the likeliest token each time,\n"
+                          "whatever generation_config.json says of sampling");
   AddLoadFlags(command, &flags->model);
   const std::string group = "Generation";
   command
@@ -350,11 +359,16 @@ void AddGenerate(CLI::App* app, GenerateFlags* flags) {
   command->add_option("--prompt-ids", flags->prompt_ids, "Token ids to continue, as in 1,2,3")
       ->type_name("IDS")
       ->group(group);
-  command->add_option("--max-new-tokens", flags->max_new_tokens, "Tokens to add at most")
+  command
+      ->add_option("--max-new-tokens", flags->max_new_tokens,
+                   "Tokens to add at most; lengths in generation_config.json do not count")
       ->type_name("N")
       ->capture_default_str()
       ->group(group);
-  command->add_flag("--ignore-eos", flags->ignore_eos, "Do not stop at the model's eos_token_id")
+  command
+      ->add_flag("--ignore-eos", flags->ignore_eos,
+                 "Do not stop at the eos_token_id of generation_config.json, or\n"
+                 "where there is none of config.json")
       ->group(group);
   command
       ->add_flag("--output-ids", flags->output_ids,
@@ -363,42 +377,6 @@ void AddGenerate(CLI::App* app, GenerateFlags* flags) {
   AddComputeFlags(command, &flags->precision, &flags->path, &flags->fp8);
   command->footer(
       "Example:\n  te generate --model tuned --prompt \"Once there was\" --max-new-tokens 40");
-}
-
-int EditDistance(const std::string& a, const std::string& b) {
-  std::vector<int> row(b.size() + 1);
-  std::iota(row.begin(), row.end(), 0);
-  for (size_t i = 0; i < a.size(); ++i) {
-    int diagonal = row[0];
-    row[0] = static_cast<int>(i) + 1;
-    for (size_t j = 0; j < b.size(); ++j) {
-      const int replaced = diagonal + (a[i] == b[j] ? 0 : 1);
-      diagonal = row[j + 1];
-      row[j + 1] = std::min({replaced, row[j] + 1, row[j + 1] + 1});
-    }
-  }
-  return row.back();
-}
-
-// " (did you mean --batch-size?)" for an argument that is close to a flag or command that exists.
-std::string Suggestion(const CLI::App& command, const std::string& argument) {
-  const std::string given = argument.substr(0, argument.find('='));
-  std::string best;
-  int distance = 4;  // more is another word
-  const auto offer = [&](const std::string& candidate) {
-    const int d = EditDistance(given, candidate);
-    if (d < distance) {
-      distance = d;
-      best = candidate;
-    }
-  };
-  for (const CLI::Option* option : command.get_options()) {
-    for (const std::string& name : option->get_lnames()) offer("--" + name);
-  }
-  for (const CLI::App* sub : command.get_subcommands([](const CLI::App*) { return true; })) {
-    offer(sub->get_name());
-  }
-  return best.empty() ? "" : " (did you mean " + best + "?)";
 }
 
 // Else CLI11 takes --shuffle=7 for --shuffle.
@@ -438,7 +416,7 @@ int ReportParseError(const CLI::App& app, const CLI::ParseError& error,
                                    [](const std::string& text) { return text.starts_with("-"); });
     const std::string& culprit = flag != unknown.end() ? *flag : unknown.front();
     message = (used.empty() && flag == unknown.end() ? "unknown command: " : "unknown argument: ") +
-              culprit + Suggestion(command, culprit);
+              culprit + Suggestion(command, used.empty() ? "" : command.get_name(), culprit);
   } else if (dynamic_cast<const CLI::ArgumentMismatch*>(&error) != nullptr &&
              !SwitchWithValue(command, arguments).empty()) {
     const std::string argument = SwitchWithValue(command, arguments);

@@ -64,7 +64,8 @@ void PrintPlan(const FinetuneFlags& flags, const FinetuneSetup& setup, const Ope
                    : "");
   }
   std::fflush(stdout);
-  if (flags.steps > 0 && schedule.warmup_steps >= flags.steps) {
+  // Of a learning rate of 0, which somebody wants to see the loss alone, there is no peak.
+  if (flags.steps > 0 && schedule.warmup_steps >= flags.steps && schedule.learning_rate > 0) {
     PrintWarning(fmt::format(
         "the warm-up ({} steps) is {} the run ({}): the learning rate never reaches {:.4g}, its "
         "peak is {:.4g}; lower "
@@ -147,7 +148,7 @@ Status FinetuneRun::Open() {
   if (input_) {
     TE_ASSIGN_OR_RETURN(data_, ReadTrainingData(flags_, *std::exchange(input_, std::nullopt),
                                                 opened_, first_step()));
-    PrintData(flags_, data_);
+    PrintData(flags_, data_, opened_.llama.model->config());
   }
   if (resumed_ != nullptr)
     TE_RETURN_IF_ERROR(CheckResumedRun(*resumed_, DescribeRun(flags_, setup_, data_)));

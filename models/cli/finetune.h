@@ -17,6 +17,7 @@ struct FinetuneFlags {
   std::vector<std::string> freeze;  // glob patterns of Hugging Face names
 
   std::string data;
+  std::string data_format;  // empty: by what it begins with
   std::string text_field = "text";
   int64_t max_seq_length = 256;
   int64_t batch_size = 8;

@@ -1,9 +1,14 @@
 #include "models/cli/finetune_data.h"
 
+#include <unistd.h>
+
 #include <algorithm>
+#include <chrono>
 #include <optional>
 #include <utility>
 #include <vector>
+
+#include "models/cli/data_warnings.h"
 
 namespace te {
 namespace {
@@ -22,6 +27,31 @@ int32_t PadId(const LlamaConfig& config, const Tokenizer* tokenizer) {
   return 0;
 }
 
+// Shows how far tokenizing is, once it takes long: a line that is drawn anew on a terminal, else a
+// line from time to time.
+class TokenizingProgress {
+ public:
+  void Show(int64_t done, int64_t total) {
+    const auto now = std::chrono::steady_clock::now();
+    if (now < next_) return;
+    next_ = now + std::chrono::seconds(terminal_ ? 1 : 10);
+    fmt::print("{}tokenizing      {} of {} batches{}", terminal_ ? "\r" : "", done, total,
+               terminal_ ? "\x1b[K" : "\n");
+    std::fflush(stdout);
+    open_ = terminal_;
+  }
+  void Finish() {
+    if (open_) fmt::print("\r\x1b[K");
+    open_ = false;
+  }
+
+ private:
+  bool terminal_ = isatty(STDOUT_FILENO) != 0;
+  bool open_ = false;
+  std::chrono::steady_clock::time_point next_ =
+      std::chrono::steady_clock::now() + std::chrono::seconds(2);
+};
+
 }  // namespace
 
 StatusOr<Batch> TrainingData::At(int64_t index) {
@@ -35,10 +65,15 @@ StatusOr<Batch> TrainingData::At(int64_t index) {
 
 StatusOr<OpenedData> OpenData(const FinetuneFlags& flags) {
   TE_ASSIGN_OR_RETURN(DataInput input, DataInput::Open(flags.data));
-  TE_ASSIGN_OR_RETURN(const DataFormat format, DetectDataFormat(&input));
+  StatusOr<DataFormat> format =
+      flags.data_format.empty() ? DetectDataFormat(&input) : ParseDataFormat(flags.data_format);
+  if (!format.ok()) {
+    return flags.data_format.empty() ? format.status()
+                                     : format.status().WithContext("--data-format is");
+  }
   // A pipe of what is read by position is refused before minutes of loading.
-  if (format == DataFormat::kSafetensors) TE_RETURN_IF_ERROR(input.CheckReadByPosition());
-  return OpenedData{std::move(input), format};
+  if (*format == DataFormat::kSafetensors) TE_RETURN_IF_ERROR(input.CheckReadByPosition());
+  return OpenedData{std::move(input), *format};
 }
 
 StatusOr<TrainingData> ReadTrainingData(const FinetuneFlags& flags, OpenedData input,
@@ -73,15 +108,19 @@ StatusOr<TrainingData> ReadTrainingData(const FinetuneFlags& flags, OpenedData i
   const int64_t epoch = (data.dataset->size() + flags.batch_size - 1) / flags.batch_size;
   const int64_t begin = first_step * flags.gradient_accumulation_steps;
   // In file order an epoch's batches are those of the next one.
-  for (int64_t i = 0; i < (flags.shuffle ? batches : std::min(batches, epoch)); ++i) {
+  const int64_t seen = flags.shuffle ? batches : std::min(batches, epoch);
+  TokenizingProgress progress;
+  for (int64_t i = 0; i < seen; ++i) {
     TE_RETURN_IF_ERROR(data.dataset->Prepare(data.sampler->Batch(begin + i)));
+    if (data.tokenizer != nullptr) progress.Show(i + 1, seen);
   }
+  progress.Finish();
   data.format = format;
   data.input_bytes = data.dataset->input_bytes();
   return data;
 }
 
-void PrintData(const FinetuneFlags& flags, const TrainingData& data) {
+void PrintData(const FinetuneFlags& flags, const TrainingData& data, const LlamaConfig& config) {
   fmt::print("data            {}: {}, {} samples\n", flags.data, Name(data.format),
              data.dataset->size());
   if (data.tokenizer != nullptr) fmt::print("tokenizer       {}\n", data.tokenizer->Describe());
@@ -89,6 +128,11 @@ void PrintData(const FinetuneFlags& flags, const TrainingData& data) {
     fmt::print("                {} samples cut to {} tokens (--max-seq-length)\n",
                data.dataset->truncated(), flags.max_seq_length);
   }
+  std::fflush(stdout);
+  WarnBeyondPositions("samples have up to", data.dataset->longest(), config);
+  WarnOfSpecialTexts(data.dataset->special_texts(), flags.data);
+  if (data.tokenizer != nullptr)
+    WarnOfPadIsEos(*data.tokenizer, data.collate.pad_id, data.dataset->pad_labels());
 }
 
 }  // namespace te

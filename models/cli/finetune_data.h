@@ -25,7 +25,7 @@ struct TrainingData {
   StatusOr<Batch> At(int64_t index);
 };
 
-// --data, opened once for the whole run, and its format by what it begins with.
+// --data, opened once for the whole run, and its format: --data-format, or by what it begins with.
 struct OpenedData {
   DataInput input;
   DataFormat format = DataFormat::kText;
@@ -36,6 +36,7 @@ StatusOr<OpenedData> OpenData(const FinetuneFlags& flags);
 // timing, and errors in it are found before the first step. Errors name flag or file.
 StatusOr<TrainingData> ReadTrainingData(const FinetuneFlags& flags, OpenedData input,
                                         const OpenedModel& opened, int64_t first_step);
-void PrintData(const FinetuneFlags& flags, const TrainingData& data);
+// What will be trained on, and warnings about it.
+void PrintData(const FinetuneFlags& flags, const TrainingData& data, const LlamaConfig& config);
 
 }  // namespace te

@@ -159,6 +159,8 @@ StatusOr<FinetuneSetup> CheckFinetuneFlags(const FinetuneFlags& flags) {
   TE_RETURN_IF_ERROR(SetRecomputation(flags, &setup.model));
   if (flags.data.empty() && flags.steps > 0)
     return InvalidArgument("--data is required (only --steps 0 does without)");
+  if (!flags.data_format.empty() && flags.data.empty())
+    return InvalidArgument("--data-format has no effect without --data");
   setup.adamw.beta1 = flags.beta1;
   setup.adamw.beta2 = flags.beta2;
   setup.adamw.epsilon = flags.eps;

@@ -128,19 +128,6 @@ TEST_F(DataTest, PlainTextIsASampleALine) {
   EXPECT_EQ((*dataset)->At(1)->input_ids, (Ids{1, 362, 2}));
 }
 
-TEST_F(DataTest, FormatFollowsSuffixThenContent) {
-  const auto detect = [](const std::string& path) {
-    StatusOr<DataInput> input = DataInput::Open(path);
-    EXPECT_TRUE(input.ok()) << input.status().message();
-    return DetectDataFormat(&input.value()).value();
-  };
-  EXPECT_EQ(detect(Write("a.json", "x")), DataFormat::kJsonLines);
-  EXPECT_EQ(detect(Write("a.txt", "{}")), DataFormat::kText);
-  EXPECT_EQ(detect(Write("a.safetensors", "")), DataFormat::kSafetensors);
-  EXPECT_EQ(detect(Write("a", "\n {}")), DataFormat::kJsonLines);
-  EXPECT_EQ(detect(Write("b", "hello")), DataFormat::kText);
-}
-
 TEST_F(DataTest, TextErrorsNameFileAndLine) {
   EXPECT_NE(
       Error(Write("a.jsonl", "{\"text\": \"a\"}\n{\"body\": \"b\", \"id\": 1}\n"))
@@ -149,12 +136,15 @@ TEST_F(DataTest, TextErrorsNameFileAndLine) {
   EXPECT_NE(
       Error(Write("a.jsonl", "\n{\"text\": 3}\n")).find("a.jsonl:2: field \"text\" is integer"),
       std::string::npos);
-  EXPECT_NE(Error(Write("a.jsonl", "{\"text\": \"a\"}\n{\"text\": ")).find("a.jsonl:2: byte"),
+  EXPECT_NE(Error(Write("a.jsonl", "{\"text\": \"a\"}\n{\"text\": "))
+                .find("a.jsonl: line 2, column 10: expected a value"),
             std::string::npos);
   EXPECT_NE(Error(Write("a.jsonl", "{\"text\": \"a\"}\n7"))
                 .find("a.jsonl:2: integer; expected an object"),
             std::string::npos);
-  EXPECT_NE(Error(Write("a.json", "[{\"text\": \"a\"}]")).find("a JSON array"), std::string::npos);
+  EXPECT_NE(Error(Write("a.jsonl", "{\"text\": \"a\\ud83d\"}"))
+                .find("a.jsonl:1: field \"text\" has half"),
+            std::string::npos);
   EXPECT_NE(Error(Write("a.txt", "fine\nbad \xff\n")).find("a.txt:2: not valid UTF-8"),
             std::string::npos);
   EXPECT_NE(Error(Write("a.txt", " \n\n")).find("no samples"), std::string::npos);
@@ -166,6 +156,38 @@ TEST_F(DataTest, TextErrorsNameFileAndLine) {
   EXPECT_NE(
       status.message().find("a.txt:2: the tokenizer gives id 529, the model has ids below 500"),
       std::string::npos);
+}
+
+TEST_F(DataTest, CountsWhatAUserShouldHearOf) {
+  const auto dataset = Open(Write("a.txt", "Mia\nMia </s>a<s></s>\nOnce there was a fox.\n"));
+  ASSERT_TRUE(dataset.ok());
+  EXPECT_TRUE((*dataset)->special_texts().empty());
+  EXPECT_EQ((*dataset)->longest(), 0);
+  ASSERT_TRUE((*dataset)->Prepare(std::vector<int64_t>{2}).ok());
+  EXPECT_EQ((*dataset)->longest(), 8);
+  EXPECT_EQ((*dataset)->pad_labels(), 1);  // the eos, which is the pad token of these options
+  EXPECT_TRUE((*dataset)->special_texts().empty());
+  ASSERT_TRUE((*dataset)->Prepare(std::vector<int64_t>{0, 1, 1}).ok());
+  const std::vector<SpecialText> special = (*dataset)->special_texts();
+  ASSERT_EQ(special.size(), 2u);
+  EXPECT_EQ(special[0].text, "<s>");
+  EXPECT_EQ(special[0].count, 1);
+  EXPECT_EQ(special[1].text, "</s>");
+  EXPECT_EQ(special[1].count, 2);
+  EXPECT_EQ(special[1].line, 2);
+  EXPECT_EQ((*dataset)->pad_labels(), 3);
+  DatasetOptions options = Options();
+  options.pad_id = 0;
+  const auto other = Open(Write("b.txt", "Mia\n"), options);
+  ASSERT_TRUE((*other)->Prepare(std::vector<int64_t>{0}).ok());
+  EXPECT_EQ((*other)->pad_labels(), 0);
+  // Padding at the end of given ids is not of a sample's length.
+  const auto ids = Open(WriteTensors({{"input_ids", {2, 4}, {8, 9, 2, 2, 8, 9, 9, 2}},
+                                      {"attention_mask", {2, 4}, {1, 1, 0, 0, 1, 0, 1, 0}}}));
+  ASSERT_TRUE((*ids)->Prepare(std::vector<int64_t>{0}).ok());
+  EXPECT_EQ((*ids)->longest(), 2);
+  ASSERT_TRUE((*ids)->Prepare(std::vector<int64_t>{0, 1}).ok());
+  EXPECT_EQ((*ids)->longest(), 3);
 }
 
 TEST_F(DataTest, AnotherTextField) {

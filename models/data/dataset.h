@@ -5,23 +5,15 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "models/data/batch.h"
+#include "models/data/data_format.h"
 #include "models/data/data_input.h"
 #include "models/tokenizer/tokenizer.h"
 #include "te_kernels/base/status.h"
 
 namespace te {
-
-enum class DataFormat {
-  kJsonLines,  // an object a line, the text in one of its fields
-  kText,       // a sample is a line that is not blank (as Hugging Face's datasets cuts text files)
-  kSafetensors,  // input_ids, optionally labels and attention_mask, each [N, S]
-};
-const char* Name(DataFormat format);
-// By the file's suffix (.jsonl .ndjson .json, .txt .text .md, .safetensors); without a known one,
-// by its first character, which stays to be read. kIoError.
-StatusOr<DataFormat> DetectDataFormat(DataInput* input);
 
 struct DatasetOptions {
   std::string text_field = "text";       // of JSON lines
@@ -31,6 +23,13 @@ struct DatasetOptions {
   // Labels of tokens with this id are not counted, wherever they stand: what transformers' collator
   // does. Text formats only.
   int32_t pad_id = -1;
+};
+
+// A special token's name in the text of samples.
+struct SpecialText {
+  std::string text;
+  int64_t count = 0;
+  int64_t line = 0;  // where it stands first
 };
 
 // Thread-compatible.
@@ -44,6 +43,12 @@ class Dataset {
   virtual StatusOr<Sample> At(int64_t index) = 0;
   // Of the samples prepared so far, how many were longer than max_sequence_length.
   virtual int64_t truncated() const = 0;
+  // Of the samples prepared so far, the most tokens that one has (padding at its end apart).
+  virtual int64_t longest() const = 0;
+  // Of the samples prepared so far, the labels that count nothing because they are pad tokens, and
+  // the names of special tokens that stood in their text and were read as text.
+  virtual int64_t pad_labels() const { return 0; }
+  virtual std::vector<SpecialText> special_texts() const { return {}; }
   // Of the file, or of what a pipe has given.
   virtual uint64_t input_bytes() const = 0;
 };

@@ -4,6 +4,7 @@
 
 #include "models/data/dataset_formats.h"
 #include "models/json/json.h"
+#include "models/json/utf8.h"
 
 namespace te {
 namespace {
@@ -11,7 +12,10 @@ namespace {
 class TextDataset : public Dataset {
  public:
   TextDataset(std::string path, const DatasetOptions& options)
-      : path_(std::move(path)), options_(options) {}
+      : path_(std::move(path)), options_(options) {
+    for (const std::string& text : options_.tokenizer->special_texts())
+      special_texts_.push_back({.text = text, .count = 0, .line = 0});
+  }
 
   Status Read(DataInput* input, DataFormat format) {
     std::string line;
@@ -34,6 +38,15 @@ class TextDataset : public Dataset {
 
   int64_t size() const override { return static_cast<int64_t>(records_.size()); }
   int64_t truncated() const override { return truncated_; }
+  int64_t longest() const override { return longest_; }
+  int64_t pad_labels() const override { return pad_labels_; }
+  std::vector<SpecialText> special_texts() const override {
+    std::vector<SpecialText> out;
+    for (const SpecialText& special : special_texts_) {
+      if (special.count > 0) out.push_back(special);
+    }
+    return out;
+  }
   uint64_t input_bytes() const override { return input_bytes_; }
 
   Status Prepare(std::span<const int64_t> indices) override {
@@ -89,11 +102,18 @@ class TextDataset : public Dataset {
       for (const JsonMember& member : value.members())
         fields += (fields.empty() ? "" : ", ") + member.key;
       return InvalidArgument("{}:{}: no field \"{}\"; the line has: {}; choose with --text-field",
-                             path_, line, options_.text_field, fields.empty() ? "none" : fields);
+                             path_, line, options_.text_field,
+                             fields.empty() ? "none" : Printable(fields));
     }
     if (!field->is_string()) {
       return InvalidArgument("{}:{}: field \"{}\" is {}; expected a string", path_, line,
                              options_.text_field, field->kind_name());
+    }
+    // Escapes can write halves of surrogate pairs, which are no characters.
+    if (!IsValidUtf8(field->string())) {
+      return CorruptData(
+          "{}:{}: field \"{}\" has half of a surrogate pair (as \\ud800), which no tokenizer reads",
+          path_, line, options_.text_field);
     }
     records_.push_back({.line = line, .text = field->string(), .tokenized = false, .ids = {}});
     return OkStatus();
@@ -101,7 +121,9 @@ class TextDataset : public Dataset {
 
   Status Tokenize(Record* record) {
     if (record->tokenized) return OkStatus();
-    TE_ASSIGN_OR_RETURN(record->ids, options_.tokenizer->Encode(record->text));
+    // One token more than is kept shows that something is cut.
+    TE_ASSIGN_OR_RETURN(record->ids,
+                        options_.tokenizer->Encode(record->text, options_.max_sequence_length + 1));
     for (int32_t id : record->ids) {
       if (id < 0 || id >= options_.vocab_size) {
         return InvalidArgument(
@@ -113,14 +135,27 @@ class TextDataset : public Dataset {
     }
     if (options_.tokenizer->Truncate(&record->ids, options_.max_sequence_length)) ++truncated_;
     record->tokenized = true;
+    longest_ = std::max(longest_, static_cast<int64_t>(record->ids.size()));
+    pad_labels_ += std::ranges::count(record->ids, options_.pad_id);
+    for (SpecialText& special : special_texts_) CountSpecialText(*record, &special);
     std::string().swap(record->text);
     return OkStatus();
+  }
+
+  static void CountSpecialText(const Record& record, SpecialText* special) {
+    for (size_t at = record.text.find(special->text); at != std::string::npos;
+         at = record.text.find(special->text, at + special->text.size())) {
+      if (special->count++ == 0) special->line = record.line;
+    }
   }
 
   std::string path_;
   DatasetOptions options_;
   std::vector<Record> records_;
   int64_t truncated_ = 0;
+  int64_t longest_ = 0;
+  int64_t pad_labels_ = 0;
+  std::vector<SpecialText> special_texts_;
   uint64_t input_bytes_ = 0;
 };
 

@@ -28,11 +28,11 @@ StatusOr<std::vector<int32_t>> GenerateGreedy(LlamaModel* model, std::span<const
   Context* context = model->context();
   const LlamaConfig& config = model->config();
   if (prompt.empty()) return InvalidArgument("the prompt has no tokens; expected at least one");
-  // Positions are int32 in the kernels.
-  const int64_t limit = (int64_t{1} << 31) - 1 - static_cast<int64_t>(prompt.size());
+  const int64_t limit = kMaxGeneratedLength - static_cast<int64_t>(prompt.size());
   if (options.max_new_tokens < 0 || options.max_new_tokens > limit) {
-    return InvalidArgument("max_new_tokens is {}; expected from 0 to {}", options.max_new_tokens,
-                           limit);
+    return InvalidArgument(
+        "max_new_tokens is {}; expected from 0 to {}, which with the prompt are {} tokens",
+        options.max_new_tokens, std::max<int64_t>(limit, 0), kMaxGeneratedLength);
   }
   const bool cached = model->options().path == LlamaPath::kTe;
   std::vector<KeyValueCache> caches;
@@ -47,18 +47,20 @@ StatusOr<std::vector<int32_t>> GenerateGreedy(LlamaModel* model, std::span<const
   std::vector<float> host(static_cast<size_t>(config.vocab_size));
   std::vector<int32_t> sequence(prompt.begin(), prompt.end());
   std::vector<int32_t> out;
+  const std::vector<int64_t>& eos =
+      options.eos_token_ids ? *options.eos_token_ids : config.eos_token_ids;
   size_t fed = 0;
   while (static_cast<int64_t>(out.size()) < options.max_new_tokens) {
     const std::span<const int32_t> next = std::span<const int32_t>(sequence).subspan(fed);
-    TE_RETURN_IF_ERROR(
-        model->Infer(1, static_cast<int64_t>(next.size()), next, caches, logits.view()));
+    TE_RETURN_IF_ERROR(model->Infer(1, static_cast<int64_t>(next.size()), next, caches,
+                                    logits.view(),
+                                    /*at_once=*/static_cast<int64_t>(prompt.size())));
     if (cached) fed = sequence.size();
     TE_RETURN_IF_ERROR(context->CopyToHost(logits, host.data()));
     TE_ASSIGN_OR_RETURN(const int32_t token, FirstLargest(host, sequence.size()));
     out.push_back(token);
     sequence.push_back(token);
     if (on_token && !on_token(token)) break;
-    const auto& eos = config.eos_token_ids;
     if (!options.ignore_eos && std::find(eos.begin(), eos.end(), token) != eos.end()) break;
   }
   return out;

@@ -11,9 +11,11 @@ namespace te {
 namespace {
 
 TEST(GenerateTest, ACacheGivesTheTokensOfTheWholeSequence) {
-  for (const LlamaRopeType type :
-       {LlamaRopeType::kDefault, LlamaRopeType::kLlama3, LlamaRopeType::kYarn}) {
+  for (const LlamaRopeType type : {LlamaRopeType::kDefault, LlamaRopeType::kLlama3,
+                                   LlamaRopeType::kYarn, LlamaRopeType::kDynamic}) {
     LlamaConfig config = SmallConfig();
+    // Dynamic scaling rotates keys anew with every token beyond the maximum; a cache keeps them.
+    if (type == LlamaRopeType::kDynamic) config.max_position_embeddings = 8;
     config.rope.type = type;
     config.rope.factor = 4;
     config.rope.original_max_position_embeddings = 8;
@@ -49,6 +51,13 @@ TEST(GenerateTest, StopsAfterAnyEosUnlessIgnored) {
   EXPECT_TRUE(std::equal(stopped.begin(), stopped.end(), tokens.begin()));
   EXPECT_EQ(Value(GenerateGreedy(model.get(), prompt, {.max_new_tokens = 12, .ignore_eos = true})),
             tokens);
+  // Given ones count instead of the config's.
+  const auto given = [&](std::vector<int64_t> eos) {
+    return Value(GenerateGreedy(model.get(), prompt,
+                                {.max_new_tokens = 12, .eos_token_ids = std::move(eos)}));
+  };
+  EXPECT_EQ(given({}), tokens);
+  EXPECT_EQ(given({99, tokens[0]}).size(), 1u);
   int seen = 0;
   const auto two =
       Value(GenerateGreedy(model.get(), prompt, {.max_new_tokens = 12, .ignore_eos = true},
@@ -67,6 +76,10 @@ TEST(GenerateTest, WrongRequestsAreNamed) {
               StatusCode::kInvalidArgument, {"max_new_tokens", "-1"});
   ExpectError(GenerateGreedy(model.get(), outside, {}).status(), StatusCode::kInvalidArgument,
               {"99"});
+  const auto allocated = context->memory_statistics().bytes;
+  ExpectError(GenerateGreedy(model.get(), prompt, {.max_new_tokens = 1000000000}).status(),
+              StatusCode::kInvalidArgument, {"max_new_tokens is 1000000000", "16777214"});
+  EXPECT_EQ(context->memory_statistics().bytes, allocated);
   EXPECT_TRUE(Value(GenerateGreedy(model.get(), prompt, {.max_new_tokens = 0})).empty());
   auto caches = Value(model->NewCaches(1, 3));
   const Tensor logits = Value(context->NewTensor(DType::kFloat32, {1, config.vocab_size}));

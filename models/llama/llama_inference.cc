@@ -14,7 +14,7 @@ StatusOr<std::vector<KeyValueCache>> LlamaModel::NewCaches(int64_t batch, int64_
 }
 
 Status LlamaModel::Infer(int64_t batch, int64_t sequence, std::span<const int32_t> ids,
-                         std::span<KeyValueCache> caches, TensorView logits) {
+                         std::span<KeyValueCache> caches, TensorView logits, int64_t at_once) {
   TE_RETURN_IF_ERROR(Check({.batch = batch, .sequence = sequence, .input_ids = ids}));
   if (!caches.empty() && options_.path == LlamaPath::kHf) {
     return Unsupported("the hf path has no key-value cache; use the te path");
@@ -37,7 +37,9 @@ Status LlamaModel::Infer(int64_t batch, int64_t sequence, std::span<const int32_
   TE_RETURN_IF_ERROR(context_->CopyFromHost(ids.data(), tokens));
   TE_ASSIGN_OR_RETURN(TensorView x, scratch->Allocate(dtype, hidden));
   TE_ASSIGN_OR_RETURN(TensorView y, scratch->Allocate(dtype, hidden));
-  TE_ASSIGN_OR_RETURN(const RotaryTable rotary, rotary_->Table(start + sequence));
+  TE_ASSIGN_OR_RETURN(const RotaryTable rotary, caches.empty() && at_once > 0
+                                                    ? rotary_->GrownTable(at_once, sequence)
+                                                    : rotary_->Table(start + sequence));
   ForwardArgs embed;
   embed.input = tokens;
   embed.output = x;

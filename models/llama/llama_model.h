@@ -169,9 +169,11 @@ class LlamaModel {
 
   // Inference: logits float32 [B, V] of the last position of each row of `ids` ([B, S], host),
   // after the tokens in `caches` (one a layer; empty: none), which grow by S. The hf path has no
-  // cache: kUnsupported with one.
+  // cache: kUnsupported with one. Without caches, `at_once` above 0 says that so many tokens came
+  // at once and the others one at a time: RoPE's dynamic scaling then is that of a pass with caches
+  // (RotaryPositionEmbedding::GrownTable).
   Status Infer(int64_t batch, int64_t sequence, std::span<const int32_t> ids,
-               std::span<KeyValueCache> caches, TensorView logits);
+               std::span<KeyValueCache> caches, TensorView logits, int64_t at_once = 0);
   // Empty caches for `batch` rows of up to `capacity` tokens.
   StatusOr<std::vector<KeyValueCache>> NewCaches(int64_t batch, int64_t capacity);
 

@@ -8,8 +8,6 @@
 namespace te {
 namespace {
 
-constexpr int64_t kMaxLength = int64_t{1} << 24;
-
 // NaN fails.
 bool IsPositive(double value) { return std::isfinite(value) && value > 0; }
 
@@ -240,33 +238,67 @@ RotaryPositionEmbedding::Frequencies RotaryPositionEmbedding::FrequenciesFor(int
   return out;
 }
 
-StatusOr<RotaryPositionEmbedding::Tables> RotaryPositionEmbedding::Make(int64_t base_length,
-                                                                        int64_t capacity) const {
-  const Frequencies frequencies = FrequenciesFor(base_length);
+void RotaryPositionEmbedding::AppendRow(const Frequencies& frequencies, int64_t position,
+                                        GrownRows* rows) const {
+  for (const float frequency : frequencies.inverse) {
+    // The angle is rounded to float32 before the functions see it, as in the reference.
+    const double angle = static_cast<float>(position) * frequency;
+    rows->cos.push_back(static_cast<float>(std::cos(angle)) * frequencies.attention_factor);
+    rows->sin.push_back(static_cast<float>(std::sin(angle)) * frequencies.attention_factor);
+  }
+}
+
+StatusOr<RotaryPositionEmbedding::Tables> RotaryPositionEmbedding::Upload(
+    const GrownRows& rows, int64_t base_length) const {
   const int64_t columns = rotary_dim_ / 2;
+  const int64_t capacity = static_cast<int64_t>(rows.cos.size()) / columns;
   const Shape shape = {capacity, columns};
   Tables out{.base_length = base_length, .capacity = capacity, .cos = {}, .sin = {}};
   TE_ASSIGN_OR_RETURN(out.cos, context_->NewTensor(DType::kFloat32, shape));
   TE_ASSIGN_OR_RETURN(out.sin, context_->NewTensor(DType::kFloat32, shape));
-  std::vector<float> cos, sin;
+  TE_RETURN_IF_ERROR(context_->CopyFromHost(rows.cos.data(), out.cos.view()));
+  TE_RETURN_IF_ERROR(context_->CopyFromHost(rows.sin.data(), out.sin.view()));
+  return out;
+}
+
+StatusOr<RotaryPositionEmbedding::Tables> RotaryPositionEmbedding::Make(int64_t base_length,
+                                                                        int64_t capacity) const {
+  const Frequencies frequencies = FrequenciesFor(base_length);
+  GrownRows rows;
   try {
-    cos.resize(shape.elements());
-    sin.resize(shape.elements());
+    rows.cos.reserve(capacity * frequencies.inverse.size());
+    rows.sin.reserve(capacity * frequencies.inverse.size());
   } catch (const std::bad_alloc&) {
     return OutOfMemory("rotary position embedding: asked for {} bytes of host memory",
-                       2 * out.cos.view().bytes());
+                       2 * capacity * frequencies.inverse.size() * sizeof(float));
   }
-  for (int64_t p = 0; p < capacity; ++p) {
-    for (int64_t r = 0; r < columns; ++r) {
-      // The angle is rounded to float32 before the functions see it, as in the reference.
-      const double angle = static_cast<float>(p) * frequencies.inverse[r];
-      cos[p * columns + r] = static_cast<float>(std::cos(angle)) * frequencies.attention_factor;
-      sin[p * columns + r] = static_cast<float>(std::sin(angle)) * frequencies.attention_factor;
-    }
+  for (int64_t p = 0; p < capacity; ++p) AppendRow(frequencies, p, &rows);
+  return Upload(rows, base_length);
+}
+
+StatusOr<RotaryTable> RotaryPositionEmbedding::GrownTable(int64_t first, int64_t length) {
+  if (first < 0 || first > length) {
+    return InvalidArgument("rotary position embedding: first is {}; expected 0 to the length, {}",
+                           first, length);
   }
-  TE_RETURN_IF_ERROR(context_->CopyFromHost(cos.data(), out.cos.view()));
-  TE_RETURN_IF_ERROR(context_->CopyFromHost(sin.data(), out.sin.view()));
-  return out;
+  // Also where the length is none.
+  if (length > kMaxLength || BaseLength(length) == 0 || first == length) return Table(length);
+  try {
+    const int64_t columns = rotary_dim_ / 2;
+    int64_t rows = static_cast<int64_t>(grown_rows_.cos.size()) / columns;
+    if (grown_rows_.first != first || rows > length)
+      grown_rows_ = {.first = first, .cos = {}, .sin = {}};
+    rows = static_cast<int64_t>(grown_rows_.cos.size()) / columns;
+    const Frequencies at_once = FrequenciesFor(first);
+    for (int64_t p = rows; p < length; ++p)
+      AppendRow(p < first ? at_once : FrequenciesFor(p + 1), p, &grown_rows_);
+  } catch (const std::bad_alloc&) {
+    grown_rows_ = {};
+    return OutOfMemory("rotary position embedding: no memory for a table of {} positions", length);
+  }
+  grown_ = {};  // before there is another
+  TE_ASSIGN_OR_RETURN(grown_, Upload(grown_rows_, 0));
+  return RotaryTable{.cos = grown_.cos, .sin = grown_.sin, .interleaved = options_.interleaved};
 }
 
 StatusOr<RotaryTable> RotaryPositionEmbedding::Table(int64_t length) {

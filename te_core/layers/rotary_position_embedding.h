@@ -65,6 +65,14 @@ class RotaryPositionEmbedding {
   // to 2^24 (beyond, float32 positions are not exact).
   StatusOr<RotaryTable> Table(int64_t length);
 
+  // The table of a sequence whose first `first` tokens came at once and the others one at a time,
+  // as in generation: row p is that of Table(max(first, p + 1)). With `dynamic` beyond
+  // max_position_embeddings a key-value cache keeps keys as they were rotated when their token was
+  // the last one, and this is how a pass over the whole sequence gets the same keys; otherwise it
+  // is Table(length). Valid until the next call.
+  StatusOr<RotaryTable> GrownTable(int64_t first, int64_t length);
+
+  static constexpr int64_t kMaxLength = int64_t{1} << 24;
   static constexpr size_t kMaxTables = 16;
 
   // Frequencies f and attention factor a for sequences of `length`.
@@ -87,7 +95,15 @@ class RotaryPositionEmbedding {
 
   RotaryPositionEmbedding(Context* context, const RotaryOptions& options, int64_t rotary_dim)
       : context_(context), options_(options), rotary_dim_(rotary_dim) {}
+  // Rows of one table, in host memory, each appended once.
+  struct GrownRows {
+    int64_t first = 0;
+    std::vector<float> cos;
+    std::vector<float> sin;
+  };
   int64_t BaseLength(int64_t length) const;
+  void AppendRow(const Frequencies& frequencies, int64_t position, GrownRows* rows) const;
+  StatusOr<Tables> Upload(const GrownRows& rows, int64_t base_length) const;
   StatusOr<Tables> Make(int64_t base_length, int64_t capacity) const;
 
   Context* context_;
@@ -96,6 +112,8 @@ class RotaryPositionEmbedding {
   std::list<Tables>
       shared_;  // grown: the newest first, older ones kept for those who still hold views
   std::list<Tables> own_;  // of single lengths (dynamic): the latest used first
+  GrownRows grown_rows_;
+  Tables grown_ = {};
 };
 
 }  // namespace te

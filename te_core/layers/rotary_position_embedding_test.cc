@@ -1,5 +1,6 @@
 #include "te_core/layers/rotary_position_embedding.h"
 
+#include <algorithm>
 #include <cmath>
 #include <string>
 #include <vector>
@@ -153,6 +154,33 @@ TEST_F(RotaryPositionEmbeddingTest, TablesAreCachedAndGrowWithoutMovingOldOnes) 
   EXPECT_EQ(rotary->Table(10)->cos.data(), grown.cos.data());
   EXPECT_EQ(allocations(), grown_allocations);
   EXPECT_EQ(rotary->Table(0)->cos.dim(0), 0);
+}
+
+TEST_F(RotaryPositionEmbeddingTest, AGrownTableHasEachRowOfTheLengthThatItCameWith) {
+  for (const RopeType type : {RopeType::kDynamic, RopeType::kLinear}) {
+    auto rotary =
+        Make({.dim = 16, .max_position_embeddings = 8, .scaling = {.type = type, .factor = 2}});
+    const auto row = [](const RotaryTable& table, int64_t p) {
+      const float* cos = table.cos.as<float>() + p * 8;
+      const float* sin = table.sin.as<float>() + p * 8;
+      std::vector<float> values(cos, cos + 8);
+      values.insert(values.end(), sin, sin + 8);
+      return values;
+    };
+    // Within the maximum, across it, and beyond it from the first token on; then another sequence.
+    for (const int64_t first : {3, 8, 11, 5}) {
+      for (const int64_t length : {first, first + 1, first + 6, first + 9}) {
+        const RotaryTable grown = rotary->GrownTable(first, length).value();
+        ASSERT_EQ(grown.cos.shape()[0], length);
+        for (int64_t p = 0; p < length; ++p) {
+          const std::vector<float> actual = row(grown, p);
+          EXPECT_EQ(actual, row(rotary->Table(std::max(first, p + 1)).value(), p))
+              << first << " " << length << " " << p;
+        }
+      }
+    }
+    EXPECT_FALSE(rotary->GrownTable(5, 4).ok());
+  }
 }
 
 TEST_F(RotaryPositionEmbeddingTest, DynamicTablesDependOnTheLengthBeyondTheMaximum) {
