@@ -175,8 +175,8 @@ TEST(Refusals, OfDirectoriesAndFiles) {
   const std::string out = folder / "out";
   EXPECT_REFUSED("no such directory", {"inspect", "--model", folder / "nowhere"});
   EXPECT_REFUSED("no config.json", {"inspect", "--model", folder.path()});
-  EXPECT_REFUSED("--subfolder none", {"inspect", "--model", kGolden, "--subfolder", "none"});
-  EXPECT_REFUSED("a file; --model takes the directory",
+  EXPECT_REFUSED("subfolder none", {"inspect", "--model", kGolden, "--subfolder", "none"});
+  EXPECT_REFUSED("a file (JSON); give the directory that holds it",
                  {"inspect", "--model", std::string(kGolden) + "/config.json"});
   EXPECT_REFUSED("no such file", {"finetune", "--model", kGolden, "--data", folder / "none.jsonl",
                                   "--output", out});

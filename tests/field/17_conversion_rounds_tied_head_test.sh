@@ -90,7 +90,7 @@ recast '*=F16'
 mkdir "$W/frozen"
 samples 8 >"$W/data.jsonl"
 cp -L "$DEMO"/tokenizer* "$W/m"
-run finetune --model "$W/m" --data "$W/data.jsonl" --seq-len 16 --batch-size 2 --steps 2 --freeze 'model.embed_tokens.weight' --freeze 'model.layers.0.*' \
+run finetune --model "$W/m" --data "$W/data.jsonl" --max-seq-length 16 --batch-size 2 --steps 2 --freeze 'model.embed_tokens.weight' --freeze 'model.layers.0.*' \
   --output "$W/o"
 expect_code 0
 check "the frozen tensors are as before" python3 - "$W/m" "$W/o" <<'PY'
