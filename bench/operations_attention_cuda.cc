@@ -68,6 +68,7 @@ Status OperationsBench::AgainstPlans(const char* operation, const std::string& s
   if (!Wanted(operation, shape)) return OkStatus();
   TE_ASSIGN_OR_RETURN(cuda::CudaState * state, cuda::GetCudaState(exec()));
   SdpaCache* cache = SdpaCache::Of(state);
+  cache->tune = true;
   cache->tune_knobs = options_.attention_knobs;
   cache->last = nullptr;
   TE_RETURN_IF_ERROR(call(0));

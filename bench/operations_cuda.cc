@@ -15,6 +15,8 @@
 namespace te::bench {
 namespace {
 
+constexpr double kAllTheTime = 1e6;
+
 constexpr int64_t kLargeCopy = int64_t{8} << 30;  // read and written
 
 constexpr BenchModelShape kModels[] = {{"7B", 4096, 11008, 32, 32, 128, 32000},
@@ -147,6 +149,9 @@ Status Write(const std::vector<OperationRow>& rows, const std::string& path) {
 
 Status RunBench(const OperationsOptions& options) {
   TE_ASSIGN_OR_RETURN(const std::unique_ptr<Context> context, Context::Create({.device = "cuda"}));
+  // A run meets more shapes than a training step.
+  context->device().ConfigureSearches(context->exec(),
+                                      {.limit_seconds = kAllTheTime, .thorough = true});
   TE_ASSIGN_OR_RETURN(const auto machine, DescribeMachine(context->device()));
   for (const auto& [name, value] : machine) fmt::print("{}: {}\n", name, value);
   TE_ASSIGN_OR_RETURN(OperationTimer timer, OperationTimer::Make(context.get()));

@@ -8,6 +8,7 @@
 #include <sys/resource.h>
 
 #include <CLI/CLI.hpp>
+#include <chrono>
 #include <cstdio>
 #include <limits>
 #include <memory>
@@ -64,8 +65,25 @@ struct Options {
   bool profile = false;
   bool kernels = false;
   std::string choices;
+  bool searches = false;
+  double search_limit = SearchSettings().limit_seconds;
   std::string json;
 };
+
+double Now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+// --searches: each search on a line of its own, when it ends.
+void PrintSearch(const SearchProgress& search) {
+  if (!search.ended) return;
+  fmt::print(
+      "search {:3}: {:6.0f} ms ({:.0f} until timing began), {:2} candidates, {:5.1f} s so far: "
+      "{}\n",
+      search.totals.searches, 1e3 * search.seconds, 1e3 * search.build_seconds, search.candidates,
+      search.totals.seconds, search.problem);
+  std::fflush(stdout);
+}
 
 // Members are destroyed in reverse order: the context goes last.
 struct Training {
@@ -133,7 +151,8 @@ StatusOr<std::unique_ptr<Recipe>> MakeFp8Recipe(const Options& options) {
 }
 
 StatusOr<int64_t> CountChoices(Context* context) {
-  TE_ASSIGN_OR_RETURN(const std::string text, context->device().TunedChoices(context->exec()));
+  TE_ASSIGN_OR_RETURN(const std::string text,
+                      context->device().TunedChoices(context->exec(), WhichChoices::kOfRun));
   int64_t count = 0;
   for (size_t at = 0; (at = text.find(" : ", at)) != std::string::npos; ++at) ++count;
   return count;
@@ -188,6 +207,9 @@ StatusOr<Training> MakeTraining(const Options& options) {
   context_options.num_threads = options.threads;
   context_options.allow_nondeterministic = options.allow_nondeterministic;
   TE_ASSIGN_OR_RETURN(t.context, Context::Create(context_options, std::move(device)));
+  t.context->device().ConfigureSearches(
+      t.context->exec(), {.limit_seconds = options.search_limit,
+                          .observer = options.searches ? PrintSearch : SearchObserver()});
   if (!options.choices.empty()) {
     if (t.context->device().host_accessible()) {
       return InvalidArgument(
@@ -280,7 +302,15 @@ Status RunSteps(const Options& options, Training* t, const std::function<Status(
     if (i == options.warmup) ResetProfile();
     TE_RETURN_IF_ERROR(between());
     if (timed) TE_RETURN_IF_ERROR(timer->Begin(t->context->exec()));
+    const double begin = Now();
+    const double searched = t->context->device().Searches(t->context->exec()).seconds;
     TE_RETURN_IF_ERROR(t->step->Run(t->batches, Inputs(options, kLearningRate)));
+    if (options.searches && !timed) {
+      TE_RETURN_IF_ERROR(t->context->Synchronize());
+      fmt::print("warm-up step {}: {:.2f} s, {:.2f} of them in searches\n", i + 1, Now() - begin,
+                 t->context->device().Searches(t->context->exec()).seconds - searched);
+      std::fflush(stdout);
+    }
     if (timed) TE_RETURN_IF_ERROR(timer->End(t->context->exec()));
     if (i > 0) TE_RETURN_IF_ERROR(read_loss(1));
   }
@@ -297,7 +327,12 @@ Status RunSteps(const Options& options, Training* t, const std::function<Status(
 }
 
 Status RunBench(const Options& options) {
+  const double begin = Now();
   TE_ASSIGN_OR_RETURN(Training training, MakeTraining(options));
+  if (options.searches) {
+    TE_RETURN_IF_ERROR(training.context->Synchronize());
+    fmt::print("model and optimizer: {:.2f} s\n", Now() - begin);
+  }
   Context* context = training.context.get();
   const bool on_host = context->device().host_accessible();
   const DType dtype = training.model->options().params_dtype;
@@ -379,6 +414,7 @@ Status RunBench(const Options& options) {
                         CheckLearning(training.model.get(), options.check_steps, teach));
   }
   if (!on_host) {
+    context->device().ConfigureSearches(context->exec(), {.limit_seconds = 1e6});
     TE_ASSIGN_OR_RETURN(gemm, MakeGemmYardstick(context, dtype, gemm_size));
   }
   TE_RETURN_IF_ERROR(time_gemm());
@@ -479,6 +515,11 @@ int main(int argc, char** argv) {
       "--choices", options.choices,
       "cuda: take the algorithms that an earlier run has found from this file, if it fits "
       "the card and libraries, and write what is known after this run");
+  app.add_flag("--searches", options.searches,
+               "cuda: list the searches for algorithms, and how long the warm-up steps take");
+  app.add_option("--search-limit", options.search_limit,
+                 "cuda: seconds that all searches together take, about")
+      ->check(CLI::NonNegativeNumber);
   app.add_option("--json", options.json, "Write the result to this file, too");
   CLI11_PARSE(app, argc, argv);
   options.update_beside = app.count("--update-beside-tokens") > 0;

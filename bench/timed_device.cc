@@ -136,11 +136,16 @@ class TimedDevice : public Device {
     return device_->Zero(exec, device, bytes);
   }
   Status Synchronize(const Exec& exec) override { return device_->Synchronize(exec); }
-  StatusOr<std::string> TunedChoices(const Exec& exec) override {
-    return device_->TunedChoices(exec);
+  StatusOr<std::string> ChoicesKey(const Exec& exec) override { return device_->ChoicesKey(exec); }
+  StatusOr<std::string> TunedChoices(const Exec& exec, WhichChoices which) override {
+    return device_->TunedChoices(exec, which);
   }
-  StatusOr<bool> PinChoices(const Exec& exec, const std::string& text) override {
-    return device_->PinChoices(exec, text);
+  StatusOr<bool> PinChoices(const Exec& exec, const std::string& text, PinAs as) override {
+    return device_->PinChoices(exec, text, as);
+  }
+  SearchTotals Searches(const Exec& exec) override { return device_->Searches(exec); }
+  void ConfigureSearches(const Exec& exec, const SearchSettings& settings) override {
+    device_->ConfigureSearches(exec, settings);
   }
   // Recorded work has no operations to time: can_record stays false.
   StatusOr<std::unique_ptr<HostMirror>> NewHostMirror(size_t bytes) override {

@@ -185,6 +185,19 @@ class Context {
   bool ran_beside_ = false;  // since the last JoinBeside
 };
 
+// While it lives, what the context runs is not done again (Exec::once): no search for the fastest
+// way is worth its time.
+class WorkOnce {
+ public:
+  explicit WorkOnce(Context* context) : context_(context) { context_->set_once(true); }
+  ~WorkOnce() { context_->set_once(false); }
+  WorkOnce(const WorkOnce&) = delete;
+  WorkOnce& operator=(const WorkOnce&) = delete;
+
+ private:
+  Context* context_;
+};
+
 // While it lives, the GEMM weights of layers that are made in `context` exist in FP8 alone, where
 // `recipe` quantizes them for training (Transformer Engine's quantized_model_init): half of
 // BF16's memory. Only the layers' own weights (not lm_head's), and only one E4M3 scale a weight:

@@ -3,6 +3,7 @@
 #include <cuda_runtime_api.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <sstream>
 #include <string>
@@ -103,17 +104,18 @@ TEST(CudaDevice, PinnedChoicesAreTakenOverAndOthersRefused) {
     return log.records().at(0).kernel;
   };
   const std::string kernel = gemm(context.get());
-  const std::string text = Value(context->device().TunedChoices(context->exec()));
+  const std::string text =
+      Value(context->device().TunedChoices(context->exec(), WhichChoices::kOfRun));
   EXPECT_NE(text.find("1024x1024x1024"), std::string::npos) << text;
   const auto other = NewContext();
-  EXPECT_TRUE(Value(other->device().PinChoices(other->exec(), text)));
+  EXPECT_TRUE(Value(other->device().PinChoices(other->exec(), text, PinAs::kOwn)));
   EXPECT_EQ(gemm(other.get()), kernel);
   // Of another card: nothing happens. Broken: an error that names the line.
   std::string another = text;
   another.replace(another.find('|'), another.find('\n') - another.find('|'), "| another card");
-  EXPECT_FALSE(Value(other->device().PinChoices(other->exec(), another)));
+  EXPECT_FALSE(Value(other->device().PinChoices(other->exec(), another, PinAs::kOwn)));
   for (const std::string& wrong : {text + "no shape\n", "another file\n" + text, std::string()}) {
-    const auto broken = other->device().PinChoices(other->exec(), wrong);
+    const auto broken = other->device().PinChoices(other->exec(), wrong, PinAs::kOwn);
     EXPECT_EQ(broken.status().code(), StatusCode::kCorruptData) << wrong;
     EXPECT_TRUE(broken.status().message().find("line ") != std::string::npos)
         << broken.status().message();
@@ -123,8 +125,144 @@ TEST(CudaDevice, PinnedChoicesAreTakenOverAndOthersRefused) {
   const size_t colon = nonsense.rfind(" : ");
   nonsense = nonsense.substr(0, colon) + " : 1 2 3 4 5 6 7 8 9\n";
   const auto third = NewContext();
-  EXPECT_TRUE(Value(third->device().PinChoices(third->exec(), nonsense)));
+  EXPECT_TRUE(Value(third->device().PinChoices(third->exec(), nonsense, PinAs::kOwn)));
   EXPECT_TRUE(gemm(third.get()).starts_with("cublasLt"));
+}
+
+// d = a b of the shape, and the name of the kernel that ran.
+std::string Multiply(Context* context, int64_t m, int64_t n, int64_t k) {
+  const Tensor a = Value(context->NewZeroTensor(DType::kBFloat16, {m, k}));
+  const Tensor b = Value(context->NewZeroTensor(DType::kBFloat16, {n, k}));
+  const Tensor d = Value(context->NewTensor(DType::kBFloat16, {m, n}));
+  KernelLog log;
+  context->set_kernel_log(&log);
+  Ok(context->kernels().gemm(context->exec(), {.a = a.view(), .b = b.view(), .d = d.view()}));
+  context->set_kernel_log(nullptr);
+  Ok(context->Synchronize());
+  return log.records().at(0).kernel;
+}
+
+std::string Choices(Context* context, WhichChoices which) {
+  return Value(context->device().TunedChoices(context->exec(), which));
+}
+
+int64_t Searches(Context* context) { return context->device().Searches(context->exec()).searches; }
+
+size_t Lines(const std::string& text) {
+  return static_cast<size_t>(std::count(text.begin(), text.end(), '\n'));
+}
+
+TEST(CudaDevice, WhatIsPinnedIsNotSearchedAndIsNotFound) {
+  const auto context = NewContext();
+  const std::string kernel = Multiply(context.get(), 2048, 4096, 4096);
+  EXPECT_EQ(Searches(context.get()), 1);
+  const std::string found = Choices(context.get(), WhichChoices::kFound);
+  EXPECT_EQ(Lines(found), 2u) << found;  // the header and the product
+  for (const PinAs as : {PinAs::kOwn, PinAs::kKnown, PinAs::kShipped}) {
+    const auto other = NewContext();
+    EXPECT_TRUE(Value(other->device().PinChoices(other->exec(), found, as)));
+    // What others know is the run's once it was used; what is its own always.
+    EXPECT_EQ(Choices(other.get(), WhichChoices::kOfRun) == found, as == PinAs::kOwn);
+    EXPECT_EQ(Multiply(other.get(), 2048, 4096, 4096), kernel);
+    EXPECT_EQ(Searches(other.get()), 0);
+    EXPECT_EQ(Choices(other.get(), WhichChoices::kOfRun), found);
+    EXPECT_EQ(Lines(Choices(other.get(), WhichChoices::kFound)), 1u);
+  }
+}
+
+TEST(CudaDevice, TheRunsOwnChoicesComeBeforeOthersWhateverTheOrder) {
+  const auto context = NewContext();
+  Multiply(context.get(), 2048, 4096, 4096);
+  const std::string text = Choices(context.get(), WhichChoices::kFound);
+  // Another of the library's algorithms, by numbers that it need not take: only what is pinned
+  // counts here.
+  std::string another = text;
+  another.replace(another.rfind(" : "), std::string::npos, " : 1 2 3 4 0 6 7 8 9\n");
+  for (const bool own_first : {true, false}) {
+    const auto other = NewContext();
+    const auto pin = [&](const std::string& choices, PinAs as) {
+      EXPECT_TRUE(Value(other->device().PinChoices(other->exec(), choices, as)));
+    };
+    if (own_first) pin(text, PinAs::kOwn);
+    pin(another, PinAs::kKnown);
+    pin(another, PinAs::kShipped);
+    if (!own_first) pin(text, PinAs::kOwn);
+    EXPECT_EQ(Choices(other.get(), WhichChoices::kOfRun), text);
+    Multiply(other.get(), 2048, 4096, 4096);
+    EXPECT_EQ(Searches(other.get()), 0);
+  }
+}
+
+// Of another driver: valid where the library's check takes it, for what ships.
+TEST(CudaDevice, ShippedChoicesOfAnotherDriverHold) {
+  const auto context = NewContext();
+  Multiply(context.get(), 2048, 4096, 4096);
+  std::string text = Choices(context.get(), WhichChoices::kFound);
+  const size_t driver = text.find("| driver ") + 9;
+  text.replace(driver, text.find(' ', driver) - driver, "12000");
+  for (const PinAs as : {PinAs::kOwn, PinAs::kKnown, PinAs::kShipped}) {
+    const auto other = NewContext();
+    EXPECT_EQ(Value(other->device().PinChoices(other->exec(), text, as)), as == PinAs::kShipped);
+    Multiply(other.get(), 2048, 4096, 4096);
+    EXPECT_EQ(Searches(other.get()), as == PinAs::kShipped ? 0 : 1);
+  }
+}
+
+TEST(CudaDevice, TheKeyNamesCardDriverAndLibraries) {
+  const auto context = NewContext();
+  const std::string key = Value(context->device().ChoicesKey(context->exec()));
+  for (const char* part : {" | driver ", " | cublasLt ", " | cudnn "})
+    EXPECT_NE(key.find(part), std::string::npos) << key;
+  EXPECT_EQ(key.find('\n'), std::string::npos);
+}
+
+// Searches keep to the limit, and whoever watches is told of each when it begins and ends.
+TEST(CudaDevice, SearchesAreWatchedAndBounded) {
+  const auto context = NewContext();
+  std::vector<SearchProgress> told;
+  const auto configure = [&](double limit_seconds) {
+    context->device().ConfigureSearches(
+        context->exec(), {.limit_seconds = limit_seconds,
+                          .observer = [&](const SearchProgress& one) { told.push_back(one); }});
+  };
+  configure(12);
+  Multiply(context.get(), 2048, 4096, 4096);
+  ASSERT_EQ(told.size(), 2u);
+  EXPECT_FALSE(told[0].ended);
+  EXPECT_TRUE(told[1].ended);
+  EXPECT_EQ(told[1].totals.searches, 1);
+  EXPECT_GT(told[1].candidates, 1);
+  EXPECT_NE(told[1].problem.find("4096x2048x4096"), std::string::npos) << told[1].problem;
+  EXPECT_LT(told[1].seconds, 2);  // 0.75, and loading the candidates' kernels
+  EXPECT_EQ(told[1].limit_seconds, 12);
+  // Nothing left: a look of milliseconds decides.
+  configure(0);
+  Multiply(context.get(), 2048, 4096, 11008);
+  ASSERT_EQ(told.size(), 4u);
+  EXPECT_LT(told[3].seconds, 0.5);
+}
+
+// Batches of other lengths: no search as long as the first one.
+TEST(CudaDevice, AProductOfOtherTokensTakesTheChoiceOfItsKin) {
+  const auto context = NewContext();
+  Multiply(context.get(), 2048, 4096, 4096);
+  const double first = context->device().Searches(context->exec()).seconds;
+  for (const int64_t tokens : {1664, 1792, 3072}) Multiply(context.get(), tokens, 4096, 4096);
+  const SearchTotals totals = context->device().Searches(context->exec());
+  EXPECT_EQ(totals.searches, 4);
+  EXPECT_LT(totals.seconds - first, first);
+}
+
+// What will not come again is not searched.
+TEST(CudaDevice, WorkOnceIsNotSearched) {
+  const auto context = NewContext();
+  {
+    const WorkOnce once(context.get());
+    Multiply(context.get(), 2048, 4096, 4096);
+  }
+  EXPECT_EQ(Searches(context.get()), 0);
+  Multiply(context.get(), 2048, 4096, 4096);
+  EXPECT_EQ(Searches(context.get()), 1);
 }
 
 // What runs beside waits for what came before it, and what comes after the join for it: each kernel
@@ -225,7 +363,9 @@ TEST(CudaDevice, ProductsThatLeaveMultiprocessorsGiveTheSameBits) {
   EXPECT_EQ(log.records().back().kernel, kernel);
   context->set_kernel_log(nullptr);
   // Nothing of it is a choice of its own.
-  EXPECT_EQ(Value(context->device().TunedChoices(context->exec())).find(" SMs"), std::string::npos);
+  EXPECT_EQ(
+      Value(context->device().TunedChoices(context->exec(), WhichChoices::kOfRun)).find(" SMs"),
+      std::string::npos);
 }
 
 // Each launch begins with products' counters at zero, and what is between products stays between.
@@ -311,27 +451,29 @@ TEST(CudaDevice, PinnedAttentionPlansGiveTheSameBits) {
   const auto context = NewContext();
   const auto expected = attend(context.get());
   EXPECT_EQ(attend(context.get()), expected);
-  const std::string text = Value(context->device().TunedChoices(context->exec()));
+  const std::string text =
+      Value(context->device().TunedChoices(context->exec(), WhichChoices::kOfRun));
   const size_t section = text.find("te cudnn attention choices");
   ASSERT_NE(section, std::string::npos) << text;
   EXPECT_NE(text.find("\nforward ", section), std::string::npos) << text;
   EXPECT_NE(text.find("\nbackward ", section), std::string::npos) << text;
   const auto other = NewContext();
-  EXPECT_TRUE(Value(other->device().PinChoices(other->exec(), text)));
+  EXPECT_TRUE(Value(other->device().PinChoices(other->exec(), text, PinAs::kOwn)));
   EXPECT_EQ(attend(other.get()), expected);
-  EXPECT_EQ(Value(other->device().TunedChoices(other->exec())), text);
+  EXPECT_EQ(Value(other->device().TunedChoices(other->exec(), WhichChoices::kOfRun)), text);
   // One of the other kind has problems of its own in the same text, and takes no choice of these.
   const auto allowing = Value(Context::Create({.device = "cuda", .allow_nondeterministic = true}));
-  EXPECT_TRUE(Value(allowing->device().PinChoices(allowing->exec(), text)));
+  EXPECT_TRUE(Value(allowing->device().PinChoices(allowing->exec(), text, PinAs::kOwn)));
   attend(allowing.get());
-  const std::string both = Value(allowing->device().TunedChoices(allowing->exec()));
+  const std::string both =
+      Value(allowing->device().TunedChoices(allowing->exec(), WhichChoices::kOfRun));
   EXPECT_NE(both.find("\nbackward nondeterministic "), std::string::npos) << both;
   EXPECT_EQ(text.find("nondeterministic"), std::string::npos) << text;
   const auto again = NewContext();
-  EXPECT_TRUE(Value(again->device().PinChoices(again->exec(), both)));
+  EXPECT_TRUE(Value(again->device().PinChoices(again->exec(), both, PinAs::kOwn)));
   EXPECT_EQ(attend(again.get()), expected);
-  EXPECT_EQ(Value(again->device().TunedChoices(again->exec())), both);
-  const auto broken = other->device().PinChoices(other->exec(), text + "no plan\n");
+  EXPECT_EQ(Value(again->device().TunedChoices(again->exec(), WhichChoices::kOfRun)), both);
+  const auto broken = other->device().PinChoices(other->exec(), text + "no plan\n", PinAs::kOwn);
   EXPECT_EQ(broken.status().code(), StatusCode::kCorruptData);
   // Engines that do not exist: the library is asked, and a choice made anew.
   std::string nonsense = text.substr(0, section);
@@ -340,9 +482,10 @@ TEST(CudaDevice, PinnedAttentionPlansGiveTheSameBits) {
     nonsense += line.substr(0, line.rfind(" : ")) +
                 (line.find(" : ") == std::string::npos ? "\n" : " : 12345 1:2\n");
   const auto third = NewContext();
-  EXPECT_TRUE(Value(third->device().PinChoices(third->exec(), nonsense)));
+  EXPECT_TRUE(Value(third->device().PinChoices(third->exec(), nonsense, PinAs::kOwn)));
   EXPECT_EQ(attend(third.get()).size(), expected.size());
-  EXPECT_EQ(Value(third->device().TunedChoices(third->exec())).find("12345"), std::string::npos);
+  EXPECT_EQ(Value(third->device().TunedChoices(third->exec(), WhichChoices::kOfRun)).find("12345"),
+            std::string::npos);
 }
 
 }  // namespace

@@ -142,7 +142,8 @@ Status SavePretrainedLlama(const PretrainedLlama& llama, const std::string& dire
       return context->CopyToHost(from, to);
     };
   }
-  TE_ASSIGN_OR_RETURN(std::string choices, context->device().TunedChoices(context->exec()));
+  TE_ASSIGN_OR_RETURN(std::string choices,
+                      context->device().TunedChoices(context->exec(), WhichChoices::kOfRun));
   if (!choices.empty()) save.extra_files.emplace_back(kTunedChoicesFile, std::move(choices));
   return SaveCheckpoint(directory, tensors, save);
 }

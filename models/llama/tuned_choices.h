@@ -22,6 +22,7 @@ StatusOr<ChoicesFile> PinChoicesOf(const std::string& path, Context* context);
 
 // Replaces `path` as a whole (ReplaceFile) by the choices that `context` has pinned or made so far.
 // A device that chooses nothing by timing leaves no file.
-Status WriteChoices(const std::string& path, Context* context);
+Status WriteChoices(const std::string& path, Context* context,
+                    WhichChoices which = WhichChoices::kOfRun);
 
 }  // namespace te

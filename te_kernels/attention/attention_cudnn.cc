@@ -48,10 +48,12 @@ bool Fits(const ConstTensorView& q, const ConstTensorView& k, const ConstTensorV
   return IsCausal(mask.type) && mask.window_right <= 0 && q.dim(1) <= k.dim(1);
 }
 
-// The graph of `p`; null when cuDNN has no engine for it. A new one of a large problem is timed,
-// unless the stream is being captured.
-StatusOr<SdpaGraph*> GraphOf(const Exec& exec, SdpaCache* cache, const SdpaProblem& p,
+// The graph of `p`; null when cuDNN has no engine for it. It runs the library's first choice, which
+// was the best at every shape that was measured (bench/notes.md, section 7), or the pinned one:
+// making and timing all plans took seconds a shape.
+StatusOr<SdpaGraph*> GraphOf(const Exec& exec, cuda::CudaState* state, const SdpaProblem& p,
                              cudnnHandle_t handle, SdpaPointers& pointers) {
+  SdpaCache* cache = SdpaCache::Of(state);
   const std::string key = p.Key();
   if (const auto found = cache->graphs.find(key); found != cache->graphs.end())
     return found->second.get();
@@ -59,13 +61,16 @@ StatusOr<SdpaGraph*> GraphOf(const Exec& exec, SdpaCache* cache, const SdpaProbl
   StatusOr<std::unique_ptr<SdpaGraph>> graph =
       SdpaGraph::Build(p, handle, pinned == cache->pinned.end() ? "" : pinned->second);
   if (!graph.ok() && graph.status().code() != StatusCode::kUnsupported) return graph.status();
-  if (graph.ok() && p.flops() >= kMinTunedFlops) {
+  if (graph.ok() && cache->tune && !(*graph)->pinned() && p.flops() >= kMinTunedFlops) {
     cudaStreamCaptureStatus capturing = cudaStreamCaptureStatusNone;
     TE_RETURN_IF_ERROR(cuda::ToStatus(cudaStreamIsCapturing(cuda::StreamOf(exec), &capturing),
                                       "cudaStreamIsCapturing"));
     if (capturing == cudaStreamCaptureStatusNone) {
-      TE_RETURN_IF_ERROR((*graph)->Tune(exec, handle, pointers));
-      if (cache->tune_knobs) TE_RETURN_IF_ERROR((*graph)->TuneKnobs(exec, handle, pointers));
+      cuda::CandidateSearch search(cuda::SearchSession::Of(state), "attention " + key);
+      TE_RETURN_IF_ERROR((*graph)->Tune(exec, handle, pointers, &search));
+      if (cache->tune_knobs)
+        TE_RETURN_IF_ERROR((*graph)->TuneKnobs(exec, handle, pointers, &search));
+      cache->found.insert(key);
     }
   }
   std::unique_ptr<SdpaGraph>& slot = cache->graphs[key];
@@ -134,7 +139,7 @@ StatusOr<bool> RunSdpa(const Exec& exec, const SdpaProblem& p, const ConstTensor
     pointers[kSdpaLengthsKv] = Pointer(lengths.Select(0, 1));
   }
   SdpaCache* cache = SdpaCache::Of(state);
-  TE_ASSIGN_OR_RETURN(SdpaGraph * graph, GraphOf(exec, cache, p, handle, pointers));
+  TE_ASSIGN_OR_RETURN(SdpaGraph * graph, GraphOf(exec, state, p, handle, pointers));
   if (graph == nullptr) {
     if (refusal != nullptr) *refusal = cache->refusals[p.Key()];
     return false;

@@ -10,8 +10,8 @@
 #include <sstream>
 #include <utility>
 
+#include "te_kernels/cuda/choices_header.h"
 #include "te_kernels/cuda/cuda_status.h"
-#include "te_kernels/cuda/time_candidates.h"
 
 namespace te {
 namespace {
@@ -70,7 +70,7 @@ StatusOr<Config> ConfigOf(const fe::graph::Graph& graph, int64_t index) {
 // What a file of choices is valid for.
 StatusOr<std::string> HeaderOf() {
   TE_ASSIGN_OR_RETURN(const std::string card, cuda::CardAndDriver());
-  return fmt::format("{} 2 | {} | cudnn {}", kSdpaChoicesTitle, card, cudnnGetVersion());
+  return cuda::ChoicesHeader(kSdpaChoicesTitle, card, "cudnn", SdpaVersion());
 }
 
 }  // namespace
@@ -178,10 +178,11 @@ Status SdpaGraph::RunPlan(const Exec& exec, cudnnHandle_t handle, SdpaPointers& 
   return Internal("cuDNN attention: {}", e.what());
 }
 
-Status SdpaGraph::TimeAndChoose(const Exec& exec, cudnnHandle_t handle, SdpaPointers& pointers) {
+Status SdpaGraph::TimeAndChoose(const Exec& exec, cudnnHandle_t handle, SdpaPointers& pointers,
+                                cuda::CandidateSearch* search) {
   // Plans differ by nothing or by a third: any clock tells them apart.
-  const StatusOr<std::vector<float>> milliseconds = cuda::TimeCandidates(
-      exec, static_cast<int>(plans_.size()), graph_->problem.flops(), cuda::StepClock::kAtTheLimit,
+  const StatusOr<std::vector<float>> milliseconds = search->Time(
+      exec, {.count = static_cast<int>(plans_.size()), .flops = graph_->problem.flops()},
       [&](int index) {
         return RunPlan(exec, handle, pointers, plans_[static_cast<size_t>(index)]);
       });
@@ -191,21 +192,26 @@ Status SdpaGraph::TimeAndChoose(const Exec& exec, cudnnHandle_t handle, SdpaPoin
   return OkStatus();
 }
 
-Status SdpaGraph::Tune(const Exec& exec, cudnnHandle_t handle, SdpaPointers& pointers) try {
+Status SdpaGraph::Tune(const Exec& exec, cudnnHandle_t handle, SdpaPointers& pointers,
+                       cuda::CandidateSearch* search) try {
   if (pinned_) return OkStatus();
   fe::graph::Graph& graph = graph_->graph;
   // Behind the heuristics' own; that there are none is no error.
   static_cast<void>(graph.create_execution_plans({fe::HeurMode_t::FALLBACK}));
   LeaveOutMarked();
   const int64_t offered = std::min(graph.get_execution_plan_count(), kMaxPlans);
-  for (int64_t i = plans_.front().index + 1; i < offered; ++i) Offer(i).IgnoreError();
+  // Half of the time is for timing them.
+  const double half = search->MillisecondsLeft() / 2;
+  for (int64_t i = plans_.front().index + 1; i < offered && search->MillisecondsLeft() > half; ++i)
+    Offer(i).IgnoreError();
   if (plans_.size() == 1) return OkStatus();
-  return TimeAndChoose(exec, handle, pointers);
+  return TimeAndChoose(exec, handle, pointers, search);
 } catch (const std::exception& e) {
   return Internal("cuDNN attention: {}", e.what());
 }
 
-Status SdpaGraph::TuneKnobs(const Exec& exec, cudnnHandle_t handle, SdpaPointers& pointers) try {
+Status SdpaGraph::TuneKnobs(const Exec& exec, cudnnHandle_t handle, SdpaPointers& pointers,
+                            cuda::CandidateSearch* search) try {
   fe::graph::Graph& graph = graph_->graph;
   TE_ASSIGN_OR_RETURN(const Config base, ConfigOf(graph, plans_[chosen_].index));
   std::vector<fe::Knob> knobs;
@@ -220,7 +226,7 @@ Status SdpaGraph::TuneKnobs(const Exec& exec, cudnnHandle_t handle, SdpaPointers
       OfferConfig(config.ToString()).IgnoreError();  // most values fit no kernel
     }
   }
-  return TimeAndChoose(exec, handle, pointers);
+  return TimeAndChoose(exec, handle, pointers, search);
 } catch (const std::exception& e) {
   return Internal("cuDNN attention: {}", e.what());
 }
@@ -230,11 +236,16 @@ SdpaCache* SdpaCache::Of(cuda::CudaState* state) {
   return static_cast<SdpaCache*>(state->attention_cache.get());
 }
 
-StatusOr<std::string> SaveSdpaChoices(cuda::CudaState* state) {
+size_t SdpaVersion() { return cudnnGetVersion(); }
+
+StatusOr<std::string> SaveSdpaChoices(cuda::CudaState* state, WhichChoices which) {
   const SdpaCache* cache = SdpaCache::Of(state);
-  std::map<std::string, std::string> choices(cache->pinned.begin(), cache->pinned.end());
+  std::map<std::string, std::string> choices;
+  if (which == WhichChoices::kOfRun)
+    for (const std::string& key : cache->own) choices[key] = cache->pinned.at(key);
   for (const auto& [key, graph] : cache->graphs)
-    if (graph != nullptr) choices[key] = graph->plans()[graph->chosen()].config;
+    if (graph != nullptr && (which == WhichChoices::kOfRun || cache->found.contains(key)))
+      choices[key] = graph->plans()[graph->chosen()].config;
   if (choices.empty()) return std::string();
   TE_ASSIGN_OR_RETURN(std::string text, HeaderOf());
   text += '\n';
@@ -242,24 +253,37 @@ StatusOr<std::string> SaveSdpaChoices(cuda::CudaState* state) {
   return text;
 }
 
-StatusOr<bool> LoadSdpaChoices(cuda::CudaState* state, const std::string& text) {
+StatusOr<std::optional<SdpaChoices>> ParseSdpaChoices(cuda::CudaState* state,
+                                                      const std::string& text, PinAs as) {
   std::istringstream lines(text);
   std::string line;
   TE_ASSIGN_OR_RETURN(const std::string header, HeaderOf());
-  if (!std::getline(lines, line) || line != header) return false;
-  std::unordered_map<std::string, std::string> pinned;
+  if (!std::getline(lines, line) || !cuda::ChoicesHold(line, header, state->num_sms(), as))
+    return std::optional<SdpaChoices>();
+  SdpaChoices choices;
   for (int number = 2; std::getline(lines, line); ++number) {
     const size_t colon = line.rfind(" : ");
     Config config;
     if (colon == std::string::npos || !Config::Parse(line.substr(colon + 3), &config)) {
       return CorruptData(
-          "cuDNN attention choices, line {}: '{}'; expected 'PROBLEM : ENGINE KNOB:VALUE ...'",
+          "cuDNN attention choices, line {}: '{:.300}'; expected 'PROBLEM : ENGINE KNOB:VALUE ...'",
           number, line);
     }
-    pinned[line.substr(0, colon)] = line.substr(colon + 3);
+    choices[line.substr(0, colon)] = line.substr(colon + 3);
   }
-  SdpaCache::Of(state)->pinned = std::move(pinned);
-  return true;
+  return std::optional<SdpaChoices>(std::move(choices));
+}
+
+void PinSdpaChoices(cuda::CudaState* state, const SdpaChoices& choices, PinAs as) {
+  SdpaCache* cache = SdpaCache::Of(state);
+  for (const auto& [key, config] : choices) {
+    if (as == PinAs::kOwn) {
+      cache->pinned[key] = config;
+      cache->own.insert(key);
+    } else {
+      cache->pinned.try_emplace(key, config);
+    }
+  }
 }
 
 }  // namespace te

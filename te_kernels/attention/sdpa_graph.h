@@ -6,13 +6,17 @@
 #include <cudnn.h>
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 #include "te_kernels/attention/sdpa_nodes.h"
 #include "te_kernels/base/exec.h"
 #include "te_kernels/cuda/cuda_state.h"
+#include "te_kernels/cuda/time_candidates.h"
+#include "te_kernels/device/pin_as.h"
 
 namespace te {
 
@@ -42,18 +46,22 @@ class SdpaGraph {
   // Enqueues the chosen plan.
   Status Run(const Exec& exec, cudnnHandle_t handle, SdpaPointers& pointers);
 
-  // Times what the library offers and chooses the fastest. The operands' outputs are overwritten,
-  // with what any plan computes of the inputs. Without effect on a pinned plan.
-  Status Tune(const Exec& exec, cudnnHandle_t handle, SdpaPointers& pointers);
+  // Times what the library offers, as far as `search` has time to make it, and chooses the fastest.
+  // The operands' outputs are overwritten, with what any plan computes of the inputs. Without
+  // effect on a pinned plan.
+  Status Tune(const Exec& exec, cudnnHandle_t handle, SdpaPointers& pointers,
+              cuda::CandidateSearch* search);
 
   // Adds the chosen plan's variants with one knob changed, and times and chooses as Tune does: for
   // benchmarks, that ask whether the library's heuristics miss something.
-  Status TuneKnobs(const Exec& exec, cudnnHandle_t handle, SdpaPointers& pointers);
+  Status TuneKnobs(const Exec& exec, cudnnHandle_t handle, SdpaPointers& pointers,
+                   cuda::CandidateSearch* search);
 
   // The library's first choice is plans().front().
   const std::vector<SdpaPlan>& plans() const { return plans_; }
   size_t chosen() const { return chosen_; }
   void Choose(size_t plan) { chosen_ = plan; }
+  bool pinned() const { return pinned_; }
 
  private:
   struct Graph;
@@ -66,7 +74,8 @@ class SdpaGraph {
   void LeaveOutMarked();
   Status Offer(int64_t index);
   Status OfferConfig(const std::string& config);
-  Status TimeAndChoose(const Exec& exec, cudnnHandle_t handle, SdpaPointers& pointers);
+  Status TimeAndChoose(const Exec& exec, cudnnHandle_t handle, SdpaPointers& pointers,
+                       cuda::CandidateSearch* search);
   Status RunPlan(const Exec& exec, cudnnHandle_t handle, SdpaPointers& pointers,
                  const SdpaPlan& plan);
 
@@ -86,16 +95,27 @@ class SdpaCache : public cuda::OperationCache {
   std::unordered_map<std::string, std::unique_ptr<SdpaGraph>> graphs;
   std::unordered_map<std::string, std::string> refusals;
   std::unordered_map<std::string, std::string> pinned;  // a plan's config for a problem's key
-  // For benchmarks: new graphs of large problems try their plans' knobs, too; the graph that ran.
+  std::unordered_set<std::string> own;    // of those pinned, the run's own (PinAs::kOwn)
+  std::unordered_set<std::string> found;  // of the graphs, those whose plans were timed here
+  // For benchmarks: new graphs of large problems choose among all plans by timing them, with
+  // tune_knobs among those of other knobs, too; the graph that ran.
+  bool tune = false;
   bool tune_knobs = false;
   SdpaGraph* last = nullptr;
 };
 
 // The choices made so far, as text: one line a problem, under a header that starts with
-// kSdpaChoicesTitle and names the card, driver and library; empty when there is none. And back: a
-// pinned problem is not timed again. Text of another card or library is ignored (false).
+// kSdpaChoicesTitle and names the card, driver and library (choices_header.h); empty when there is
+// none.
 inline constexpr const char* kSdpaChoicesTitle = "te cudnn attention choices";
-StatusOr<std::string> SaveSdpaChoices(cuda::CudaState* state);
-StatusOr<bool> LoadSdpaChoices(cuda::CudaState* state, const std::string& text);
+StatusOr<std::string> SaveSdpaChoices(cuda::CudaState* state, WhichChoices which);
+// And back. Nothing: text of another card or library, which is ignored as a whole. kCorruptData: no
+// such text.
+using SdpaChoices = std::unordered_map<std::string, std::string>;
+StatusOr<std::optional<SdpaChoices>> ParseSdpaChoices(cuda::CudaState* state,
+                                                      const std::string& text, PinAs as);
+// A pinned problem is never timed again.
+void PinSdpaChoices(cuda::CudaState* state, const SdpaChoices& choices, PinAs as);
+size_t SdpaVersion();
 
 }  // namespace te

@@ -9,25 +9,38 @@ namespace {
 
 constexpr float kNever = std::numeric_limits<float>::infinity();
 
-// Below this a candidate's energy is a small part of anything, and a search of seconds too long.
+// Below this a candidate's energy is a small part of anything, and its search would be long.
 constexpr double kSustainedFlops = 3e10;
-// Choices that win by the energy they save were up to 12% slower than the fastest from cold
-// (bench/notes.md, section 9).
-constexpr float kSustainedMargin = 1.15f;
+// How much slower from cold one may be that the energy it saves can make the best. Looped, that
+// was worth up to 8% (bench/notes.md, section 9); between cold and looped half of it counts.
+constexpr float kMarginAtTheLimit = 1.15f, kMarginBetween = 1.10f;
 constexpr size_t kSustainedFinalists = 10;
-constexpr float kHeatMs = 150, kSettleMs = 70, kWindowMs = 30;
+// A card that comes from other work has to heat before anything is timed.
+constexpr float kHeatMs = 100;
+// The clock's time constant is some 30 ms: what a first look leaves of the last candidate's clock,
+// a quarter of a few percent, decides nothing but who takes part in the second.
+constexpr float kFirstSettleMs = 30, kFirstWindowMs = 20;
+constexpr float kSecondSettleMs = 50, kSecondWindowMs = 25;
+// What is planned for a look: its runs are counted by their time from cold, and take longer.
+constexpr double kAtLimit = 1.2;
+constexpr double kFirstLookMs = kAtLimit * (kFirstSettleMs + kFirstWindowMs);
+constexpr double kSecondLookMs = kAtLimit * (kSecondSettleMs + kSecondWindowMs);
+// The first look's winner also had luck. Of two looks the faster one counts, because the card now
+// and then slows down by itself for a tenth of a second.
+constexpr size_t kSecondLook = 3;
+constexpr int kSecondTurns = 2;
+
 constexpr int kShortRuns = 2;      // of the short look
 constexpr int kLooksFromCold = 3;  // of finalists, for kBetween: the best counts
-// Those that are timed anew, because the first look's winner also had luck: two looks of two
-// windows, of which the second smallest counts, because the card now and then slows down by itself.
-constexpr size_t kSecondLook = 4;
-
 constexpr size_t kFinalistsFromCold = 5;
 constexpr int kTurnsFromCold = 5;
 
 class Search {
  public:
-  explicit Search(CandidateTimer* timer) : timer_(timer) {}
+  Search(CandidateTimer* timer, const SearchOptions& options)
+      : timer_(timer), options_(options), begin_(timer->Now()) {}
+
+  double Left() const { return options_.limit_ms - (timer_->Now() - begin_); }
 
   // Milliseconds of one of `runs` runs, after `settle` ones that are not timed.
   StatusOr<float> Time(int index, int settle, int runs) {
@@ -51,49 +64,61 @@ class Search {
                                                              : std::move(ms);
   }
 
-  // `finalists` in the order of their short look, which `ms` holds.
-  Status Sustained(std::vector<int> finalists, StepClock clock, std::vector<float>* ms) {
+  // `finalists` in the order of their short look, which `ms` holds. Times from cold where there is
+  // no time to compare two of them.
+  Status Sustained(std::vector<int> finalists, std::vector<float>* ms) {
+    // First looks leave time for the second ones of two candidates. Those that are fastest from
+    // cold come first.
+    const double heat = options_.hot ? 0 : kHeatMs;
+    const double for_first = Left() - heat - 2 * kSecondTurns * kSecondLookMs;
+    const auto first = static_cast<size_t>(std::max(0.0, for_first / kFirstLookMs));
     std::vector<float> cold = *ms;
-    if (clock == StepClock::kBetween)
+    if (options_.clock == StepClock::kBetween || first < 2)
       TE_RETURN_IF_ERROR(InTurns(finalists, kLooksFromCold - 1, kShortRuns, &cold));
+    if (first < 2) {
+      *ms = std::move(cold);
+      return OkStatus();
+    }
+    if (finalists.size() > first) finalists.resize(first);
     const auto in_a_step = [&](int index, float sustained) {
-      return clock == StepClock::kBetween ? std::sqrt(sustained * cold[static_cast<size_t>(index)])
-                                          : sustained;
+      return options_.clock == StepClock::kBetween
+                 ? std::sqrt(sustained * cold[static_cast<size_t>(index)])
+                 : sustained;
     };
     const float reference = (*ms)[static_cast<size_t>(finalists.front())];
-    TE_RETURN_IF_ERROR(timer_->Enqueue(finalists.front(), RunsIn(kHeatMs, reference)));
-    const auto look = [&](int index, std::vector<float>* windows) -> Status {
-      TE_RETURN_IF_ERROR(timer_->Enqueue(index, RunsIn(kSettleMs, reference)));
-      for (int window = 0; window < 2; ++window) {
-        TE_ASSIGN_OR_RETURN(const float one, timer_->Time(index, RunsIn(kWindowMs, reference)));
-        windows->push_back(one);
-      }
-      return OkStatus();
-    };
+    if (!options_.hot)
+      TE_RETURN_IF_ERROR(timer_->Enqueue(finalists.front(), RunsIn(kHeatMs, reference)));
+    std::vector<float> found(ms->size(), kNever);
     for (const int index : finalists) {
-      std::vector<float> windows;
-      TE_RETURN_IF_ERROR(look(index, &windows));
-      (*ms)[static_cast<size_t>(index)] =
-          in_a_step(index, *std::min_element(windows.begin(), windows.end()));
+      TE_ASSIGN_OR_RETURN(const float one, Time(index, RunsIn(kFirstSettleMs, reference),
+                                                RunsIn(kFirstWindowMs, reference)));
+      found[static_cast<size_t>(index)] = in_a_step(index, one);
     }
-    Sort(*ms, &finalists);
-    if (finalists.size() > kSecondLook) finalists.resize(kSecondLook);
-    std::vector<std::vector<float>> windows(finalists.size());
-    for (int turn = 0; turn < 2; ++turn)
-      for (size_t i = 0; i < finalists.size(); ++i)
-        TE_RETURN_IF_ERROR(look(finalists[i], &windows[i]));
+    Sort(found, &finalists);
+    finalists.resize(std::min(finalists.size(), SecondLookers()));
+    if (finalists.size() < 2) {  // the looks took longer than planned
+      *ms = std::move(found);
+      return OkStatus();
+    }
     std::fill(ms->begin(), ms->end(), kNever);
-    for (size_t i = 0; i < finalists.size(); ++i) {
-      std::sort(windows[i].begin(), windows[i].end());
-      (*ms)[static_cast<size_t>(finalists[i])] = in_a_step(finalists[i], windows[i][1]);
+    for (int turn = 0; turn < kSecondTurns; ++turn) {
+      for (const int index : finalists) {
+        TE_ASSIGN_OR_RETURN(const float one, Time(index, RunsIn(kSecondSettleMs, reference),
+                                                  RunsIn(kSecondWindowMs, reference)));
+        float& best = (*ms)[static_cast<size_t>(index)];
+        best = std::min(best, in_a_step(index, one));
+      }
     }
     return OkStatus();
   }
 
-  Status FromCold(const std::vector<int>& finalists, double flops, std::vector<float>* ms) {
-    std::fill(ms->begin(), ms->end(), kNever);
-    const int runs = static_cast<int>(std::clamp(2e12 / flops, 3.0, 20.0));
-    return InTurns(finalists, kTurnsFromCold, runs, ms);
+  Status FromCold(const std::vector<int>& finalists, std::vector<float>* ms) {
+    std::vector<float> found(ms->size(), kNever);
+    const int runs = static_cast<int>(std::clamp(2e12 / options_.flops, 3.0, 20.0));
+    TE_RETURN_IF_ERROR(InTurns(finalists, kTurnsFromCold, runs, &found));
+    if (std::any_of(found.begin(), found.end(), [](float one) { return one != kNever; }))
+      *ms = std::move(found);
+    return OkStatus();
   }
 
   static void Sort(const std::vector<float>& ms, std::vector<int>* indices) {
@@ -103,10 +128,17 @@ class Search {
   }
 
  private:
+  // How many candidates there is time to look at a second time.
+  size_t SecondLookers() const {
+    // A quarter more than planned does no harm, where the first looks took that over their plan.
+    const double lookers = 1.25 * Left() / (kSecondTurns * kSecondLookMs);
+    return std::min(kSecondLook, static_cast<size_t>(std::max(0.0, lookers)));
+  }
+
   // Of each its best turn, if that is better than what `best` holds. A clock that drifts favours
-  // none.
+  // none. Ends early, after a whole turn, when there is no time for more.
   Status InTurns(const std::vector<int>& finalists, int turns, int runs, std::vector<float>* best) {
-    for (int turn = 0; turn < turns; ++turn) {
+    for (int turn = 0; turn < turns && Left() > 0; ++turn) {
       for (const int index : finalists) {
         TE_ASSIGN_OR_RETURN(const float one, Time(index, 1, runs));
         float& ms = (*best)[static_cast<size_t>(index)];
@@ -121,27 +153,29 @@ class Search {
   }
 
   CandidateTimer* timer_;
+  SearchOptions options_;
+  double begin_;
 };
 
 }  // namespace
 
-StatusOr<std::vector<float>> SearchCandidates(CandidateTimer* timer, int count, double flops,
-                                              StepClock clock) {
-  Search search(timer);
+StatusOr<std::vector<float>> SearchCandidates(CandidateTimer* timer, int count,
+                                              const SearchOptions& options) {
+  Search search(timer, options);
   TE_ASSIGN_OR_RETURN(std::vector<float> ms, search.ShortLook(count));
   std::vector<int> order;
   for (int i = 0; i < count; ++i)
     if (ms[static_cast<size_t>(i)] != kNever) order.push_back(i);
   Search::Sort(ms, &order);
-  const bool sustained = flops >= kSustainedFlops;
+  const bool sustained = options.flops >= kSustainedFlops;
   if (sustained) {
-    const float limit = kSustainedMargin * ms[static_cast<size_t>(order.front())];
+    const float margin = options.clock == StepClock::kBetween ? kMarginBetween : kMarginAtTheLimit;
+    const float limit = margin * ms[static_cast<size_t>(order.front())];
     while (ms[static_cast<size_t>(order.back())] > limit) order.pop_back();
   }
   order.resize(std::min(order.size(), sustained ? kSustainedFinalists : kFinalistsFromCold));
   if (order.size() == 1) return ms;
-  TE_RETURN_IF_ERROR(sustained ? search.Sustained(order, clock, &ms)
-                               : search.FromCold(order, flops, &ms));
+  TE_RETURN_IF_ERROR(sustained ? search.Sustained(order, &ms) : search.FromCold(order, &ms));
   return ms;
 }
 

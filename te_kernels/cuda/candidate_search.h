@@ -8,7 +8,7 @@
 
 namespace te::cuda {
 
-// What runs the candidates, one after the other, and the clock beside it.
+// What runs the candidates, one after the other, and the clocks beside it.
 class CandidateTimer {
  public:
   virtual ~CandidateTimer() = default;
@@ -16,6 +16,8 @@ class CandidateTimer {
   virtual Status Enqueue(int index, int runs) = 0;
   // Enqueues them and waits for their end: milliseconds of one.
   virtual StatusOr<float> Time(int index, int runs) = 0;
+  // Milliseconds of the host's clock.
+  virtual double Now() = 0;
 };
 
 // The card's clock where the chosen candidate will run. A step of a large model runs at the card's
@@ -28,16 +30,26 @@ enum class StepClock {
   kBetween,
 };
 
+struct SearchOptions {
+  double flops = 0;  // of one run
+  StepClock clock = StepClock::kAtTheLimit;
+  // What the search may take, by CandidateTimer::Now. The first, short look at all candidates is
+  // made in any case, and a look that has begun ends.
+  double limit_ms = 750;
+  bool hot = false;  // another search has just ended: the card has the clock of the power limit
+};
+
 // Milliseconds of one run of each of `count` candidates (at least one), as far as they matter:
 // infinity for those that failed in a first, short look (some fail only when they run) or that it
-// left behind. Only entries of one call compare. `flops`: of one run. All of them failed: the last
-// one's error; one that fails later: its error.
+// left behind. Only entries of one call compare. All of them failed: the last one's error; one that
+// fails later: its error.
 //
-// A candidate that is worth it (30 GFLOP) runs for as long as the card needs to find the clock for
-// it, some 0.1 s, and is timed then. With kBetween its milliseconds are the geometric mean of those
-// and of its time from cold; what is smaller is timed from cold alone.
-StatusOr<std::vector<float>> SearchCandidates(CandidateTimer* timer, int count, double flops,
-                                              StepClock clock);
+// Candidates that are worth it (30 GFLOP) run for as long as the card needs to find the clock for
+// them, and are timed then: a first turn finds the three best, of which two more turns find the
+// best. With kBetween their milliseconds are the geometric mean of those and of the time from cold.
+// What is smaller, or for which there is no time left, is timed from cold alone.
+StatusOr<std::vector<float>> SearchCandidates(CandidateTimer* timer, int count,
+                                              const SearchOptions& options);
 
 // The index of the smallest; of equal ones the first, which the library prefers.
 int FastestOf(const std::vector<float>& milliseconds);

@@ -35,6 +35,7 @@ class CudaState : public LibraryState {
 
   RecordedCounters& counters() { return counters_; }
 
+  std::unique_ptr<OperationCache> searches;  // SearchSession (time_candidates.h)
   std::unique_ptr<OperationCache> gemm_cache;
   std::unique_ptr<OperationCache> attention_cache;
 

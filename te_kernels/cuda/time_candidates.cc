@@ -1,11 +1,23 @@
 #include "te_kernels/cuda/time_candidates.h"
 
+#include <algorithm>
+#include <chrono>
+#include <utility>
+
 #include "te_kernels/cuda/cuda_event.h"
-#include "te_kernels/cuda/cuda_state.h"
 #include "te_kernels/cuda/cuda_status.h"
 
 namespace te::cuda {
 namespace {
+
+// What a search takes at least.
+constexpr double kLookFromColdMs = 40;
+
+double HostMilliseconds() {
+  return std::chrono::duration<double, std::milli>(
+             std::chrono::steady_clock::now().time_since_epoch())
+      .count();
+}
 
 class StreamTimer : public CandidateTimer {
  public:
@@ -25,6 +37,7 @@ class StreamTimer : public CandidateTimer {
     cudaEventElapsedTime(&ms, begin.get(), end.get());
     return ms / static_cast<float>(runs);
   }
+  double Now() override { return HostMilliseconds(); }
 
  private:
   cudaStream_t stream_;
@@ -33,10 +46,58 @@ class StreamTimer : public CandidateTimer {
 
 }  // namespace
 
-StatusOr<std::vector<float>> TimeCandidates(const Exec& exec, int count, double flops,
-                                            StepClock clock, const CandidateRun& run) {
+SearchSession* SearchSession::Of(CudaState* state) {
+  if (state->searches == nullptr) state->searches = std::make_unique<SearchSession>();
+  return static_cast<SearchSession*>(state->searches.get());
+}
+
+void SearchSession::Configure(const SearchSettings& settings) {
+  budget_.set_limit_seconds(settings.limit_seconds);
+  thorough_ = settings.thorough;
+  observer_ = settings.observer;
+}
+
+CandidateSearch::CandidateSearch(SearchSession* session, std::string problem)
+    : session_(session),
+      problem_(std::move(problem)),
+      begin_(HostMilliseconds()),
+      allowance_(session->budget_.Allowance()) {
+  session_->budget_.Begin(begin_);
+  Tell(false, 0);
+}
+
+CandidateSearch::~CandidateSearch() {
+  session_->budget_.End(HostMilliseconds());
+  Tell(true, session_->budget_.last_seconds());
+}
+
+double CandidateSearch::MillisecondsLeft() const {
+  return allowance_ - (HostMilliseconds() - begin_);
+}
+
+StatusOr<std::vector<float>> CandidateSearch::Time(const Exec& exec, const Candidates& candidates,
+                                                   const CandidateRun& run) {
   StreamTimer timer(StreamOf(exec), run);
-  return SearchCandidates(&timer, count, flops, clock);
+  const double now = HostMilliseconds();
+  build_seconds_ = (now - begin_) / 1e3;
+  candidates_ = candidates.count;
+  const double limit = std::max(kLookFromColdMs, MillisecondsLeft());
+  return SearchCandidates(&timer, candidates.count,
+                          {.flops = candidates.flops,
+                           .clock = candidates.clock,
+                           .limit_ms = candidates.from_cold ? kLookFromColdMs : limit,
+                           .hot = session_->budget_.IsHot(now)});
+}
+
+void CandidateSearch::Tell(bool ended, double seconds) const {
+  if (session_->observer_ == nullptr) return;
+  session_->observer_({.problem = problem_,
+                       .ended = ended,
+                       .seconds = seconds,
+                       .build_seconds = build_seconds_,
+                       .candidates = candidates_,
+                       .totals = session_->totals(),
+                       .limit_seconds = session_->budget_.limit_seconds()});
 }
 
 }  // namespace te::cuda

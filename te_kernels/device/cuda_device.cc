@@ -4,11 +4,13 @@
 
 #include <array>
 #include <cstring>
+#include <optional>
 #include <string>
 
 #include "te_kernels/attention/sdpa_graph.h"
 #include "te_kernels/cuda/cuda_state.h"
 #include "te_kernels/cuda/cuda_status.h"
+#include "te_kernels/cuda/time_candidates.h"
 #include "te_kernels/gemm/cublaslt_matmul.h"
 
 namespace te {
@@ -210,20 +212,38 @@ class CudaDevice : public Device {
                  "copy from host"));
     return Synchronize(exec);
   }
-  StatusOr<std::string> TunedChoices(const Exec& exec) override {
+  StatusOr<std::string> ChoicesKey(const Exec&) override {
+    TE_RETURN_IF_ERROR(Select());
+    TE_ASSIGN_OR_RETURN(const std::string card, cuda::CardAndDriver());
+    return fmt::format("{} | cublasLt {} | cudnn {}", card, LtVersion(), SdpaVersion());
+  }
+  StatusOr<std::string> TunedChoices(const Exec& exec, WhichChoices which) override {
     TE_ASSIGN_OR_RETURN(cuda::CudaState * state, cuda::GetCudaState(exec));
-    TE_ASSIGN_OR_RETURN(const std::string products, SaveLtChoices(state));
-    TE_ASSIGN_OR_RETURN(const std::string attention, SaveSdpaChoices(state));
+    TE_ASSIGN_OR_RETURN(const std::string products, SaveLtChoices(state, which));
+    TE_ASSIGN_OR_RETURN(const std::string attention, SaveSdpaChoices(state, which));
     return products + attention;
   }
-  StatusOr<bool> PinChoices(const Exec& exec, const std::string& text) override {
+  StatusOr<bool> PinChoices(const Exec& exec, const std::string& text, PinAs as) override {
     TE_ASSIGN_OR_RETURN(cuda::CudaState * state, cuda::GetCudaState(exec));
-    const size_t attention = text.find(std::string("\n") + kSdpaChoicesTitle);
-    TE_ASSIGN_OR_RETURN(const bool pinned, LoadLtChoices(state, text.substr(0, attention)));
-    if (attention == std::string::npos) return pinned;
-    TE_ASSIGN_OR_RETURN(const bool attention_pinned,
-                        LoadSdpaChoices(state, text.substr(attention + 1)));
-    return pinned || attention_pinned;
+    const std::string section = std::string("\n") + kSdpaChoicesTitle;
+    const size_t end = text.find(section);
+    TE_ASSIGN_OR_RETURN(const auto products, ParseLtChoices(state, text.substr(0, end), as));
+    std::optional<SdpaChoices> attention;
+    if (end != std::string::npos) {
+      TE_ASSIGN_OR_RETURN(attention, ParseSdpaChoices(state, text.substr(end + 1), as));
+    }
+    // Both are read before either is taken.
+    if (products) PinLtChoices(state, *products, as);
+    if (attention) PinSdpaChoices(state, *attention, as);
+    return products.has_value() || attention.has_value();
+  }
+  SearchTotals Searches(const Exec& exec) override {
+    const auto state = cuda::GetCudaState(exec);
+    return state.ok() ? cuda::SearchSession::Of(*state)->totals() : SearchTotals();
+  }
+  void ConfigureSearches(const Exec& exec, const SearchSettings& settings) override {
+    if (const auto state = cuda::GetCudaState(exec); state.ok())
+      cuda::SearchSession::Of(*state)->Configure(settings);
   }
   Status Zero(const Exec& exec, void* device, size_t bytes) override {
     if (bytes == 0) return OkStatus();

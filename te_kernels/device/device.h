@@ -7,6 +7,8 @@
 
 #include "te_kernels/base/exec.h"
 #include "te_kernels/device/kernel_table.h"
+#include "te_kernels/device/pin_as.h"
+#include "te_kernels/device/search_progress.h"
 
 namespace te {
 
@@ -52,12 +54,22 @@ class Device : public MemoryResource {
   // the stream; the host buffer may be reused when the call returns.
   virtual Status CopyToHost(const Exec& exec, const void* device, void* host, size_t bytes) = 0;
   virtual Status CopyFromHost(const Exec& exec, const void* host, void* device, size_t bytes) = 0;
-  // What this backend's libraries have chosen by timing, as text that names the card and versions
-  // it holds for, one a line with " : " before what was chosen; empty: nothing. And back: what is
-  // pinned is not timed again. False: the text is of another card or version, and nothing changed;
-  // kCorruptData: no such text.
-  virtual StatusOr<std::string> TunedChoices(const Exec&) { return std::string(); }
-  virtual StatusOr<bool> PinChoices(const Exec&, const std::string&) { return false; }
+  // What this backend's libraries choose by timing. Text of choices begins with a line that names
+  // the card and versions that they hold for and has one a line, with " : " before what was chosen;
+  // a line without " : " begins a part for another library.
+  //
+  // What the choices of this context hold for, as one line: "NVIDIA H200 | driver 13000 | ...";
+  // empty: nothing is chosen by timing.
+  virtual StatusOr<std::string> ChoicesKey(const Exec&) { return std::string(); }
+  // Empty: nothing.
+  virtual StatusOr<std::string> TunedChoices(const Exec&, WhichChoices) { return std::string(); }
+  // What is pinned is not timed again. False: the text is of another card or version, and nothing
+  // changed; kCorruptData: no such text, and nothing changed.
+  virtual StatusOr<bool> PinChoices(const Exec&, const std::string& /*text*/, PinAs) {
+    return false;
+  }
+  virtual SearchTotals Searches(const Exec&) { return {}; }
+  virtual void ConfigureSearches(const Exec&, const SearchSettings&) {}
   virtual Status Zero(const Exec& exec, void* device, size_t bytes) = 0;
   virtual Status Synchronize(const Exec& exec) = 0;
   virtual StatusOr<std::unique_ptr<HostMirror>> NewHostMirror(size_t bytes) = 0;

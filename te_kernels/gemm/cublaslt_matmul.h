@@ -3,11 +3,15 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
+#include <unordered_map>
 
 #include "te_kernels/base/exec.h"
 #include "te_kernels/base/quant_spec.h"
 #include "te_kernels/cuda/cuda_state.h"
+#include "te_kernels/device/pin_as.h"
+#include "te_kernels/gemm/lt_algorithm.h"
 
 namespace te {
 
@@ -39,16 +43,22 @@ struct LtMatmulArgs {
 
 // Large products are timed once (on the first call with their shape, in scratch memory, unless the
 // stream is being captured or Exec::once is set) and keep the fastest of cuBLASLt's deterministic
-// candidates; small ones take its first. From 30 GFLOP on the search takes some 2 s a shape
-// (candidate_search.h). kUnsupported when cuBLASLt has none for the shape. Records itself as
-// `operation` with `orientation`.
+// candidates; small ones take its first. A search takes up to a second, all together what
+// SearchSettings say (candidate_search.h). kUnsupported when cuBLASLt has none for the shape.
+// Records itself as `operation` with `orientation`: "wgrad" where the sum runs over tokens.
 Status RunLtMatmul(const Exec& exec, const LtMatmulArgs& args, const char* operation,
                    const char* orientation);
 
 // The choices made so far, as text: one line a shape, under a header that names the card, driver
-// and library; and back. A pinned shape is never timed again. Text of another card or library is
-// ignored as a whole (returns false); kCorruptData: no such text.
-StatusOr<std::string> SaveLtChoices(cuda::CudaState* state);
-StatusOr<bool> LoadLtChoices(cuda::CudaState* state, const std::string& text);
+// and library (choices_header.h).
+StatusOr<std::string> SaveLtChoices(cuda::CudaState* state, WhichChoices which);
+// And back. Nothing: text of another card or library, which is ignored as a whole. kCorruptData: no
+// such text.
+using LtChoices = std::unordered_map<std::string, LtAlgorithm>;
+StatusOr<std::optional<LtChoices>> ParseLtChoices(cuda::CudaState* state, const std::string& text,
+                                                  PinAs as);
+// A pinned shape is never timed again.
+void PinLtChoices(cuda::CudaState* state, const LtChoices& choices, PinAs as);
+size_t LtVersion();
 
 }  // namespace te
