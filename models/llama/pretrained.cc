@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "models/checkpoint/model_directory.h"
+#include "models/llama/shipped_choices/shipped_choices.h"
 #include "te_core/quantization/fp8_only_weight.h"
 
 namespace te {
@@ -49,6 +50,9 @@ StatusOr<PretrainedLlama> LoadPretrainedLlama(Context* context, const std::strin
   if (!config.ok()) return config.status().WithContext(llama.directory + "/config.json");
   TE_ASSIGN_OR_RETURN(llama.choices,
                       PinChoicesOf(llama.directory + "/" + kTunedChoicesFile, context));
+  llama.known_choices =
+      KnownChoices(options.choices_cache.value_or(ChoicesCacheFolder()), ShippedChoices());
+  TE_RETURN_IF_ERROR(llama.known_choices.Pin(context));
   if (!options.random_init) {
     TE_ASSIGN_OR_RETURN(
         llama.reader, OpenLlamaWeights(directory, llama.config_json, *config, options.checkpoint));

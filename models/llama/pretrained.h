@@ -11,6 +11,7 @@
 
 #include "models/checkpoint/save.h"
 #include "models/json/json.h"
+#include "models/llama/known_choices.h"
 #include "models/llama/load_weights.h"
 #include "models/llama/saved_values.h"
 #include "models/llama/tuned_choices.h"
@@ -23,6 +24,8 @@ struct PretrainedOptions {
   LlamaLoadOptions load;
   bool random_init =
       false;  // from config.json alone: the directory's weights, if any, are not read
+  // Where choices of algorithms of all runs are kept; empty: nowhere. Absent: ChoicesCacheFolder().
+  std::optional<std::string> choices_cache;
   // Called before the model is made, with the folder of config.json: returns the recipe by which
   // its weights exist in FP8 alone (QuantizedInit; null: whatever the context says). May be null.
   std::function<StatusOr<const Recipe*>(const std::string& directory, const LlamaConfig& config)>
@@ -34,6 +37,7 @@ struct PretrainedLlama {
   std::string directory;  // with the subfolder: config.json and the tokenizer stand here
   JsonValue config_json;  // as it was read: keys that te does not know go back unchanged
   ChoicesFile choices = ChoicesFile::kAbsent;  // of the run that wrote the directory
+  KnownChoices known_choices;                  // of other runs, and those that ship
   std::unique_ptr<CheckpointReader> reader;    // null after random_init
   std::unique_ptr<LlamaModel> model;
   LoadReport report;
@@ -41,7 +45,9 @@ struct PretrainedLlama {
       loaded_versions;  // Parameter::version after loading, one a tensor of the model
 };
 
-// Reads config.json and the weights of `directory`. kNotFound says what is missing where.
+// Reads config.json and the weights of `directory`. kNotFound says what is missing where. On a
+// device that chooses algorithms by timing, those that are known are pinned: of
+// te_tuned_choices.txt there, else of the cache, else those that ship.
 StatusOr<PretrainedLlama> LoadPretrainedLlama(Context* context, const std::string& directory,
                                               const PretrainedOptions& options);
 

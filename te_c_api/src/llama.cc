@@ -173,6 +173,8 @@ Status Step(te_llama* llama, std::span<const OwnedBatch> batches, double learnin
   TE_RETURN_IF_ERROR(llama->step->Run(views, {.learning_rate = static_cast<float>(learning_rate),
                                               .max_grad_norm = static_cast<float>(max_grad_norm),
                                               .want_grad_norm = result != nullptr}));
+  // Whether they could be kept changes nothing for the caller.
+  static_cast<void>(llama->core.known_choices.Keep(llama->core.model->context()));
   if (result == nullptr) return OkStatus();
   TE_ASSIGN_OR_RETURN(const StepScalars scalars, llama->step->Result(0));
   TE_ASSIGN_OR_RETURN(result->loss, MeanLoss(scalars));
