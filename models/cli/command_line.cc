@@ -303,7 +303,9 @@ void AddFinetune(CLI::App* app, FinetuneFlags* flags) {
       "The defaults are those of Transformer Engine's Llama tutorial (15 steps), but for "
       "stochastic rounding. The result "
       "loads in\nHugging Face transformers. Ctrl-C ends the run after the current step and writes "
-      "nothing,\nor with --save-optimizer-state a checkpoint that --resume goes on from.");
+      "nothing,\nor with --save-optimizer-state a checkpoint that --resume goes on from.\n"
+      "On a GPU, algorithms that the run finds are kept for later ones in $XDG_CACHE_HOME/te (else "
+      "~/.cache/te);\nTE_CHOICES_CACHE=0 in the environment keeps none.");
 }
 
 void AddTrace(CLI::App* app, TraceFlags* flags) {

@@ -1,6 +1,7 @@
 #include "models/cli/finetune.h"
 
 #include <signal.h>
+#include <unistd.h>
 
 #include <memory>
 #include <optional>
@@ -14,11 +15,30 @@
 #include "models/cli/finetune_setup.h"
 #include "models/cli/interrupt.h"
 #include "models/cli/low_precision.h"
+#include "models/cli/search_display.h"
 #include "models/llama/training_state.h"
 #include "models/train/progress.h"
 
 namespace te {
 namespace {
+
+// Where the choices of algorithms come from that the run need not search.
+std::string DescribeKnownChoices(const PretrainedLlama& llama) {
+  const KnownChoices& known = llama.known_choices;
+  std::string of;
+  const auto add = [&of](const std::string& what) { of += (of.empty() ? "" : ", ") + what; };
+  if (llama.choices == ChoicesFile::kPinned) add(kTunedChoicesFile);
+  if (known.cached()) add(known.path());
+  if (known.shipped()) add("those that ship with te");
+  const std::string another =
+      llama.choices == ChoicesFile::kOfAnother
+          ? fmt::format("{} is of another card, driver or library; ", kTunedChoicesFile)
+          : "";
+  return another +
+         (of.empty() ? "the first steps search"
+                     : fmt::format("of {}; for what they lack the first steps search", of)) +
+         fmt::format(" (at most {:.0f} s)", SearchSettings().limit_seconds);
+}
 
 void PrintPlan(const FinetuneFlags& flags, const FinetuneSetup& setup, const OpenedModel& opened,
                int64_t frozen) {
@@ -54,15 +74,8 @@ void PrintPlan(const FinetuneFlags& flags, const FinetuneSetup& setup, const Ope
                    ? "allowed, which changes nothing on the cpu"
                    : "allowed: attention's backward pass need not repeat its bits");
   }
-  if (flags.steps > 0 && !opened.context->device().host_accessible()) {
-    const ChoicesFile choices = opened.llama.choices;
-    fmt::print("algorithms      {}the first steps look for the fastest (2 s a large product)\n",
-               choices == ChoicesFile::kPinned
-                   ? fmt::format("of {}; for what it lacks ", kTunedChoicesFile)
-               : choices == ChoicesFile::kOfAnother
-                   ? fmt::format("{} is of another card, driver or library: ", kTunedChoicesFile)
-                   : "");
-  }
+  if (flags.steps > 0 && !opened.context->device().host_accessible())
+    fmt::print("algorithms      {}\n", DescribeKnownChoices(opened.llama));
   std::fflush(stdout);
   // Of a learning rate of 0, which somebody wants to see the loss alone, there is no peak.
   if (flags.steps > 0 && schedule.warmup_steps >= flags.steps && schedule.learning_rate > 0) {
@@ -185,6 +198,14 @@ StatusOr<TrainingResult> FinetuneRun::Train(const InterruptGuard& interrupt) {
   }
   if (flags_.steps == 0) return TrainingResult{};
   Context* context = opened_.context.get();
+  SearchDisplay searches(stdout, isatty(STDOUT_FILENO) == 1);
+  searches.Watch(context);
+  // A search's line takes the place of what was drawn there.
+  const auto after_step = [&, this](const Status& status) {
+    const bool kept = status.ok() && opened_.llama.known_choices.Keep(context);
+    searches.Report(kept ? opened_.llama.known_choices.path() : "");
+    return status;
+  };
   bool first = true;
   const TrainableModel trainable = {
       .run_step = [&, this](std::span<const Batch> batches, float learning_rate) -> Status {
@@ -193,12 +214,13 @@ StatusOr<TrainingResult> FinetuneRun::Train(const InterruptGuard& interrupt) {
         const AdamWOptimizer::StepInputs inputs = {.learning_rate = learning_rate,
                                                    .max_grad_norm = setup_.max_grad_norm,
                                                    .want_grad_norm = true};  // it is printed
-        if (!first) return step_->Run(views, inputs);
+        if (!first) return after_step(step_->Run(views, inputs));
         first = false;
         KernelLog kernels;
         context->set_kernel_log(&kernels);
         const Status status = step_->Run(views, inputs);
         context->set_kernel_log(nullptr);
+        after_step(status).IgnoreError();  // it is returned
         PrintAttention(kernels);
         return status;
       },
@@ -215,6 +237,7 @@ StatusOr<TrainingResult> FinetuneRun::Train(const InterruptGuard& interrupt) {
   StatusOr<TrainingResult> result = te::Train(trainable, batches, setup_.trainer, observers,
                                               [&interrupt] { return interrupt.interrupted(); });
   progress.Finish();
+  searches.Stop(context);
   return result;
 }
 

@@ -48,6 +48,8 @@ StatusOr<OpenedModel> OpenModel(const ModelFlags& flags, const LlamaModelOptions
   TE_ASSIGN_OR_RETURN(opened.llama,
                       LoadPretrainedLlama(opened.context.get(), flags.directory, pretrained));
   for (const std::string& line : opened.llama.report.Warnings()) PrintWarning(line);
+  if (const std::string& line = opened.llama.known_choices.warning(); !line.empty())
+    PrintWarning(line);
   return opened;
 }
 

@@ -34,6 +34,8 @@ StatusOr<std::vector<int32_t>> GenerateGreedy(LlamaModel* model, std::span<const
         "max_new_tokens is {}; expected from 0 to {}, which with the prompt are {} tokens",
         options.max_new_tokens, std::max<int64_t>(limit, 0), kMaxGeneratedLength);
   }
+  // Each length of a sequence comes once: the prompt's, and without a cache every other one.
+  const WorkOnce once(context);
   const bool cached = model->options().path == LlamaPath::kTe;
   std::vector<KeyValueCache> caches;
   if (cached) {

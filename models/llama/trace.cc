@@ -37,6 +37,7 @@ StatusOr<std::vector<LlamaTraceTensor>> TraceLlama(LlamaModel* model, const Llam
     return InvalidArgument(
         "gradients are asked for, but there are no labels; expected labels of input_ids' shape");
   }
+  const WorkOnce once(context);
   TE_ASSIGN_OR_RETURN(StepScalars scalars, context->ReadScalars());
   scalars.loss_sum = 0;
   scalars.token_count = 0;
