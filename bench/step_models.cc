@@ -26,7 +26,22 @@ StatusOr<LlamaConfig> BenchModel(const std::string& name) {
     config.rope.theta = 500000;
     return config;
   }
-  return InvalidArgument("model is \"{}\"; expected 110m, llama2-7b or llama3-8b", name);
+  if (name == "llama3.2-1b" || name == "llama3.2-3b") {
+    const bool one = name == "llama3.2-1b";
+    config.vocab_size = 128256;
+    config.hidden_size = one ? 2048 : 3072;
+    config.intermediate_size = 8192;
+    config.num_hidden_layers = one ? 16 : 28;
+    config.num_attention_heads = one ? 32 : 24;
+    config.num_key_value_heads = 8;
+    config.head_dim = one ? 64 : 128;
+    config.max_position_embeddings = 8192;
+    config.rope.theta = 500000;
+    config.tie_word_embeddings = true;
+    return config;
+  }
+  return InvalidArgument(
+      "model is \"{}\"; expected 110m, llama2-7b, llama3-8b, llama3.2-1b or llama3.2-3b", name);
 }
 
 void SetHiddenSize(int64_t hidden_size, LlamaConfig* config) {

@@ -15,6 +15,7 @@ tests=(
 benchmarks=(
   //bench:step
   //bench:operations_cuda
+  //bench:tune_choices
   //models/cli:te
 )
 # What tests and scripts read, with the folders they have here.
