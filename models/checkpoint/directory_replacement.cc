@@ -85,15 +85,18 @@ int Exchange(const std::string& a, const std::string& b) {
 }
 
 Status CheckExchange(const std::string& parent, const std::string& prefix) {
-  std::string a, b;
-  TE_RETURN_IF_ERROR(MakeTemporary(parent, prefix, &a));
-  const Status made = MakeTemporary(parent, prefix, &b);
-  const int result = made.ok() ? Exchange(a, b) : 0;
-  const int error = errno;
-  rmdir(a.c_str());
-  if (!b.empty()) rmdir(b.c_str());
-  TE_RETURN_IF_ERROR(made);
-  if (result == 0) return OkStatus();
+  int error = ENOENT;
+  // Where the file system has no locks, another run may take a probe for a leftover, and remove it.
+  for (int attempt = 0; attempt < 10 && error == ENOENT; ++attempt) {
+    std::string a, b;
+    TE_RETURN_IF_ERROR(MakeTemporary(parent, prefix, &a));
+    const Status made = MakeTemporary(parent, prefix, &b);
+    error = made.ok() && Exchange(a, b) != 0 ? errno : 0;
+    rmdir(a.c_str());
+    if (!b.empty()) rmdir(b.c_str());
+    TE_RETURN_IF_ERROR(made);
+  }
+  if (error == 0) return OkStatus();
   return Unsupported(
       "{}: the file system cannot exchange two directories at once ({}); save into a directory "
       "that does not exist yet",
@@ -180,9 +183,22 @@ Status CopyFile(const std::string& from, const std::string& to) {
   return output.Finish();
 }
 
+StatusOr<PathLock> LockDirectoryForSaving(const std::string& target,
+                                          std::chrono::milliseconds patience) {
+  std::string resolved, parent;
+  bool exists = false;
+  TE_RETURN_IF_ERROR(Resolve(target, &resolved, &parent, &exists));
+  return PathLock::Acquire(resolved, patience);
+}
+
 StatusOr<DirectoryReplacement> DirectoryReplacement::Begin(
-    const std::string& target, const std::function<Status(const std::string&)>& may_replace) {
+    const std::string& target, const std::function<Status(const std::string&)>& may_replace,
+    const PathLock* held) {
   DirectoryReplacement out;
+  if (held == nullptr) {
+    TE_ASSIGN_OR_RETURN(out.whole_, LockDirectoryForSaving(target, kSavePatience));
+  }
+  // Under the lock: the run that had it may have made the directory meanwhile.
   TE_RETURN_IF_ERROR(Resolve(target, &out.target_, &out.parent_, &out.target_exists_));
   if (out.target_exists_) {
     std::error_code error;
@@ -219,7 +235,8 @@ StatusOr<DirectoryReplacement> DirectoryReplacement::Begin(
 }
 
 DirectoryReplacement::DirectoryReplacement(DirectoryReplacement&& other) noexcept
-    : target_(std::move(other.target_)),
+    : whole_(std::move(other.whole_)),
+      target_(std::move(other.target_)),
       parent_(std::move(other.parent_)),
       temporary_(std::exchange(other.temporary_, {})),
       lock_(std::exchange(other.lock_, -1)),

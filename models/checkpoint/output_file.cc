@@ -3,11 +3,16 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cstring>
+#include <filesystem>
 #include <utility>
+
+#include "models/files/output_path.h"
+#include "models/files/path_lock.h"
 
 namespace te {
 
@@ -68,18 +73,39 @@ Status SyncDirectory(const std::string& path) {
 
 Status ReplaceFile(const std::string& path,
                    const std::function<Status(const std::string& path)>& write) {
-  const std::string fresh = path + ".te-new";
+  TE_ASSIGN_OR_RETURN(const std::string target, ResolveOutput(path));
+  TE_ASSIGN_OR_RETURN(const PathLock lock, PathLock::Acquire(target, kSavePatience));
+  struct stat old;
+  const bool replaces = lstat(target.c_str(), &old) == 0;
+  if (replaces && !S_ISREG(old.st_mode)) {
+    return IoError("{}: not a regular file: it cannot be replaced by one", path);
+  }
+  const std::string fresh = target + kFreshSuffix;
   unlink(fresh.c_str());  // of a run that was killed
   Status status = write(fresh);
-  if (status.ok() && rename(fresh.c_str(), path.c_str()) != 0)
+  if (status.ok() && replaces && chmod(fresh.c_str(), old.st_mode & 07777) != 0)
+    status = IoError("{}: {}", fresh, std::strerror(errno));
+  if (status.ok() && rename(fresh.c_str(), target.c_str()) != 0)
     status = IoError("{}: cannot be replaced: {}", path, std::strerror(errno));
   if (!status.ok()) {
     unlink(fresh.c_str());
     return status;
   }
-  const size_t slash = path.rfind('/');
-  if (slash == std::string::npos) return SyncDirectory(".");
-  return SyncDirectory(slash == 0 ? "/" : path.substr(0, slash));
+  return SyncDirectory(std::filesystem::path(target).parent_path().string());
+}
+
+Status CheckReplaceable(const std::string& path) {
+  TE_ASSIGN_OR_RETURN(const std::string target, ResolveOutput(path));
+  struct stat old;
+  if (lstat(target.c_str(), &old) == 0 && !S_ISREG(old.st_mode)) {
+    return IoError("{}: {}", path,
+                   S_ISDIR(old.st_mode) ? "is a directory; expected the name of a file"
+                                        : "not a regular file: it cannot be replaced by one");
+  }
+  const std::string folder = std::filesystem::path(target).parent_path().string();
+  if (access(folder.c_str(), W_OK | X_OK) != 0)
+    return IoError("{}: cannot make a file in {}: {}", path, folder, std::strerror(errno));
+  return OkStatus();
 }
 
 }  // namespace te

@@ -34,10 +34,17 @@ class OutputFile {
 
 Status SyncDirectory(const std::string& path);
 
+inline constexpr char kFreshSuffix[] = ".te-new";
+
 // `path` replaced as a whole by what `write` creates and syncs under another name beside it
-// (".te-new" appended): the old file or the new one is there at any moment. On failure the old one
-// is as it was.
+// (kFreshSuffix appended): the old file or the new one is there at any moment. On failure the old
+// one is as it was. A symbolic link stays, and what it leads to is replaced; the old file's mode
+// stays, too. One writer at a time (PathLock). kIoError: `path` is no regular file.
 Status ReplaceFile(const std::string& path,
                    const std::function<Status(const std::string& path)>& write);
+
+// What can be known of ReplaceFile before a long computation: the folder is there and can be
+// written, and nothing but a regular file has the name. Changes nothing.
+Status CheckReplaceable(const std::string& path);
 
 }  // namespace te

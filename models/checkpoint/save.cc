@@ -257,13 +257,34 @@ Status WriteWeights(const std::string& directory, std::vector<SafetensorsItem> i
   return WriteText(directory + "/model.safetensors.index.json", text + "\n");
 }
 
-Status MayReplace(const std::string& path) {
+// Whether the directory holds nothing but the file `log` and folders that lead to it.
+bool HoldsOnly(const std::string& path, const std::string& log) {
+  if (log.empty()) return false;
   std::error_code error;
-  if (fs::exists(path + "/config.json", error)) return OkStatus();
+  const fs::path file = fs::weakly_canonical(log, error);
+  if (error) return false;
+  fs::recursive_directory_iterator items(path, error);
+  for (; !error && items != fs::recursive_directory_iterator(); items.increment(error)) {
+    const std::string item = items->path().string();
+    const bool leads_there = item == file.string() || file.string().starts_with(item + "/");
+    if (!leads_there) return false;
+  }
+  return !error;
+}
+
+Status MayReplace(const std::string& path, const std::string& log) {
+  std::error_code error;
+  if (fs::exists(path + "/config.json", error) || HoldsOnly(path, log)) return OkStatus();
   return FailedPrecondition(
       "{}: a directory with files in it, but no config.json, so no checkpoint: not replaced; save "
       "elsewhere",
       path);
+}
+
+StatusOr<DirectoryReplacement> Begin(const std::string& directory, const SaveTarget& target) {
+  return DirectoryReplacement::Begin(
+      directory, [&target](const std::string& path) { return MayReplace(path, target.log); },
+      target.lock);
 }
 
 }  // namespace
@@ -291,8 +312,7 @@ Status SaveCheckpoint(const std::string& directory, std::span<const SaveTensor> 
       TE_ASSIGN_OR_RETURN(SafetensorsItem item, ItemOf(tensor, options.copy_to_host));
       items.push_back(std::move(item));
     }
-    TE_ASSIGN_OR_RETURN(DirectoryReplacement replacement,
-                        DirectoryReplacement::Begin(directory, MayReplace));
+    TE_ASSIGN_OR_RETURN(DirectoryReplacement replacement, Begin(directory, options.target));
     const std::string& path = replacement.path();
     const auto write = [&]() -> Status {
       TE_RETURN_IF_ERROR(WriteConfig(path + "/config.json", options));
@@ -312,10 +332,12 @@ Status SaveCheckpoint(const std::string& directory, std::span<const SaveTensor> 
   }
 }
 
-Status CheckSaveDirectory(const std::string& directory) {
-  const StatusOr<DirectoryReplacement> replacement =
-      DirectoryReplacement::Begin(directory, MayReplace);
-  return replacement.status();
+Status CheckSaveDirectory(const std::string& directory, const SaveTarget& target) {
+  return Begin(directory, target).status();
+}
+
+bool IsCheckpointFile(const std::string& name) {
+  return name == "config.json" || IsModelWeights(name) || IsCarriedOver(name);
 }
 
 StatusOr<JsonValue> ConfigWithDType(const JsonValue& config, StoredType type) {

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "models/checkpoint/checkpoint_reader.h"
+#include "models/files/path_lock.h"
 #include "models/json/json.h"
 
 namespace te {
@@ -35,6 +36,13 @@ struct SaveTensor {
 
 // The stored tensor whose bytes SaveCheckpoint takes over for this one; null: its value is written.
 const CheckpointReader::Tensor* UnchangedSource(const SaveTensor& tensor);
+// How the directory is taken, for a run that has looked at it before.
+struct SaveTarget {
+  // Its lock (LockDirectoryForSaving), where the caller holds it; null: taken for this save alone.
+  const PathLock* lock = nullptr;
+  // A file inside it that the caller writes: alone, it makes no directory one that is somebody's.
+  std::string log;
+};
 
 struct SaveOptions {
   int64_t max_shard_bytes = 5'000'000'000;  // Hugging Face's 5GB (50GB from version 5 on)
@@ -48,6 +56,7 @@ struct SaveOptions {
   // Further files that functions create and sync: name (no folder) and function of the path.
   std::vector<std::pair<std::string, std::function<Status(const std::string& path)>>> extra_writers;
   CopyToHost copy_to_host;  // null: values are host memory
+  SaveTarget target;
 };
 
 // Writes `directory`: model.safetensors or model-00001-of-0000N.safetensors with
@@ -61,7 +70,11 @@ Status SaveCheckpoint(const std::string& directory, std::span<const SaveTensor> 
 
 // The checks that SaveCheckpoint begins with, for before a long run: may and can the directory be
 // replaced? Leaves nothing behind but parents of it that were missing.
-Status CheckSaveDirectory(const std::string& directory);
+Status CheckSaveDirectory(const std::string& directory, const SaveTarget& target = {});
+
+// Whether SaveCheckpoint may write or remove a file of this name in its directory: config.json,
+// weights of any format, what belongs to them, tokenizer and other files that are carried over.
+bool IsCheckpointFile(const std::string& name);
 
 // `config` with its dtype ("dtype" and "torch_dtype", those that it has, else "torch_dtype") set to
 // that of saved weights.

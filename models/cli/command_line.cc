@@ -3,10 +3,12 @@
 #include <algorithm>
 #include <functional>
 #include <optional>
+#include <sstream>
 #include <string>
 #include <vector>
 
 #include "CLI/CLI.hpp"
+#include "models/cli/console.h"
 #include "models/cli/exit_code.h"
 #include "models/cli/finetune.h"
 #include "models/cli/generate.h"
@@ -403,8 +405,12 @@ std::string SwitchWithValue(const CLI::App& command, const std::vector<std::stri
 
 int ReportParseError(const CLI::App& app, const CLI::ParseError& error,
                      const std::vector<std::string>& arguments) {
-  if (error.get_exit_code() == static_cast<int>(CLI::ExitCodes::Success))
-    return app.exit(error);  // help, version
+  if (error.get_exit_code() == static_cast<int>(CLI::ExitCodes::Success)) {  // help, version
+    std::ostringstream text;
+    app.exit(error, text, text);
+    PrintText(text.str());
+    return kExitOk;
+  }
   const std::vector<CLI::App*> used = app.get_subcommands();
   const CLI::App& command = used.empty() ? app : *used.front();
   const std::string program = used.empty() ? "te" : "te " + command.get_name();
@@ -430,21 +436,20 @@ int ReportParseError(const CLI::App& app, const CLI::ParseError& error,
   return kExitUsage;
 }
 
-int Finish(const char* program, const Status& status) {
+int Finish(const std::string& program, const Status& status) {
   if (!status.ok()) PrintError(program, status.message());
   return ExitCodeOf(status);
 }
 
-}  // namespace
-
-int RunCommandLine(int argc, char** argv) {
+int RunCommand(int argc, char** argv, std::string* program) {
   CLI::App app("te: load a Hugging Face Llama checkpoint, fine-tune it, write it back", "te");
   app.set_version_flag("--version", std::string("te ") + kTeVersion, "Print the version");
   app.get_formatter()->column_width(34);
   app.require_subcommand(1);
   app.footer(
       "`te COMMAND --help` lists a command's flags. Exit codes: 0 done, 2 a flag or file is wrong, "
-      "1 it failed.");
+      "1 it failed,\nor a part of its output could not be written (a reader that leaves a pipe, as "
+      "in `te ... | head`, is no failure).");
 
   FinetuneFlags finetune;
   TraceFlags trace;
@@ -461,13 +466,23 @@ int RunCommandLine(int argc, char** argv) {
     return ReportParseError(app, error, std::vector<std::string>(argv + 1, argv + argc));
   }
 
+  *program = "te " + app.get_subcommands().front()->get_name();
   if (app.got_subcommand("finetune")) {
     StatusOr<ExitCode> code = Finetune(finetune);
-    return code.ok() ? *code : Finish("te finetune", code.status());
+    return code.ok() ? *code : Finish(*program, code.status());
   }
-  if (app.got_subcommand("trace")) return Finish("te trace", Trace(trace));
-  if (app.got_subcommand("inspect")) return Finish("te inspect", Inspect(inspect));
-  return Finish("te generate", Generate(generate));
+  if (app.got_subcommand("trace")) return Finish(*program, Trace(trace));
+  if (app.got_subcommand("inspect")) return Finish(*program, Inspect(inspect));
+  return Finish(*program, Generate(generate));
+}
+
+}  // namespace
+
+int RunCommandLine(int argc, char** argv) {
+  std::string program = "te";
+  const int code = RunCommand(argc, argv, &program);
+  // What te generate prints is a text, and nothing else belongs into it.
+  return EndOutput(program, code, /*report=*/program != "te generate");
 }
 
 }  // namespace te

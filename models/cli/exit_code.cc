@@ -1,6 +1,6 @@
 #include "models/cli/exit_code.h"
 
-#include <cstdio>
+#include "models/cli/console.h"
 
 namespace te {
 namespace {
@@ -41,13 +41,11 @@ ExitCode ExitCodeOf(const Status& status) {
 }
 
 void PrintError(const std::string& program, const std::string& message) {
-  std::fflush(stdout);
-  fmt::print(stderr, "{}: error: {}\n", program, OnOneLine(message));
+  PrintErrorText(program + ": error: " + OnOneLine(message) + "\n");
 }
 
 void PrintWarning(const std::string& message) {
-  std::fflush(stdout);
-  fmt::print(stderr, "warning: {}\n", OnOneLine(message));
+  PrintErrorText("warning: " + OnOneLine(message) + "\n");
 }
 
 }  // namespace te

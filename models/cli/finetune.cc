@@ -1,20 +1,24 @@
 #include "models/cli/finetune.h"
 
-#include <signal.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <memory>
 #include <optional>
 #include <set>
 #include <string>
 #include <utility>
 
+#include "models/checkpoint/directory_replacement.h"
 #include "models/checkpoint/save.h"
+#include "models/cli/console.h"
 #include "models/cli/finetune_data.h"
+#include "models/cli/finetune_log.h"
 #include "models/cli/finetune_resume.h"
 #include "models/cli/finetune_setup.h"
 #include "models/cli/interrupt.h"
 #include "models/cli/low_precision.h"
+#include "models/cli/output_check.h"
 #include "models/cli/search_display.h"
 #include "models/llama/training_state.h"
 #include "models/train/progress.h"
@@ -44,39 +48,37 @@ void PrintPlan(const FinetuneFlags& flags, const FinetuneSetup& setup, const Ope
                int64_t frozen) {
   const LrSchedule& schedule = setup.trainer.schedule;
   const bool bf16 = setup.model.params_dtype == DType::kBFloat16;
-  fmt::print("model           {}: Llama, {} layers, {} parameters{}{}\n", flags.model.directory,
-             opened.llama.model->config().num_hidden_layers,
-             opened.llama.model->config().ParameterCount(),
-             flags.model.random_weights ? ", random weights" : "",
-             frozen > 0 ? fmt::format(", {} tensors frozen", frozen) : "");
-  fmt::print("precision       {}, path {}, moments {}{}{}\n", flags.precision, flags.path,
-             setup.adamw.moments == DType::kBFloat16 ? "bf16" : "fp32",
-             bf16
-                 ? fmt::format(", master weights {}",
-                               setup.adamw.master_weights == MasterWeights::kNone ? "none" : "fp32")
-                 : "",
-             setup.adamw.rounding == Rounding::kStochastic ? ", rounding stochastic" : "");
+  Print("model           {}: Llama, {} layers, {} parameters{}{}\n", flags.model.directory,
+        opened.llama.model->config().num_hidden_layers,
+        opened.llama.model->config().ParameterCount(),
+        flags.model.random_weights ? ", random weights" : "",
+        frozen > 0 ? fmt::format(", {} tensors frozen", frozen) : "");
+  Print("precision       {}, path {}, moments {}{}{}\n", flags.precision, flags.path,
+        setup.adamw.moments == DType::kBFloat16 ? "bf16" : "fp32",
+        bf16 ? fmt::format(", master weights {}",
+                           setup.adamw.master_weights == MasterWeights::kNone ? "none" : "fp32")
+             : "",
+        setup.adamw.rounding == Rounding::kStochastic ? ", rounding stochastic" : "");
   if (setup.step.recipe != nullptr) {
-    fmt::print("recipe          {}{}\n", setup.step.recipe->name(),
-               setup.fp8->weights_only ? ", weights in FP8 alone" : "");
+    Print("recipe          {}{}\n", setup.step.recipe->name(),
+          setup.fp8->weights_only ? ", weights in FP8 alone" : "");
   }
   if (const LlamaModel& model = *opened.llama.model; model.recomputed_layers() > 0) {
-    fmt::print("recomputation   full, the first {} of {} layers\n", model.recomputed_layers(),
-               model.config().num_hidden_layers);
+    Print("recomputation   full, the first {} of {} layers\n", model.recomputed_layers(),
+          model.config().num_hidden_layers);
   }
-  fmt::print("training        {} steps of {} x {} samples, at most {} tokens each\n", flags.steps,
-             flags.gradient_accumulation_steps, flags.batch_size, flags.max_seq_length);
-  fmt::print("learning rate   {}, warm-up {} steps, peak {:.4g}\n", Name(schedule.kind),
-             schedule.warmup_steps, schedule.Peak());
+  Print("training        {} steps of {} x {} samples, at most {} tokens each\n", flags.steps,
+        flags.gradient_accumulation_steps, flags.batch_size, flags.max_seq_length);
+  Print("learning rate   {}, warm-up {} steps, peak {:.4g}\n", Name(schedule.kind),
+        schedule.warmup_steps, schedule.Peak());
   if (flags.model.allow_nondeterministic) {
-    fmt::print("nondeterminism  {}\n",
-               opened.context->device().host_accessible()
-                   ? "allowed, which changes nothing on the cpu"
-                   : "allowed: attention's backward pass need not repeat its bits");
+    Print("nondeterminism  {}\n",
+          opened.context->device().host_accessible()
+              ? "allowed, which changes nothing on the cpu"
+              : "allowed: attention's backward pass need not repeat its bits");
   }
   if (flags.steps > 0 && !opened.context->device().host_accessible())
-    fmt::print("algorithms      {}\n", DescribeKnownChoices(opened.llama));
-  std::fflush(stdout);
+    Print("algorithms      {}\n", DescribeKnownChoices(opened.llama));
   // Of a learning rate of 0, which somebody wants to see the loss alone, there is no peak.
   if (flags.steps > 0 && schedule.warmup_steps >= flags.steps && schedule.learning_rate > 0) {
     PrintWarning(fmt::format(
@@ -104,18 +106,19 @@ void PrintAttention(const KernelLog& log) {
     if (record.operation.starts_with("attention")) kernels.insert(record.kernel);
   std::string names;
   for (const std::string& kernel : kernels) names += (names.empty() ? "" : ", ") + kernel;
-  if (!names.empty()) fmt::print("attention       {}\n", names);
+  if (!names.empty()) Print("attention       {}\n", names);
 }
 
 // A run: from the model that was opened to the checkpoint that it leaves.
 class FinetuneRun {
  public:
-  FinetuneRun(const FinetuneFlags& flags, FinetuneSetup setup, std::optional<OpenedData> input)
-      : flags_(flags), setup_(std::move(setup)), input_(std::move(input)) {}
+  FinetuneRun(const FinetuneFlags& flags, FinetuneSetup setup, const SaveTarget& target,
+              std::optional<OpenedData> input)
+      : flags_(flags), setup_(std::move(setup)), target_(target), input_(std::move(input)) {}
 
   // Everything before the first step. Prints what will be done.
   Status Open();
-  StatusOr<TrainingResult> Train(const InterruptGuard& interrupt);
+  StatusOr<TrainingResult> Train(JsonLinesLog* log, const InterruptGuard& interrupt);
   // Writes --output after `steps` steps of the run.
   Status Save(int64_t steps);
 
@@ -132,6 +135,7 @@ class FinetuneRun {
 
   const FinetuneFlags& flags_;
   FinetuneSetup setup_;
+  SaveTarget target_;
   std::unique_ptr<OptimizerStateFile> resumed_;  // null: the run begins here
   LowPrecision fp8_;                             // outlives the context
   OpenedModel opened_;
@@ -166,12 +170,11 @@ Status FinetuneRun::Open() {
   if (resumed_ != nullptr)
     TE_RETURN_IF_ERROR(CheckResumedRun(*resumed_, DescribeRun(flags_, setup_, data_)));
   PrintPlan(flags_, setup_, opened_, frozen);
-  if (!fp8_.state_file.empty()) fmt::print("fp8 state       {}\n", fp8_.DescribeState());
+  if (!fp8_.state_file.empty()) Print("fp8 state       {}\n", fp8_.DescribeState());
   if (flags_.steps > 0) TE_RETURN_IF_ERROR(OpenOptimizer());
   if (resumed_ != nullptr) {
-    fmt::print("resumed         {}: {} steps are made\n", resumed_->path(), first_step());
+    Print("resumed         {}: {} steps are made\n", resumed_->path(), first_step());
   }
-  std::fflush(stdout);
   return OkStatus();
 }
 
@@ -185,20 +188,20 @@ Status FinetuneRun::OpenOptimizer() {
   return OkStatus();
 }
 
-StatusOr<TrainingResult> FinetuneRun::Train(const InterruptGuard& interrupt) {
-  std::unique_ptr<JsonLinesLog> log;
-  ProgressDisplay progress = ProgressDisplay::For(stdout);
+StatusOr<TrainingResult> FinetuneRun::Train(JsonLinesLog* log, const InterruptGuard& interrupt) {
+  ProgressDisplay progress = ProgressDisplay::For(STDOUT_FILENO, PrintText);
   std::vector<TrainingObserver*> observers = {&progress};
-  if (!flags_.log.empty()) {
-    StatusOr<std::unique_ptr<JsonLinesLog>> created =
-        JsonLinesLog::Create(flags_.log, /*append=*/flags_.resume);
-    if (!created.ok()) return created.status().WithContext("--log");
-    log = std::move(created).value();
-    observers.push_back(log.get());
+  if (log != nullptr) {
+    const Status begun = log->Begin(/*append=*/flags_.resume, [&progress](const Status& why) {
+      progress.Finish();
+      PrintWarning(fmt::format("--log: {}: lines are lost; the run goes on", why.message()));
+    });
+    TE_RETURN_IF_ERROR(begun.WithContext("--log"));
+    observers.push_back(log);
   }
   if (flags_.steps == 0) return TrainingResult{};
   Context* context = opened_.context.get();
-  SearchDisplay searches(stdout, isatty(STDOUT_FILENO) == 1);
+  SearchDisplay searches(PrintText, isatty(STDOUT_FILENO) == 1);
   searches.Watch(context);
   // A search's line takes the place of what was drawn there.
   const auto after_step = [&, this](const Status& status) {
@@ -229,8 +232,7 @@ StatusOr<TrainingResult> FinetuneRun::Train(const InterruptGuard& interrupt) {
       .save = [&, this](int64_t steps) -> Status {
         progress.Finish();
         TE_RETURN_IF_ERROR(Save(steps));
-        fmt::print("saved           {}, step {}\n", flags_.output, steps);
-        std::fflush(stdout);
+        Print("saved           {}, step {}\n", flags_.output, steps);
         return OkStatus();
       }};
   const BatchSource batches = [this](int64_t index) { return data_.At(index); };
@@ -238,13 +240,24 @@ StatusOr<TrainingResult> FinetuneRun::Train(const InterruptGuard& interrupt) {
                                               [&interrupt] { return interrupt.interrupted(); });
   progress.Finish();
   searches.Stop(context);
+  if (log != nullptr) log->Finish();
   return result;
 }
+
+// A directory that is no checkpoint, or another run's: the caller chooses another one.
+Status ForOutput(const Status& status) {
+  if (status.code() != StatusCode::kFailedPrecondition) return status.WithContext("--output");
+  return InvalidArgument("--output: {}", status.message());
+}
+
+// Of another run that saves there, which is most often about to end.
+constexpr std::chrono::seconds kOutputPatience(10);
 
 Status FinetuneRun::Save(int64_t steps) {
   SavePretrainedOptions save = {.max_shard_bytes = setup_.max_shard_bytes,
                                 .type = setup_.save_type,
-                                .allow_nonfinite = flags_.allow_nonfinite};
+                                .allow_nonfinite = flags_.allow_nonfinite,
+                                .target = target_};
   OptimizerStateInfo info = {.position = steps};
   if (optimizer_ == nullptr) {  // no step: the FP8 state as it was read
     if (!fp8_.state.slots.empty()) {
@@ -273,32 +286,38 @@ Status FinetuneRun::Save(int64_t steps) {
 StatusOr<ExitCode> Finetune(const FinetuneFlags& flags) {
   TE_ASSIGN_OR_RETURN(FinetuneSetup setup, CheckFinetuneFlags(flags));
   // Before minutes of loading and training, not after.
-  Status writable = CheckSaveDirectory(flags.output);
-  if (writable.code() == StatusCode::kFailedPrecondition) {  // a directory that is no checkpoint
-    return InvalidArgument("--output: {}", writable.message());
-  }
-  if (!writable.ok()) return writable.WithContext("--output");
+  TE_RETURN_IF_ERROR(CheckFinetuneOutputs(flags));
+  // Held to the end: two runs that save into one directory would each undo the other's work.
+  const StatusOr<PathLock> lock = LockDirectoryForSaving(flags.output, kOutputPatience);
+  if (!lock.ok()) return ForOutput(lock.status());
+  SaveTarget target = {.lock = &*lock, .log = ""};
+  NewFolders folders;
+  TE_RETURN_IF_ERROR(MakeLogFolder(flags, &folders, &target.log).WithContext("--log"));
+  if (const Status writable = CheckSaveDirectory(flags.output, target); !writable.ok())
+    return ForOutput(writable);
+  std::unique_ptr<JsonLinesLog> log;
   if (!flags.log.empty()) {
-    const Status loggable = JsonLinesLog::CheckWritable(flags.log);
-    if (!loggable.ok()) return loggable.WithContext("--log");
+    StatusOr<std::unique_ptr<JsonLinesLog>> opened = JsonLinesLog::Open(flags.log);
+    if (opened.status().code() == StatusCode::kFailedPrecondition)
+      return InvalidArgument("--log: {}", opened.status().message());
+    if (!opened.ok()) return opened.status().WithContext("--log");
+    log = std::move(opened).value();
   }
   std::optional<OpenedData> data;
   if (!flags.data.empty()) {
     TE_ASSIGN_OR_RETURN(data, OpenData(flags));
   }
-  // A reader of our output that leaves (`te finetune | head`) must not end the training.
-  signal(SIGPIPE, SIG_IGN);
 
-  FinetuneRun run(flags, std::move(setup), std::move(data));
+  FinetuneRun run(flags, std::move(setup), target, std::move(data));
   TE_RETURN_IF_ERROR(run.Open());
   InterruptGuard interrupt;
-  const StatusOr<TrainingResult> result = run.Train(interrupt);
+  const StatusOr<TrainingResult> result = run.Train(log.get(), interrupt);
   if (!result.ok()) {
     return Status(result.status().code(), result.status().message() + "; " + run.DescribeSaved());
   }
   const int64_t steps = run.first_step() + result->steps_done;
   if (result->interrupted && (!flags.save_optimizer_state || result->steps_done == 0)) {
-    fmt::print("interrupted after step {} of {}; {}\n", steps, flags.steps, run.DescribeSaved());
+    Print("interrupted after step {} of {}; {}\n", steps, flags.steps, run.DescribeSaved());
     return kExitInterrupted;
   }
   if (const Status saved = run.Save(steps); !saved.ok()) {
@@ -306,18 +325,18 @@ StatusOr<ExitCode> Finetune(const FinetuneFlags& flags) {
                            : saved;
   }
   if (result->interrupted) {
-    fmt::print("interrupted after step {} of {}; saved to {}: --model {} --resume goes on\n", steps,
-               flags.steps, flags.output, flags.output);
+    Print("interrupted after step {} of {}; saved to {}: --model {} --resume goes on\n", steps,
+          flags.steps, flags.output, flags.output);
     return kExitInterrupted;
   }
-  fmt::print("saved           {}\n", flags.output);
-  fmt::print("{} finetuning steps complete!\n", result->timed_steps);
+  Print("saved           {}\n", flags.output);
+  Print("{} finetuning steps complete!{}\n", steps,
+        flags.resume ? fmt::format(" ({} of them in this run)", result->steps_done) : "");
   if (result->timed_steps > 0) {
-    fmt::print("Average time taken per step: {} milliseconds\n",
-               FormatMilliseconds(result->seconds_per_step));
+    Print("Average time taken per step: {} milliseconds (over the last {})\n",
+          FormatMilliseconds(result->seconds_per_step), result->timed_steps);
   }
-  std::fflush(stdout);
-  return kExitOk;
+  return log != nullptr && !log->lost().ok() ? kExitFailed : kExitOk;
 }
 
 }  // namespace te

@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "models/cli/console.h"
 #include "models/cli/data_warnings.h"
 
 namespace te {
@@ -35,13 +36,12 @@ class TokenizingProgress {
     const auto now = std::chrono::steady_clock::now();
     if (now < next_) return;
     next_ = now + std::chrono::seconds(terminal_ ? 1 : 10);
-    fmt::print("{}tokenizing      {} of {} batches{}", terminal_ ? "\r" : "", done, total,
-               terminal_ ? "\x1b[K" : "\n");
-    std::fflush(stdout);
+    Print("{}tokenizing      {} of {} batches{}", terminal_ ? "\r" : "", done, total,
+          terminal_ ? "\x1b[K" : "\n");
     open_ = terminal_;
   }
   void Finish() {
-    if (open_) fmt::print("\r\x1b[K");
+    if (open_) PrintText("\r\x1b[K");
     open_ = false;
   }
 
@@ -121,14 +121,13 @@ StatusOr<TrainingData> ReadTrainingData(const FinetuneFlags& flags, OpenedData i
 }
 
 void PrintData(const FinetuneFlags& flags, const TrainingData& data, const LlamaConfig& config) {
-  fmt::print("data            {}: {}, {} samples\n", flags.data, Name(data.format),
-             data.dataset->size());
-  if (data.tokenizer != nullptr) fmt::print("tokenizer       {}\n", data.tokenizer->Describe());
+  Print("data            {}: {}, {} samples\n", flags.data, Name(data.format),
+        data.dataset->size());
+  if (data.tokenizer != nullptr) Print("tokenizer       {}\n", data.tokenizer->Describe());
   if (data.dataset->truncated() > 0) {
-    fmt::print("                {} samples cut to {} tokens (--max-seq-length)\n",
-               data.dataset->truncated(), flags.max_seq_length);
+    Print("                {} samples cut to {} tokens (--max-seq-length)\n",
+          data.dataset->truncated(), flags.max_seq_length);
   }
-  std::fflush(stdout);
   WarnBeyondPositions("samples have up to", data.dataset->longest(), config);
   WarnOfSpecialTexts(data.dataset->special_texts(), flags.data);
   if (data.tokenizer != nullptr)

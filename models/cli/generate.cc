@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "fmt/ranges.h"
+#include "models/cli/console.h"
 #include "models/cli/data_warnings.h"
 #include "models/cli/exit_code.h"
 #include "models/cli/low_precision.h"
@@ -99,8 +100,7 @@ class TextStream {
     constexpr std::string_view kReplacement = "\xef\xbf\xbd";  // an unfinished character
     if (!last && text.ends_with(kReplacement)) return OkStatus();
     if (text.size() > shown_) {
-      std::fwrite(text.data() + shown_, 1, text.size() - shown_, stdout);
-      std::fflush(stdout);
+      PrintText(std::string_view(text).substr(shown_));
       shown_ = text.size();
     }
     return OkStatus();
@@ -157,7 +157,7 @@ Status Generate(const GenerateFlags& flags) {
   if (flags.output_ids) {
     TE_ASSIGN_OR_RETURN(const std::vector<int32_t> ids,
                         GenerateGreedy(opened.llama.model.get(), prompt, generate));
-    fmt::print("{}\n", fmt::join(ids, ","));
+    Print("{}\n", fmt::join(ids, ","));
     return OkStatus();
   }
   TextStream text(tokenizer.get(), prompt);
@@ -165,12 +165,13 @@ Status Generate(const GenerateFlags& flags) {
   Status shown;
   const auto on_token = [&](int32_t id) {
     shown = text.Add(id);
-    return shown.ok();
+    // Where nobody reads on, what is still to come would be computed for nothing.
+    return shown.ok() && !OutputIsLost();
   };
   TE_RETURN_IF_ERROR(GenerateGreedy(opened.llama.model.get(), prompt, generate, on_token).status());
   TE_RETURN_IF_ERROR(shown);
   TE_RETURN_IF_ERROR(text.Show(/*last=*/true));
-  fmt::print("\n");
+  Print("\n");
   return OkStatus();
 }
 

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "models/checkpoint/save.h"
+#include "models/cli/console.h"
 #include "models/cli/exit_code.h"
 #include "models/json/json.h"
 #include "models/llama/checkpoint_faults.h"
@@ -23,7 +24,7 @@ void PrintTrainingState(const std::string& directory, std::vector<Status>* fault
     if (!status.ok()) {
       faults->push_back(status.WithContext(what));
     } else {
-      fmt::print("{}: {} in {}/{}\n", what, text, directory, name);
+      Print("{}: {} in {}/{}\n", what, text, directory, name);
     }
   };
   const StatusOr<Fp8State> fp8 = ReadFp8State(directory + "/" + kFp8StateFile);
@@ -56,19 +57,18 @@ Status Inspect(const ModelFlags& flags) {
   TE_ASSIGN_OR_RETURN(
       const std::unique_ptr<LlamaModel> model,
       LlamaModel::Create(context.get(), *config, {.params_dtype = DType::kBFloat16}));
-  fmt::print("{}\n", InspectLlama(*model));
+  Print("{}\n", InspectLlama(*model));
   CheckpointFaults found = FindCheckpointFaults(
       flags.directory, json, *model, {.variant = flags.variant, .subfolder = flags.subfolder});
   if (found.none) {
-    fmt::print(
-        "weights: none in {}: a config alone (te finetune --init-from-config begins from it)\n",
-        directory);
+    Print("weights: none in {}: a config alone (te finetune --init-from-config begins from it)\n",
+          directory);
   } else if (found.reader != nullptr && !found.reader->files().empty()) {
     size_t tensors = 0;
     for (const auto& file : found.reader->files()) tensors += file->entries().size();
-    fmt::print("weights: {} tensors in {}\n", tensors, found.reader->FileNames());
+    Print("weights: {} tensors in {}\n", tensors, found.reader->FileNames());
   } else {
-    fmt::print("weights: none that can be read in {}\n", directory);
+    Print("weights: none that can be read in {}\n", directory);
   }
   for (const std::string& line : found.warnings) PrintWarning(line);
   if (flags.variant.empty())

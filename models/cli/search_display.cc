@@ -30,25 +30,23 @@ void SearchDisplay::OnSearch(const SearchProgress& progress) {
                   totals_.searches - reported_.searches + (progress.ended ? 0 : 1), seconds,
                   progress.limit_seconds);
   if (terminal_) {
-    fmt::print(out_, "\r{}\x1b[K", line);
+    write_("\r" + line + "\x1b[K");
     open_ = true;
   } else if (totals_.seconds - shown_seconds_ >= kSecondsBetweenLines) {
     shown_seconds_ = totals_.seconds;
-    fmt::print(out_, "{}\n", line);
+    write_(line + "\n");
   }
-  std::fflush(out_);
 }
 
 void SearchDisplay::Report(const std::string& kept_in) {
   const double seconds = totals_.seconds - reported_.seconds;
   const int64_t searches = totals_.searches - reported_.searches;
   reported_ = totals_;
-  if (open_) fmt::print(out_, "\r\x1b[K");
+  if (open_) write_("\r\x1b[K");
   open_ = false;
   if (seconds < kQuietSeconds) return;
-  fmt::print(out_, "algorithms      {} found in {:.1f} s{}\n", searches, seconds,
-             kept_in.empty() ? "" : ", kept in " + kept_in);
-  std::fflush(out_);
+  write_(fmt::format("algorithms      {} found in {:.1f} s{}\n", searches, seconds,
+                     kept_in.empty() ? "" : ", kept in " + kept_in));
 }
 
 }  // namespace te

@@ -2,8 +2,10 @@
 // every few seconds elsewhere; nothing of searches that nobody waits for.
 #pragma once
 
-#include <cstdio>
+#include <functional>
 #include <string>
+#include <string_view>
+#include <utility>
 
 #include "te_core/context.h"
 
@@ -11,8 +13,9 @@ namespace te {
 
 class SearchDisplay {
  public:
-  // `terminal`: as ProgressDisplay. Does not own `out`.
-  SearchDisplay(std::FILE* out, bool terminal) : out_(out), terminal_(terminal) {}
+  // `write`, `terminal`: as ProgressDisplay.
+  using Write = std::function<void(std::string_view text)>;
+  SearchDisplay(Write write, bool terminal) : write_(std::move(write)), terminal_(terminal) {}
 
   // Watches the context's searches. The display must outlive the watching: Stop, or the context's
   // end.
@@ -26,7 +29,7 @@ class SearchDisplay {
   void Report(const std::string& kept_in);
 
  private:
-  std::FILE* out_;
+  Write write_;
   bool terminal_;
   bool open_ = false;
   SearchTotals reported_, totals_;

@@ -2,18 +2,16 @@
 
 #include <gtest/gtest.h>
 
-#include <cstdlib>
 #include <string>
+#include <string_view>
 
 namespace te {
 namespace {
 
 // What is printed while `searches` searches of `each` seconds run, and a report after them.
 std::string Shown(bool terminal, int searches, double each, const std::string& kept_in) {
-  char* text = nullptr;
-  size_t size = 0;
-  std::FILE* out = open_memstream(&text, &size);
-  SearchDisplay display(out, terminal);
+  std::string shown;
+  SearchDisplay display([&shown](std::string_view text) { shown += text; }, terminal);
   SearchTotals totals;
   for (int i = 0; i < searches; ++i) {
     display.OnSearch({.totals = totals, .limit_seconds = 12});
@@ -23,9 +21,6 @@ std::string Shown(bool terminal, int searches, double each, const std::string& k
   }
   display.Report(kept_in);
   display.Report(kept_in);  // nothing since
-  std::fclose(out);
-  const std::string shown(text, size);
-  std::free(text);
   return shown;
 }
 

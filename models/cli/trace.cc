@@ -1,12 +1,13 @@
 #include "models/cli/trace.h"
 
-#include <filesystem>
-#include <system_error>
 #include <utility>
 #include <vector>
 
+#include "models/checkpoint/output_file.h"
 #include "models/checkpoint/safetensors.h"
+#include "models/cli/console.h"
 #include "models/cli/low_precision.h"
+#include "models/cli/output_check.h"
 #include "models/data/token_tensors.h"
 #include "models/llama/trace.h"
 
@@ -21,17 +22,16 @@ Status Trace(const TraceFlags& flags) {
         "--gradients with --precision fp8; expected fp32 or bf16: te trace evaluates, and "
         "evaluation quantizes for the forward pass alone");
   }
-  std::error_code missing;
-  if (std::filesystem::equivalent(flags.input, flags.output, missing)) {
-    return InvalidArgument("--output: {} is the file of --input; choose another name",
-                           flags.output);
-  }
+  TE_RETURN_IF_ERROR(CheckTraceOutput(flags));
+  // Before minutes of loading: a pipe, for one, cannot be read by position.
+  StatusOr<InputFile> file = InputFile::Open(flags.input);
+  if (!file.ok()) return file.status();
   LowPrecision fp8;  // outlives the context
   TE_ASSIGN_OR_RETURN(
       OpenedModel opened,
       OpenModelWithPrecision(flags.model, options, plan, LowPrecisionUse::kEvaluation, &fp8));
   TE_ASSIGN_OR_RETURN(const TokenTensors input,
-                      ReadTokenTensors(flags.input, opened.llama.model->config().vocab_size));
+                      ReadTokenTensors(std::move(*file), opened.llama.model->config().vocab_size));
   const LlamaBatch batch = {.batch = input.rows,
                             .sequence = input.columns,
                             .input_ids = input.input_ids,
@@ -50,11 +50,13 @@ Status Trace(const TraceFlags& flags) {
                                                               tensor.shape)));
     items.push_back(std::move(item));
   }
-  TE_RETURN_IF_ERROR(WriteSafetensors(flags.output, items, {{"format", "pt"}}, /*replace=*/true));
+  TE_RETURN_IF_ERROR(ReplaceFile(flags.output, [&items](const std::string& path) {
+                       return WriteSafetensors(path, items, {{"format", "pt"}}, /*replace=*/false);
+                     }).WithContext("--output"));
   for (const LlamaTraceTensor& tensor : *traced) {
-    if (tensor.name == "loss") fmt::print("loss {:.6f}\n", tensor.values.at(0));
+    if (tensor.name == "loss") Print("loss {:.6f}\n", tensor.values.at(0));
   }
-  fmt::print("{}: {} tensors\n", flags.output, traced->size());
+  Print("{}: {} tensors\n", flags.output, traced->size());
   return OkStatus();
 }
 

@@ -136,6 +136,7 @@ Status SavePretrainedLlama(const PretrainedLlama& llama, const std::string& dire
   const bool names_file = llama.config_json.Find(kWeightsFileKey) != nullptr;
   const JsonValue config =
       names_file ? llama.config_json.Without(kWeightsFileKey) : llama.config_json;
+  save.target = options.target;
   if (options.type.has_value()) {
     TE_ASSIGN_OR_RETURN(save.config, ConfigWithDType(config, *options.type));
   } else if (names_file) {

@@ -63,6 +63,7 @@ struct SavePretrainedOptions {
   // Values that are NaN or infinite as they would be saved: true: are saved; false: are an error
   // before anything is written (saved_values.h).
   bool allow_nonfinite = false;
+  SaveTarget target;
 };
 
 // The parameters of which the weight files will not hold every bit: those that are stored in

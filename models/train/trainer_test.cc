@@ -262,15 +262,10 @@ StepReport Example() {
 }
 
 std::string Shown(bool terminal, int columns) {
-  char* text = nullptr;
-  size_t bytes = 0;
-  std::FILE* out = open_memstream(&text, &bytes);
-  ProgressDisplay display(out, terminal, columns);
+  std::string shown;
+  ProgressDisplay display([&shown](std::string_view text) { shown += text; }, terminal, columns);
   EXPECT_TRUE(display.OnStep(Example()).ok());
   display.Finish();
-  std::fclose(out);
-  const std::string shown(text, bytes);
-  std::free(text);
   return shown;
 }
 
@@ -300,44 +295,6 @@ TEST(Progress, ShortStepsKeepThreeDigits) {
   StepReport report = Example();
   report.seconds = 0.00025;
   EXPECT_TRUE(FormatStep(report).ends_with(" | 0.250 ms")) << FormatStep(report);
-}
-
-TEST(Progress, TheLogIsAJsonObjectALine) {
-  const std::string path = ::testing::TempDir() + "/log.jsonl";
-  {
-    const auto log = JsonLinesLog::Create(path);
-    ASSERT_TRUE(log.ok()) << log.status().message();
-    ASSERT_TRUE((*log)->OnStep(Example()).ok());
-    StepReport bad = Example();
-    bad.loss = std::nan("");
-    ASSERT_TRUE((*log)->OnStep(bad).ok());
-  }
-  std::ifstream file(path);
-  std::string line;
-  std::getline(file, line);
-  const auto first = ParseJsonLine(line, path, 1);
-  ASSERT_TRUE(first.ok()) << first.status().message();
-  EXPECT_EQ(first->Find("step")->integer(), 3);
-  EXPECT_EQ(first->Find("loss")->number(), 2.5);
-  EXPECT_EQ(first->Find("learning_rate")->number(), 1e-5);
-  EXPECT_EQ(first->Find("grad_norm")->number(), 0.75);
-  EXPECT_EQ(first->Find("tokens_per_second")->number(), 200);
-  EXPECT_EQ(first->Find("milliseconds")->number(), 500);
-  std::getline(file, line);
-  EXPECT_TRUE(ParseJsonLine(line, path, 2)->Find("loss")->is_null());
-  EXPECT_EQ(JsonLinesLog::Create("/nowhere/log").status().code(), StatusCode::kIoError);
-}
-
-TEST(Progress, CheckingALogLeavesThingsAsTheyAre) {
-  const std::string fresh = ::testing::TempDir() + "/fresh.jsonl";
-  EXPECT_TRUE(JsonLinesLog::CheckWritable(fresh).ok());
-  EXPECT_FALSE(std::filesystem::exists(fresh));
-  const std::string old = ::testing::TempDir() + "/old.jsonl";
-  std::ofstream(old) << "{}\n";
-  EXPECT_TRUE(JsonLinesLog::CheckWritable(old).ok());
-  EXPECT_EQ(std::filesystem::file_size(old), 3u);
-  EXPECT_EQ(JsonLinesLog::CheckWritable("/nowhere/log").code(), StatusCode::kIoError);
-  EXPECT_EQ(JsonLinesLog::CheckWritable(::testing::TempDir()).code(), StatusCode::kIoError);
 }
 
 }  // namespace
