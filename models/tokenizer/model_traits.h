@@ -3,6 +3,8 @@
 
 #include <string_view>
 
+#include "te_kernels/base/status.h"
+
 namespace te {
 
 // Of a tokenizer.model: fields of sentencepiece_model.proto.
@@ -15,8 +17,7 @@ struct SentencePieceTraits {
   bool escape_whitespaces = true;        // normalizer_spec
 };
 
-// `model`: a serialized ModelProto that SentencePiece has accepted. Of bytes that are no such
-// message any value comes out, and nothing is read beyond them.
-SentencePieceTraits ReadSentencePieceTraits(std::string_view model);
+// `model`: a serialized ModelProto. kCorruptData when it is none.
+StatusOr<SentencePieceTraits> ReadSentencePieceTraits(std::string_view model);
 
 }  // namespace te

@@ -4,66 +4,11 @@
 #include <cstring>
 #include <vector>
 
-#include "models/json/json.h"
+#include "models/json/utf8.h"
+#include "models/tokenizer/wire_format.h"
 
 namespace te {
 namespace {
-
-// The wire format of protocol buffers: https://protobuf.dev/programming-guides/encoding.
-class Fields {
- public:
-  explicit Fields(std::string_view message) : rest_(message) {}
-
-  // The next field; `bytes` are those of one that has a length, empty for others. False: the end.
-  StatusOr<bool> Next(uint64_t* number, std::string_view* bytes) {
-    *bytes = {};
-    if (rest_.empty()) return false;
-    uint64_t tag = 0, value = 0;
-    TE_RETURN_IF_ERROR(Varint(&tag));
-    *number = tag >> 3;
-    switch (tag & 7) {
-      case 0:
-        TE_RETURN_IF_ERROR(Varint(&value));
-        return true;
-      case 1:
-        TE_RETURN_IF_ERROR(Take(8, bytes));
-        break;
-      case 2:
-        TE_RETURN_IF_ERROR(Varint(&value));
-        TE_RETURN_IF_ERROR(Take(value, bytes));
-        return true;
-      case 5:
-        TE_RETURN_IF_ERROR(Take(4, bytes));
-        break;
-      default:
-        return CorruptData("a field of kind {}", tag & 7);
-    }
-    *bytes = {};
-    return true;
-  }
-
- private:
-  Status Varint(uint64_t* out) {
-    *out = 0;
-    for (int shift = 0; shift < 64 && !rest_.empty(); shift += 7) {
-      const auto byte = static_cast<unsigned char>(rest_[0]);
-      rest_.remove_prefix(1);
-      *out |= static_cast<uint64_t>(byte & 0x7f) << shift;
-      if (byte < 0x80) return OkStatus();
-    }
-    return CorruptData("a number that does not end");
-  }
-  Status Take(uint64_t count, std::string_view* out) {
-    if (count > rest_.size()) {
-      return CorruptData("a field of {} bytes, {} are left: truncated?", count, rest_.size());
-    }
-    *out = rest_.substr(0, count);
-    rest_.remove_prefix(count);
-    return OkStatus();
-  }
-
-  std::string_view rest_;
-};
 
 // Darts-clone's units: https://github.com/s-yata/darts-clone, DoubleArrayUnit.
 bool HasLeaf(uint32_t unit) { return (unit >> 8 & 1) != 0; }
@@ -122,14 +67,13 @@ Status CheckCharsMap(std::string_view blob) {
 // A NormalizerSpec.
 Status CheckNormalizer(std::string_view message) {
   constexpr uint64_t kPrecompiledCharsMap = 2;
-  Fields fields(message);
-  uint64_t number = 0;
-  std::string_view bytes;
+  WireReader fields(message);
+  WireField field;
   while (true) {
-    TE_ASSIGN_OR_RETURN(const bool more, fields.Next(&number, &bytes));
+    TE_ASSIGN_OR_RETURN(const bool more, fields.Next(&field));
     if (!more) return OkStatus();
-    if (number == kPrecompiledCharsMap)
-      TE_RETURN_IF_ERROR(CheckCharsMap(bytes).WithContext("precompiled_charsmap"));
+    if (field.number == kPrecompiledCharsMap)
+      TE_RETURN_IF_ERROR(CheckCharsMap(field.bytes).WithContext("precompiled_charsmap"));
   }
 }
 
@@ -137,14 +81,13 @@ Status CheckNormalizer(std::string_view message) {
 
 Status CheckSentencePieceModel(std::string_view model) {
   constexpr uint64_t kNormalizer = 3, kDenormalizer = 5;  // of ModelProto
-  Fields fields(model);
-  uint64_t number = 0;
-  std::string_view bytes;
+  WireReader fields(model);
+  WireField field;
   while (true) {
-    TE_ASSIGN_OR_RETURN(const bool more, fields.Next(&number, &bytes));
+    TE_ASSIGN_OR_RETURN(const bool more, fields.Next(&field));
     if (!more) return OkStatus();
-    if (number == kNormalizer || number == kDenormalizer)
-      TE_RETURN_IF_ERROR(CheckNormalizer(bytes));
+    if (field.number == kNormalizer || field.number == kDenormalizer)
+      TE_RETURN_IF_ERROR(CheckNormalizer(field.bytes));
   }
 }
 

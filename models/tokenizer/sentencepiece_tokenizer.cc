@@ -197,7 +197,8 @@ class SentencePieceTokenizer : public Tokenizer {
         pieces.push_back(processor_.IdToPiece(id));
       }
     }
-    parts_ = TextParts(ReadSentencePieceTraits(model), pieces);
+    TE_ASSIGN_OR_RETURN(const SentencePieceTraits traits, ReadSentencePieceTraits(model));
+    parts_ = TextParts(traits, pieces);
     return OkStatus();
   }
 
