@@ -66,7 +66,7 @@ TE_FUZZ_TARGET(input) {
   if (input.size() < 2 || input[1] != '\n') return;
   source.Set(input.substr(2));
   // Data are read in pieces of 1 MiB.
-  const fuzz::MemoryBound bound(input.size(), {.base = size_t{5} << 19, .factor = 256});
+  const fuzz::MemoryBound bound(input.size(), {.base = size_t{4} << 20, .factor = 256});
   StatusOr<DataInput> data = DataInput::Open(source.path());
   TE_FUZZ_CHECK(data.ok(), "{}", data.status().message());
   DataFormat format = DataFormat::kText;
