@@ -101,6 +101,37 @@ CONFIGS = {
     **{"rope_" + name: config(rope_scaling=rope, rope_theta=10000) for name, rope in ROPES.items()},
 }
 
+GENERATION = {
+    "one": '{"eos_token_id": 2, "do_sample": true, "temperature": 0.6}',
+    "list": '{"eos_token_id": [128001, 128008, 128009], "bos_token_id": 128000}',
+    "none": '{"_from_model_config": true}',
+    "null": '{"eos_token_id": null}',
+    "processors": '{"repetition_penalty": 1.1, "no_repeat_ngram_size": 3, "num_beams": 4, "bad_words_ids": [[1, 2]], '
+                  '"suppress_tokens": [1], "forced_eos_token_id": 2, "min_new_tokens": 5}',
+    "wrong": '{"eos_token_id": [-1, "2", 1.5]}',
+    "array": "[]",
+}
+
+HEADER = "te cublasLt choices 2 | NVIDIA H200 | driver 13000 | cublasLt 130100"
+CHOICES = {
+    "two": HEADER + "\n8x8x8 bf16 : 67 18 36 1 0 0 0 0 2\nte cudnn 2 | NVIDIA H200 | driver 13000 | cudnn 91900\na : 3 1:2\n",
+    "cards": HEADER + "\n" + HEADER.replace("H200", "H100 80GB HBM3") + "\n",
+    "patch": HEADER + "\n" + HEADER.replace("130100", "130104") + "\n",
+    "no_header": "8x8x8 : 1 2 3\n",
+    "cut": HEADER + "\n8x8x8 : 67",
+    "nul": HEADER + "\na\0b : 1\n",
+    "separators": HEADER + "\n : a :  : b\n : \n",
+}
+
+KINDS = {
+    "empty": "", "zeros": b"\0" * 64, "pointer": "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n",
+    "page": "<!DOCTYPE html><html>", "xml": "<?xml version='1.0'?>", "answer": '{"error": "not found"}',
+    "gzip": b"\x1f\x8b\x08", "zip": b"PK\x03\x04", "seven": b"7z\xbc\xaf\x27\x1c", "zstd": b"\x28\xb5\x2f\xfd",
+    "pickle": b"\x80\x02}q\0.", "numpy": b"\x93NUMPY\x01\0", "hdf5": b"\x89HDF\r\n\x1a\n", "parquet": b"PAR1",
+    "gguf": b"GGUF\3\0\0\0", "utf16": b"\xff\xfea\0", "tar": b"name" + b"\0" * 253 + b"ustar\0",
+    "safetensors": b"\x02\0\0\0\0\0\0\0{}", "text": "plain text, \u00e4", "binary": b"\x01\x02\xfe",
+}
+
 F32 = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
 SAFETENSORS = {
     "empty": safetensors(b"{}"),
@@ -149,6 +180,11 @@ DIRECTORIES = {
     "pointer": archive({"model.safetensors": "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"}),
     "page": archive({"pytorch_model.bin": "<!doctype html>"}),
     "nothing": archive({"weights.gguf": "GGUF"}),
+    "model": archive({"config.json": '{"model_type": "llama"}', "model.safetensors": QUOTE}),
+    "config_alone": archive({"config.json": '{"model_type": "llama"}'}),
+    "config_page": archive({"config.json": "<html>"}),
+    "adapter": archive({"adapter_config.json": "{}", "adapter_model.safetensors": QUOTE}),
+    "interrupted": archive({"config.json": "{}", "model.safetensors.incomplete": "x"}),
     "no_map": archive({INDEX: '{"metadata": {}}'}),
 }
 
@@ -314,6 +350,9 @@ def pickles():
 def main():
     write("models/json/testdata/json_fuzz", JSON)
     write("models/llama/testdata/config_fuzz", CONFIGS)
+    write("models/llama/testdata/generation_config_fuzz", GENERATION)
+    write("models/llama/testdata/choices_text_fuzz", CHOICES)
+    write("models/file_kind/testdata/file_kind_fuzz", KINDS)
     write("models/checkpoint/testdata/safetensors_fuzz", SAFETENSORS)
     write("models/checkpoint/testdata/pickle_fuzz", pickles())
     write("models/checkpoint/testdata/checkpoint_reader_fuzz", DIRECTORIES)
