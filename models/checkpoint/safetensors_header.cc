@@ -396,9 +396,10 @@ StatusOr<SafetensorsHeader> ParseSafetensorsHeader(std::string_view text, uint64
         rapidjson::kParseIterativeFlag | rapidjson::kParseNumbersAsStringsFlag;
     const rapidjson::ParseResult result = reader.Parse<kFlags>(stream, handler);
     if (result.IsError()) {
-      const std::string why = handler.error().empty()
-                                  ? std::string(rapidjson::GetParseError_En(result.Code()))
-                                  : handler.error();
+      std::string why = handler.error();
+      if (result.Code() == rapidjson::kParseErrorDocumentRootNotSingular)
+        why = "something follows its object";
+      if (why.empty()) why = rapidjson::GetParseError_En(result.Code());
       return CorruptData("the header: {} ({})", why, LineAndColumn(text, result.Offset()));
     }
     // A zero byte is the reader's mark of the end.

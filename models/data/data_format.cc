@@ -118,6 +118,19 @@ StatusOr<DataFormat> ParseDataFormat(std::string_view name) {
   return InvalidArgument("\"{}\"; expected text, jsonl or safetensors", name);
 }
 
+namespace {
+
+// Control characters that no text has. (Bytes that are no UTF-8 alone may be text in another
+// encoding: its reader names the line.)
+bool HoldsControls(std::string_view block) {
+  constexpr std::string_view kOfText = "\t\n\v\f\r\b\x1b";
+  return std::any_of(block.begin(), block.end(), [&](char c) {
+    return static_cast<unsigned char>(c) < 0x20 && kOfText.find(c) == std::string_view::npos;
+  });
+}
+
+}  // namespace
+
 StatusOr<DataFormat> DetectDataFormat(DataInput* input) {
   const std::string& path = input->path();
   const std::string suffix = SuffixOf(path);
@@ -134,8 +147,8 @@ StatusOr<DataFormat> DetectDataFormat(DataInput* input) {
   // "<s>Hello</s>" looks like XML and is text; so is what begins with another tag.
   const bool tagged = content.kind == FileKind::kXml && !WithoutSpace(block).starts_with("<?xml");
   if (content.foreign() && !tagged) return Refuse(path, content.what, content.advice);
-  if (block.find('\0') != std::string_view::npos || content.kind == FileKind::kBinary ||
-      content.kind == FileKind::kTorchZip) {
+  if ((content.kind == FileKind::kBinary && HoldsControls(block)) ||
+      block.find('\0') != std::string_view::npos || content.kind == FileKind::kTorchZip) {
     return Refuse(path,
                   content.kind == FileKind::kTorchZip ? content.what : "binary data, not text",
                   content.advice);

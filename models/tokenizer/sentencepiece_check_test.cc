@@ -73,7 +73,7 @@ TEST(SentencePieceCheck, TriesThatLeadOutOfThemselvesAreRefused) {
   size.replace(TrieAt(model) - 4, 4, std::string(4, '\xff'));
   refused(size, "a trie of 4294967295 bytes");
   size.replace(TrieAt(model) - 4, 4, std::string(4, '\0'));
-  refused(size, "precompiled_charsmap: a");
+  refused(size, "precompiled_charsmap: ");
   refused(model.substr(0, TrieAt(model) + 10), "truncated?");
 }
 

@@ -322,7 +322,7 @@ TEST_F(TrainingState, AFileIsReplacedAsAWholeOrStays) {
   EXPECT_EQ(ReadFile(path + ".te-new"), "");
   Must(te_optimizer_state_load(stack.optimizer(0), path.c_str()));
   ExpectError(te_optimizer_state_save(stack.optimizer(0), (path + "/x").c_str()),
-              TE_STATUS_IO_ERROR, path);
+              TE_STATUS_IO_ERROR, "replaced/x");
 }
 
 }  // namespace

@@ -48,7 +48,7 @@ expect_code() { check "exit code $1" test "$CODE" -eq "$1"; }
 expect_line() { check "a line of $1 that matches: $2" grep -qE -e "$2" <<<"${!1}"; }
 has_no_line() { ! grep -qE -e "$2" <<<"$1"; }
 expect_no_line() { check "no line of $1 that matches: $2" has_no_line "${!1}" "$2"; }
-expect_lines() { check "$2 lines in $1" test "$(grep -c '' <<<"${!1}")" -eq "$2"; }
+expect_lines() { check "$2 lines in $1" test "$(printf '%s' "${!1:+${!1}$'\n'}" | grep -c '')" -eq "$2"; }
 expect_file() { check "a file $1" test -e "$1"; }
 has_no_file() { [[ ! -e $1 ]]; }
 expect_no_file() { check "no file $1" has_no_file "$1"; }
