@@ -4,22 +4,23 @@
 
 namespace te {
 
-Status ForwardConditions::Begin(Context* context) {
-  if (context->repeated() != nullptr) {
-    return Unsupported(
-        "recomputation of a layer within the recomputation of another; expected one of them");
-  }
+void ForwardConditions::Begin(Context* context) {
   in_scope_ = !context->quantization_scopes_.empty();
   recipe_ = in_scope_ ? context->quantization_scopes_.back().recipe : nullptr;
   options_ = in_scope_ ? context->quantization_scopes_.back().options : QuantizationOptions();
   first_module_ran_ = context->first_module_ran_;
   micro_batch_ = context->micro_batch_;
-  return OkStatus();
 }
 
 Status ForwardConditions::KeepScales(Context* context, Arena* arena) {
   scales_ = {};
   if (recipe_ == nullptr) return OkStatus();
+  // Within the second run of a layer around this one the context's scales may have moved; the first
+  // run's are that layer's, which keeps them until its backward pass has ended.
+  if (context->repeated() != nullptr) {
+    scales_ = context->repeated()->scales();
+    return OkStatus();
+  }
   TE_ASSIGN_OR_RETURN(scales_, context->delayed_scaling().TakeSnapshot(
                                    context->exec(), ScalingDirection::kForward, arena));
   return OkStatus();
@@ -27,6 +28,7 @@ Status ForwardConditions::KeepScales(Context* context, Arena* arena) {
 
 RepeatedForward::RepeatedForward(Context* context, const ForwardConditions* conditions)
     : context_(context),
+      outer_(context->repeated_),
       first_module_ran_(conditions->first_module_ran_),
       micro_batch_(conditions->micro_batch_) {
   if (conditions->in_scope_) {
@@ -40,7 +42,7 @@ RepeatedForward::RepeatedForward(Context* context, const ForwardConditions* cond
 
 RepeatedForward::~RepeatedForward() {
   Exchange();
-  context_->repeated_ = nullptr;
+  context_->repeated_ = outer_;
 }
 
 void RepeatedForward::Exchange() {

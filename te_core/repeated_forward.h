@@ -11,8 +11,8 @@ namespace te {
 // What a forward pass goes by besides its arguments and the parameters.
 class ForwardConditions {
  public:
-  // Of a pass that begins now.
-  Status Begin(Context* context);
+  // Of a pass that begins now: in a second run of a layer around this one, as that goes.
+  void Begin(Context* context);
   // To be called at its end, within the same scope: keeps the scales, in `arena`. (The pass itself
   // makes those that are new.)
   Status KeepScales(Context* context, Arena* arena);
@@ -34,7 +34,7 @@ class ForwardConditions {
 
 // While it lives, forward passes in `context` are second runs under `conditions`: weights are read
 // as the first run has read them, casts go by its scales and leave no amax, and no scope of the
-// caller's counts. Thread-compatible; both must outlive it. They do not nest.
+// caller's counts. Thread-compatible; both must outlive it. They nest.
 class RepeatedForward {
  public:
   RepeatedForward(Context* context, const ForwardConditions* conditions);
@@ -47,6 +47,7 @@ class RepeatedForward {
   void Exchange();
 
   Context* context_;
+  const ForwardConditions* outer_;
   std::vector<Context::QuantizationScope> scopes_;
   bool first_module_ran_;
   uint32_t micro_batch_;

@@ -64,7 +64,7 @@ AttentionMask LlamaHfDecoderLayer::Mask(ConstTensorView padding) const {
 }
 
 Status LlamaHfDecoderLayer::Forward(const ForwardArgs& args, Saved* saved) {
-  const ConstTensorView& x = args.input;
+  const ConstTensorView& x = args.input.dense;
   const DType dtype = w_.q.parameter->value.dtype();
   if (x.rank() != 3 || x.dim(2) != config_.hidden_size || x.dtype() != dtype || !x.IsDense()) {
     return InvalidArgument("{}: input is {}; expected dense {} [B, S, {}]", name_, x.ToString(),
@@ -209,19 +209,19 @@ Status LlamaHfDecoderLayer::ForwardMlp(TensorView output, State* s, Arena* arena
 Status LlamaHfDecoderLayer::BackwardInput(const BackwardArgs& args, Saved* saved) {
   State* state = &saved->state<State>();
   const Shape shape = {state->batch, state->sequence, config_.hidden_size};
-  for (const ConstTensorView& t : {args.doutput, ConstTensorView(args.dinput)}) {
+  for (const ConstTensorView& t : {args.doutput.dense, ConstTensorView(args.dinput.dense)}) {
     if (!(t.shape() == shape) || t.dtype() != state->x.dtype() || !t.IsDense()) {
       return InvalidArgument("{}: doutput and dinput are {} and {}; expected dense {} {}", name_,
-                             args.doutput.ToString(), args.dinput.ToString(),
+                             args.doutput.dense.ToString(), args.dinput.dense.ToString(),
                              te::Name(state->x.dtype()), shape.ToString());
     }
   }
   const Shape flat = state->x.shape();
   ArenaScope scope(context_->scratch());
-  TE_RETURN_IF_ERROR(
-      BackwardMlp(args.doutput.Reshape(flat), args.accumulate_gradients, state, saved->arena()));
-  TE_RETURN_IF_ERROR(BackwardAttention(args.dinput.Reshape(flat), args.accumulate_gradients, state,
-                                       saved->arena()));
+  TE_RETURN_IF_ERROR(BackwardMlp(args.doutput.dense.Reshape(flat), args.accumulate_gradients, state,
+                                 saved->arena()));
+  TE_RETURN_IF_ERROR(BackwardAttention(args.dinput.dense.Reshape(flat), args.accumulate_gradients,
+                                       state, saved->arena()));
   if (args.gradient_ready != nullptr) {
     for (const NamedParameter* p : {&w_.post_attention_layernorm, &w_.input_layernorm}) {
       if (p->parameter->requires_grad) TE_RETURN_IF_ERROR((*args.gradient_ready)(*p->parameter));
@@ -342,7 +342,7 @@ Status LlamaHfDecoderLayer::BackwardWeight(const BackwardArgs& args, Saved* save
   const KernelTable& run = context_->kernels();
   const Exec& exec = context_->exec();
   State* s = &saved->state<State>();
-  const ConstTensorView dy = args.doutput.Reshape(s->x.shape());
+  const ConstTensorView dy = args.doutput.dense.Reshape(s->x.shape());
   const bool accumulate = args.accumulate_gradients;
   const struct {
     const NamedParameter &weight, &bias;
@@ -375,8 +375,6 @@ Status LlamaHfDecoderLayer::BackwardWeight(const BackwardArgs& args, Saved* save
   }
   return OkStatus();
 }
-
-void LlamaHfDecoderLayer::VisitParameters(const std::string&, const ParameterVisitor&) {}
 
 std::string LlamaHfDecoderLayer::Describe(int indent) const {
   const std::string pad(static_cast<size_t>(indent), ' ');

@@ -6,7 +6,7 @@
 #include <string>
 
 #include "models/llama/config.h"
-#include "te_core/layer.h"
+#include "te_core/layers/layer.h"
 
 namespace te {
 
@@ -31,11 +31,10 @@ class LlamaHfDecoderLayer : public Layer {
   LlamaHfDecoderLayer(Context* context, std::string name, const LlamaConfig& config,
                       const LlamaDecoderWeights& weights);
 
+  Capabilities capabilities() const override { return {.frees_output = true, .recordable = true}; }
   Status Forward(const ForwardArgs& args, Saved* saved) override;
   Status BackwardInput(const BackwardArgs& args, Saved* saved) override;
   Status BackwardWeight(const BackwardArgs& args, Saved* saved) override;
-  // Nothing: the owner visits them.
-  void VisitParameters(const std::string& prefix, const ParameterVisitor& visit) override;
   std::string Describe(int indent) const override;
 
  private:

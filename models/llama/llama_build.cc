@@ -192,6 +192,7 @@ Status LlamaModel::Build() {
                                                      .padding_idx = config_.PaddingIndex()},
                                                     "model.embed_tokens"));
   collect(embedding_.get());
+  std::vector<std::unique_ptr<Layer>> layers;
   for (int64_t i = 0; i < config_.num_hidden_layers; ++i) {
     const std::string name = "model.layers." + std::to_string(i);
     TE_ASSIGN_OR_RETURN(std::unique_ptr<Layer> layer,
@@ -205,11 +206,14 @@ Status LlamaModel::Build() {
     if (options_.path == LlamaPath::kHf) {
       std::map<std::string, NamedParameter> own;
       for (const NamedParameter& p : layer->NamedParameters()) own[p.name] = p;
-      hf_layers_.push_back(recomputed(std::make_unique<LlamaHfDecoderLayer>(
+      layers.push_back(recomputed(std::make_unique<LlamaHfDecoderLayer>(
           context_, name, config_, DecoderWeights(own, config_.intermediate_size))));
+      hf_owners_.push_back(std::move(layer));
+    } else {
+      layers.push_back(recomputed(std::move(layer)));
     }
-    te_layers_.push_back(hf_layers_.empty() ? recomputed(std::move(layer)) : std::move(layer));
   }
+  decoder_ = std::make_unique<TransformerBlock>(context_, std::move(layers));
   TE_ASSIGN_OR_RETURN(norm_,
                       Norm::Create(context_,
                                    {.hidden_size = config_.hidden_size,

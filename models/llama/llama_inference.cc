@@ -19,9 +19,9 @@ Status LlamaModel::Infer(int64_t batch, int64_t sequence, std::span<const int32_
   if (!caches.empty() && options_.path == LlamaPath::kHf) {
     return Unsupported("the hf path has no key-value cache; use the te path");
   }
-  if (!caches.empty() && caches.size() != te_layers_.size()) {
+  if (!caches.empty() && caches.size() != decoder_->size()) {
     return InvalidArgument("{} key-value caches; expected one for each of {} layers", caches.size(),
-                           te_layers_.size());
+                           decoder_->size());
   }
   const int64_t start = caches.empty() ? 0 : caches[0].length;
   if (!caches.empty() && start + sequence > caches[0].key.shape()[1]) {
@@ -36,7 +36,7 @@ Status LlamaModel::Infer(int64_t batch, int64_t sequence, std::span<const int32_
   TE_ASSIGN_OR_RETURN(const TensorView tokens, scratch->Allocate(DType::kInt32, {batch, sequence}));
   TE_RETURN_IF_ERROR(context_->CopyFromHost(ids.data(), tokens));
   TE_ASSIGN_OR_RETURN(TensorView x, scratch->Allocate(dtype, hidden));
-  TE_ASSIGN_OR_RETURN(TensorView y, scratch->Allocate(dtype, hidden));
+  TE_ASSIGN_OR_RETURN(const TensorView y, scratch->Allocate(dtype, hidden));
   TE_ASSIGN_OR_RETURN(const RotaryTable rotary, caches.empty() && at_once > 0
                                                     ? rotary_->GrownTable(at_once, sequence)
                                                     : rotary_->Table(start + sequence));
@@ -44,16 +44,8 @@ Status LlamaModel::Infer(int64_t batch, int64_t sequence, std::span<const int32_
   embed.input = tokens;
   embed.output = x;
   TE_RETURN_IF_ERROR(embedding_->Forward(embed, nullptr));
-  for (int64_t i = 0; i < config_.num_hidden_layers; ++i) {
-    ForwardArgs args;
-    args.input = x;
-    args.output = y;
-    args.attention.rotary = rotary;
-    args.attention.start_position = start;
-    if (!caches.empty()) args.attention.cache = &caches[static_cast<size_t>(i)];
-    TE_RETURN_IF_ERROR(decoder(i)->Forward(args, nullptr));
-    std::swap(x, y);
-  }
+  TE_ASSIGN_OR_RETURN(x,
+                      decoder_->Infer(x, y, {.rotary = rotary, .start_position = start}, caches));
   // Only the last position of a row is asked for.
   TE_ASSIGN_OR_RETURN(const TensorView last,
                       scratch->Allocate(dtype, {batch, config_.hidden_size}));

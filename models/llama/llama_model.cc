@@ -8,6 +8,8 @@
 namespace te {
 namespace {
 
+constexpr size_t kEmbedding = 0, kDecoder = 1, kNorm = 2;  // children of the saved node
+
 // Whether each row of `padding` (nonzero = padding) masks its end alone, and not all of it: kernels
 // may then go by lengths.
 bool PaddingIsOnTheRight(const std::vector<uint8_t>& padding, int64_t sequence) {
@@ -27,14 +29,9 @@ struct LlamaModel::PassState : SavedState {
   TensorView padding;  // uint8 [B, S], nonzero = padding; undefined: none
   bool padding_on_the_right = false;
   RotaryTable rotary;
-  std::vector<TensorView> x;       // [B, S, H]: input of layer i, then the last layer's output
-  std::vector<Arena::Mark> marks;  // where layer i's activations begin
-  TensorView normed;               // [B, S, H]
-  TensorView losses;               // float32 [B S]
-  TensorView dx[2];                // gradients of x, in turns
-  // Their quantized copies, where a layer asks for them.
-  std::unique_ptr<Arena> quantized_dx[2];
-  GemmPass head;  // what the forward pass's scope says of lm_head
+  TensorView normed;  // [B, S, H]
+  TensorView dx[2];   // gradients of hidden states, in turns
+  GemmPass head;      // what the forward pass's scope says of lm_head
   bool forward_done = false;
   bool done = false;  // has had its backward
 };
@@ -69,11 +66,6 @@ LlamaModel::LlamaModel(Context* context, const LlamaConfig& config,
     : context_(context), config_(config), options_(options), pool_(context->memory()) {}
 
 LlamaModel::~LlamaModel() = default;
-
-Layer* LlamaModel::decoder(int64_t index) const {
-  const auto i = static_cast<size_t>(index);
-  return hf_layers_.empty() ? te_layers_[i].get() : hf_layers_[i].get();
-}
 
 const LlamaTensor* LlamaModel::FindTensor(std::string_view hf_name) const {
   for (const LlamaTensor& tensor : tensors_) {
@@ -174,8 +166,6 @@ Status LlamaModel::Upload(const LlamaBatch& batch, Saved* root, PassState* state
   state->labels = TensorView();
   state->padding = TensorView();
   state->padding_on_the_right = false;
-  state->x.clear();
-  state->marks.clear();
   TE_ASSIGN_OR_RETURN(state->ids, root->Allocate(DType::kInt32, {B, S}));
   TE_RETURN_IF_ERROR(context_->CopyFromHost(batch.input_ids.data(), state->ids));
   if (!batch.labels.empty()) {
@@ -208,35 +198,27 @@ Status LlamaModel::RunForward(Pass* pass) {
   PassState* state = &root.state<PassState>();
   if (state->forward_done) return FailedPrecondition("forward: this pass has had its forward");
   const DType dtype = options_.params_dtype;
-  const int64_t layers = config_.num_hidden_layers;
   // Before the layers' activations, so that giving those back leaves these alone.
   const Shape hidden = {state->ids.dim(0), state->ids.dim(1), config_.hidden_size};
   for (TensorView& dx : state->dx) {
     TE_ASSIGN_OR_RETURN(dx, root.Allocate(dtype, hidden));
   }
-  TE_ASSIGN_OR_RETURN(TensorView x, root.Allocate(dtype, hidden));
+  TE_ASSIGN_OR_RETURN(const TensorView x, root.Allocate(dtype, hidden));
   ForwardArgs embed;
   embed.input = state->ids;
   embed.output = x;
-  TE_RETURN_IF_ERROR(embedding_->Forward(embed, root.child(static_cast<size_t>(layers))));
-  for (int64_t i = 0; i < layers; ++i) {
-    state->x.push_back(x);
-    state->marks.push_back(root.arena()->Here());
-    ForwardArgs args;
-    args.input = x;
-    TE_ASSIGN_OR_RETURN(args.output, root.Allocate(dtype, hidden));
-    args.attention.padding_mask = state->padding;
-    args.attention.padding_on_the_right = state->padding_on_the_right;
-    args.attention.rotary = state->rotary;
-    TE_RETURN_IF_ERROR(decoder(i)->Forward(args, root.child(static_cast<size_t>(i))));
-    x = args.output;
-  }
-  state->x.push_back(x);
+  TE_RETURN_IF_ERROR(embedding_->Forward(embed, root.child(kEmbedding)));
+  ForwardArgs layers;
+  layers.input = x;
+  layers.attention.padding_mask = state->padding;
+  layers.attention.padding_on_the_right = state->padding_on_the_right;
+  layers.attention.rotary = state->rotary;
+  TE_RETURN_IF_ERROR(decoder_->Forward(layers, root.child(kDecoder)));
   TE_ASSIGN_OR_RETURN(state->normed, root.Allocate(dtype, hidden));
   ForwardArgs norm;
-  norm.input = x;
+  norm.input = decoder_->HiddenState(root.child(kDecoder), decoder_->size());
   norm.output = state->normed;
-  TE_RETURN_IF_ERROR(norm_->Forward(norm, root.child(static_cast<size_t>(layers + 1))));
+  TE_RETURN_IF_ERROR(norm_->Forward(norm, root.child(kNorm)));
   state->head = head_->NewPass();
   state->forward_done = true;
   return OkStatus();
@@ -311,8 +293,7 @@ Status LlamaModel::Backward(Pass* pass, const LlamaBackwardOptions& options) {
     }
   }
   state.done = true;
-  const int64_t layers = config_.num_hidden_layers;
-  TensorView dy = state.dx[0], dx = state.dx[1];
+  const TensorView &dy = state.dx[0], &dx = state.dx[1];
   const auto lend = [&](Layer* layer) {
     return options.lend_gradients ? LendGradients(layer, root.arena()) : OkStatus();
   };
@@ -327,37 +308,27 @@ Status LlamaModel::Backward(Pass* pass, const LlamaBackwardOptions& options) {
                            .weight_gradient = true,
                            .accumulate_gradients = options.accumulate_gradients,
                            .gradient_ready = options.gradient_ready}));
-  BackwardArgs args;
-  args.accumulate_gradients = options.accumulate_gradients;
-  args.gradient_ready = options.gradient_ready;
-  args.doutput = dy;
-  args.dinput = dx;
-  // What layer i wants beside the gradient of its output; layer i + 1 (or the norm) writes it.
-  const auto quantized_for = [&](int64_t i) -> StatusOr<QuantSpec> {
-    if (i < 0) return QuantSpec();
-    std::unique_ptr<Arena>& arena = state.quantized_dx[i % 2];
-    if (arena == nullptr) arena = std::make_unique<Arena>(context_->memory());
-    TE_RETURN_IF_ERROR(arena->Reset());
-    return decoder(i)->GradOutputQuant(root.child(static_cast<size_t>(i)), arena.get());
-  };
-  TE_ASSIGN_OR_RETURN(args.dinput_quant, quantized_for(layers - 1));
-  TE_RETURN_IF_ERROR(norm_->Backward(args, root.child(static_cast<size_t>(layers + 1))));
-  for (int64_t i = layers - 1; i >= 0; --i) {
-    std::swap(dy, dx);
-    args.doutput = dy;
-    args.doutput_quant = args.dinput_quant;
-    args.dinput = dx;
-    TE_ASSIGN_OR_RETURN(args.dinput_quant, quantized_for(i - 1));
-    TE_RETURN_IF_ERROR(lend(te_layers_[static_cast<size_t>(i)].get()));
-    TE_RETURN_IF_ERROR(decoder(i)->Backward(args, root.child(static_cast<size_t>(i))));
-    root.arena()->Rewind(state.marks[static_cast<size_t>(i)]);
-  }
+  BackwardArgs norm;
+  norm.accumulate_gradients = options.accumulate_gradients;
+  norm.gradient_ready = options.gradient_ready;
+  norm.doutput = dy;
+  norm.dinput = dx;
+  Saved* const decoder = root.child(kDecoder);
+  TE_ASSIGN_OR_RETURN(norm.dinput.quant, decoder_->WantedGradOutput(decoder));
+  TE_RETURN_IF_ERROR(norm_->Backward(norm, root.child(kNorm)));
+  BackwardArgs embedding;
+  TE_ASSIGN_OR_RETURN(embedding.doutput,
+                      decoder_->Backward({.doutput = dx,
+                                          .doutput_codes = norm.dinput.quant,
+                                          .other = dy,
+                                          .accumulate_gradients = options.accumulate_gradients,
+                                          .gradient_ready = options.gradient_ready,
+                                          .before_layer = [&](size_t i) { return lend(owner(i)); }},
+                                         decoder));
   if (!config_.tie_word_embeddings) TE_RETURN_IF_ERROR(lend(embedding_.get()));
-  args.doutput = dx;
-  args.doutput_quant = QuantSpec();
-  args.dinput = TensorView();
-  args.accumulate_gradients = options.accumulate_gradients || config_.tie_word_embeddings;
-  return embedding_->Backward(args, root.child(static_cast<size_t>(layers)));
+  embedding.accumulate_gradients = options.accumulate_gradients || config_.tie_word_embeddings;
+  embedding.gradient_ready = options.gradient_ready;
+  return embedding_->Backward(embedding, root.child(kEmbedding));
 }
 
 Status LlamaModel::RunMicroBatch(const LlamaBatch& batch, const LlamaBackwardOptions& options) {
@@ -369,7 +340,9 @@ Status LlamaModel::RunMicroBatch(const LlamaBatch& batch, const LlamaBackwardOpt
 
 ConstTensorView LlamaModel::HiddenState(const Pass& pass, int64_t index) const {
   const PassState& state = pass->root.state<PassState>();
-  return index == config_.num_hidden_layers ? state.normed : state.x[static_cast<size_t>(index)];
+  return index == config_.num_hidden_layers
+             ? state.normed
+             : decoder_->HiddenState(pass->root.child(kDecoder), static_cast<size_t>(index));
 }
 
 Status LlamaModel::Logits(const Pass& pass, TensorView out) {
@@ -396,8 +369,7 @@ std::string LlamaModel::Describe() const {
       "  )\n"
       "  (lm_head): {}{}\n"
       ")",
-      embedding_->Describe(4), label, decoder(0)->Describe(6), norm_->Describe(4),
-      head_->Describe(2),
+      embedding_->Describe(4), label, owner(0)->Describe(6), norm_->Describe(4), head_->Describe(2),
       config_.tie_word_embeddings ? " (weight tied to model.embed_tokens.weight)" : "");
 }
 

@@ -10,12 +10,13 @@
 #include "models/llama/config.h"
 #include "models/llama/name_map.h"
 #include "te_core/context.h"
-#include "te_core/layer.h"
 #include "te_core/layers/embedding.h"
+#include "te_core/layers/layer.h"
 #include "te_core/layers/linear_cross_entropy.h"
 #include "te_core/layers/norm.h"
 #include "te_core/layers/rotary_position_embedding.h"
 #include "te_core/saved.h"
+#include "te_core/transformer/transformer_block.h"
 
 namespace te {
 
@@ -189,15 +190,18 @@ class LlamaModel {
   Status Head(const LinearCrossEntropyArgs& args);
   // The gradient buffers of `layer`'s parameters, out of the arena's end.
   Status LendGradients(Layer* layer, Arena* arena);
-  Layer* decoder(int64_t index) const;
+  // The layer that owns the parameters of decoder layer `index`.
+  Layer* owner(size_t index) const {
+    return hf_owners_.empty() ? decoder_->layer(index) : hf_owners_[index].get();
+  }
 
   Context* context_;
   LlamaConfig config_;
   LlamaModelOptions options_;
   std::unique_ptr<RotaryPositionEmbedding> rotary_;
   std::unique_ptr<Embedding> embedding_;
-  std::vector<std::unique_ptr<Layer>> te_layers_;  // own the decoder's parameters on either path
-  std::vector<std::unique_ptr<Layer>> hf_layers_;  // hf path alone
+  std::vector<std::unique_ptr<Layer>> hf_owners_;  // hf path alone: of the decoder's parameters
+  std::unique_ptr<TransformerBlock> decoder_;
   std::unique_ptr<Norm> norm_;
   std::unique_ptr<LinearCrossEntropy> head_;  // owns lm_head.weight, or borrows the embedding's
   std::vector<LlamaTensor> tensors_;

@@ -10,7 +10,7 @@
 #include "models/llama/training_step.h"
 #include "te/te.h"
 #include "te_core/context.h"
-#include "te_core/layer.h"
+#include "te_core/layers/layer.h"
 #include "te_core/optimizer/adamw_optimizer.h"
 #include "te_core/quantization/module_recipes.h"
 #include "te_kernels/base/status.h"

@@ -56,8 +56,8 @@ Status ReadForwardArgs(const te_layer* layer, const te_forward_args* in, Forward
         "args->rotary_cos and args->rotary_sin: one of them is NULL; expected both or neither");
   }
   out->input = input;
-  out->key = key;
-  out->value = value;
+  out->attention.key = key;
+  out->attention.value = value;
   out->labels = labels;
   out->attention.padding_mask = padding;
   out->attention.arbitrary_mask = arbitrary;
@@ -92,9 +92,12 @@ Status ReadBackwardArgs(const te_layer* layer, const te_backward_args* in, Backw
   TensorView doutput;
   TE_RETURN_IF_ERROR(ReadTensor(args.doutput, "args->doutput", box->context, &doutput));
   call->core.doutput = doutput;
-  TE_RETURN_IF_ERROR(ReadGradient(args.dinput, "args->dinput", box->context, &call->core.dinput));
-  TE_RETURN_IF_ERROR(ReadGradient(args.dkey, "args->dkey", box->context, &call->core.dkey));
-  TE_RETURN_IF_ERROR(ReadGradient(args.dvalue, "args->dvalue", box->context, &call->core.dvalue));
+  TE_RETURN_IF_ERROR(
+      ReadGradient(args.dinput, "args->dinput", box->context, &call->core.dinput.dense));
+  TE_RETURN_IF_ERROR(
+      ReadGradient(args.dkey, "args->dkey", box->context, &call->core.attention.dkey));
+  TE_RETURN_IF_ERROR(
+      ReadGradient(args.dvalue, "args->dvalue", box->context, &call->core.attention.dvalue));
   call->core.accumulate_gradients = args.accumulate_gradients != 0;
   if (args.gradient_ready != nullptr) {
     call->gradient_ready = [call, box](Parameter& parameter) {

@@ -4,7 +4,7 @@
 #include <memory>
 
 #include "te/te.h"
-#include "te_core/layer.h"
+#include "te_core/layers/layer.h"
 
 namespace te::c_api {
 

@@ -80,8 +80,8 @@ TEST(DotProductAttentionTest, MatchesItsEquationForEveryMaskFormatWindowAndGroup
         test::LayerRun run;
         run.layer = layer.get();
         run.forward.input = q;
-        run.forward.key = k;
-        run.forward.value = v;
+        run.forward.attention.key = k;
+        run.forward.attention.value = v;
         run.forward.attention.padding_mask = masks.padding_tensor;
         run.forward.attention.arbitrary_mask = masks.arbitrary_tensor;
         run.output_shape = q_shape;
@@ -131,7 +131,8 @@ TEST(DotProductAttentionTest, RefusesMasksThatItsTypeDoesNotUse) {
          y = Must(context->NewTensor(DType::kFloat32, {1, 1, 1, 2}));
   Tensor mask = test::NewUInt8(context.get(), {1, 1}, {0});
   ForwardArgs args;
-  args.input = args.key = args.value = x;
+  args.input = x;
+  args.attention.key = args.attention.value = x;
   args.output = y.view();
   EXPECT_TRUE(test::IsOk(layer->Forward(args, nullptr)));
   args.attention.padding_mask = mask;

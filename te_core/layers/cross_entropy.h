@@ -4,7 +4,7 @@
 #include <memory>
 #include <string>
 
-#include "te_core/layer.h"
+#include "te_core/layers/layer.h"
 #include "te_kernels/cross_entropy/cross_entropy.h"
 
 namespace te {
@@ -23,10 +23,10 @@ class CrossEntropy : public Layer {
                                                         const CrossEntropyOptions& options,
                                                         std::string name);
 
+  Capabilities capabilities() const override { return {.recordable = true}; }
   Status Forward(const ForwardArgs& args, Saved* saved) override;
   Status BackwardInput(const BackwardArgs& args, Saved* saved) override;
   Status BackwardWeight(const BackwardArgs& args, Saved* saved) override;
-  void VisitParameters(const std::string& prefix, const ParameterVisitor& visit) override;
   std::string Describe(int indent) const override;
 
  private:

@@ -117,22 +117,31 @@ StatusOr<std::unique_ptr<DotProductAttention>> DotProductAttention::Create(
   return layer;
 }
 
-Status DotProductAttention::Forward(const ForwardArgs& args, Saved* saved) {
-  return ForwardWithMaskType(args, options_.attn_mask_type, saved);
+Capabilities DotProductAttention::capabilities() const {
+  const bool quantizes = context_->QuantizesAttention(name_);
+  return {.wants_codes = quantizes,
+          .leaves_codes = quantizes,
+          .frees_input = quantizes,
+          .recordable = true};
 }
 
-Status DotProductAttention::ForwardWithMaskType(const ForwardArgs& args, AttentionMaskType type,
-                                                Saved* saved) {
-  TE_RETURN_IF_ERROR(CheckTaken(name_, {.key_value = true, .masks = true}, args));
-  const ConstTensorView q = BatchFirst(args.input, options_.qkv_format);
-  const ConstTensorView k = BatchFirst(args.key, options_.qkv_format);
-  const ConstTensorView v = BatchFirst(args.value, options_.qkv_format);
+Status DotProductAttention::Forward(const ForwardArgs& args, Saved* saved) {
+  TE_RETURN_IF_ERROR(CheckTaken(
+      name_, {.key_value = true, .masks = true, .input_codes = true, .output_codes = true}, args));
+  if (args.input.in_codes()) return ForwardCodes(args, saved);
+  if (args.output_codes != nullptr) {
+    return InvalidArgument("{}: output_codes is given with a dense input; expected its codes",
+                           name_);
+  }
+  const ConstTensorView q = BatchFirst(args.input.dense, options_.qkv_format);
+  const ConstTensorView k = BatchFirst(args.attention.key, options_.qkv_format);
+  const ConstTensorView v = BatchFirst(args.attention.value, options_.qkv_format);
   const TensorView out = BatchFirst(args.output, options_.qkv_format);
   const DType dtype = q.dtype();
   if (q.rank() != 4 || k.rank() != 4 || (dtype != DType::kFloat32 && dtype != DType::kBFloat16)) {
     return InvalidArgument(
         "{}: input (query) is {} and key {}; expected float32 or bfloat16 of rank 4", name_,
-        args.input.ToString(), args.key.ToString());
+        args.input.dense.ToString(), args.attention.key.ToString());
   }
   const int64_t batch = q.dim(0), queries = q.dim(1), keys = k.dim(1);
   const Shape q_shape = {batch, queries, options_.num_attention_heads, options_.kv_channels};
@@ -141,7 +150,7 @@ Status DotProductAttention::ForwardWithMaskType(const ForwardArgs& args, Attenti
   TE_RETURN_IF_ERROR(CheckHeads(name_, "key", k, dtype, k_shape));
   TE_RETURN_IF_ERROR(CheckHeads(name_, "value", v, dtype, k_shape));
   TE_RETURN_IF_ERROR(CheckHeads(name_, "output", out, dtype, q_shape));
-  TE_ASSIGN_OR_RETURN(const AttentionMask mask, MaskOf(args.attention, type, keys));
+  TE_ASSIGN_OR_RETURN(const AttentionMask mask, MaskOf(args.attention, keys));
   const bool training = saved != nullptr;
   TensorView lse;
   if (training) {
@@ -178,8 +187,9 @@ Status DotProductAttention::ForwardWithMaskType(const ForwardArgs& args, Attenti
   return float8_.CalibrateForward(state.pass, forward);
 }
 
-StatusOr<AttentionMask> DotProductAttention::MaskOf(const AttentionInputs& masks,
-                                                    AttentionMaskType type, int64_t keys) const {
+StatusOr<AttentionMask> DotProductAttention::MaskOf(const AttentionArgs& masks,
+                                                    int64_t keys) const {
+  const AttentionMaskType type = masks.mask_type.value_or(options_.attn_mask_type);
   AttentionMask mask = {.type = type,
                         .padding = masks.padding_mask,
                         .padding_on_the_right = masks.padding_on_the_right,
@@ -198,58 +208,62 @@ StatusOr<AttentionMask> DotProductAttention::MaskOf(const AttentionInputs& masks
   return mask;
 }
 
-StatusOr<QuantSpec> DotProductAttention::NewPackedInput(const Tokens& tokens, Saved* saved) {
+StatusOr<QuantSpec> DotProductAttention::WantedInput(const TokenLayout& layout, Saved* saved) {
   TE_RETURN_IF_ERROR(CheckSaved(name_, saved));
+  if (!context_->QuantizesAttention(name_)) return QuantSpec();
   State& state = saved->state<State>();
   state.pass = float8_.NewPass();
-  if (!QuantizedPass(state.pass)) {
-    return FailedPrecondition("{}: codes for attention in a scope that does not quantize it",
-                              name_);
-  }
   TE_RETURN_IF_ERROR(CheckFloat8Pass(state.pass));
   state.packed = true;
-  state.heads = {.batch = tokens.batch,
-                 .sequence = tokens.sequence,
+  state.heads = {.batch = layout.batch,
+                 .sequence = layout.sequence,
                  .heads = options_.num_attention_heads,
                  .groups = options_.num_gqa_groups,
                  .head_dim = options_.kv_channels,
-                 .sequence_first = tokens.sequence_first};
+                 .sequence_first = layout.sequence_first};
   TE_ASSIGN_OR_RETURN(state.codes, float8_.NewPacked(state.pass, state.heads, saved->arena()));
   return state.codes;
 }
 
-StatusOr<QuantSpec> DotProductAttention::ForwardPacked(const AttentionInputs& masks, Saved* saved) {
-  TE_RETURN_IF_ERROR(CheckSaved(name_, saved));
+Status DotProductAttention::ForwardCodes(const ForwardArgs& args, Saved* saved) {
+  if (args.output_codes == nullptr) {
+    return InvalidArgument("{}: codes of the input without output_codes; expected both", name_);
+  }
+  if (saved == nullptr || !saved->state<State>().packed ||
+      saved->state<State>().codes.rowwise_data.data() != args.input.codes.rowwise_data.data()) {
+    return FailedPrecondition("{}: codes of the input that are not of WantedInput of the same pass",
+                              name_);
+  }
   State& state = saved->state<State>();
-  if (!state.packed)
-    return FailedPrecondition("{}: ForwardPacked before NewPackedInput of the same pass", name_);
   const PackedHeads& heads = state.heads;
   AttentionForwardArgs forward = {.softmax_scale = options_.softmax_scale};
-  TE_ASSIGN_OR_RETURN(forward.mask, MaskOf(masks, options_.attn_mask_type, heads.sequence));
+  TE_ASSIGN_OR_RETURN(forward.mask, MaskOf(args.attention, heads.sequence));
   TE_ASSIGN_OR_RETURN(forward.lse,
                       saved->Allocate(DType::kFloat32, {heads.batch, heads.heads, heads.sequence}));
   state.mask = forward.mask;
-  return float8_.ForwardPacked(state.pass, state.codes, heads, forward, saved->arena(),
-                               &state.float8);
+  TE_ASSIGN_OR_RETURN(*args.output_codes,
+                      float8_.ForwardPacked(state.pass, state.codes, heads, forward, saved->arena(),
+                                            &state.float8));
+  return OkStatus();
 }
 
-StatusOr<QuantSpec> DotProductAttention::BackwardPacked(ConstTensorView doutput, Saved* saved,
-                                                        Arena* arena) {
-  TE_RETURN_IF_ERROR(CheckSaved(name_, saved));
+Status DotProductAttention::BackwardCodes(const BackwardArgs& args, Saved* saved) {
   const State& state = saved->state<State>();
-  if (!state.packed)
-    return FailedPrecondition("{}: BackwardPacked after a forward pass of dense tensors", name_);
   const PackedHeads& heads = state.heads;
+  const ConstTensorView& doutput = args.doutput.dense;
   if (doutput.dtype() != DType::kFloat32 && doutput.dtype() != DType::kBFloat16) {
     return InvalidArgument("{}: doutput is {}; expected float32 or bfloat16", name_,
                            doutput.ToString());
   }
   TE_RETURN_IF_ERROR(CheckHeads(name_, "doutput", doutput, doutput.dtype(),
                                 {heads.batch, heads.sequence, heads.heads, heads.head_dim}));
-  return float8_.BackwardPacked(
-      state.pass, heads,
-      {.dout = doutput, .mask = state.mask, .softmax_scale = options_.softmax_scale}, state.float8,
-      arena);
+  TE_ASSIGN_OR_RETURN(
+      *args.dinput_codes,
+      float8_.BackwardPacked(
+          state.pass, heads,
+          {.dout = doutput, .mask = state.mask, .softmax_scale = options_.softmax_scale},
+          state.float8, context_->scratch()));
+  return OkStatus();
 }
 
 // Of a pass that quantizes, now or after calibration.
@@ -261,17 +275,20 @@ Status DotProductAttention::CheckFloat8Pass(const GemmPass& pass) const {
 }
 
 Status DotProductAttention::BackwardInput(const BackwardArgs& args, Saved* saved) {
-  TE_RETURN_IF_ERROR(CheckTaken(name_, {.key_value = true}, args));
+  TE_RETURN_IF_ERROR(CheckTaken(name_, {.key_value = true, .output_codes = true}, args));
   TE_RETURN_IF_ERROR(CheckSaved(name_, saved));
   const State& s = saved->state<State>();
-  if (s.packed)
-    return FailedPrecondition("{}: BackwardInput after ForwardPacked; expected BackwardPacked",
-                              name_);
-  if (!args.dinput.defined() && !args.dkey.defined() && !args.dvalue.defined()) return OkStatus();
-  const ConstTensorView dout = BatchFirst(args.doutput, options_.qkv_format);
-  const TensorView dq = BatchFirst(args.dinput, options_.qkv_format);
-  const TensorView dk = BatchFirst(args.dkey, options_.qkv_format);
-  const TensorView dv = BatchFirst(args.dvalue, options_.qkv_format);
+  if (s.packed != (args.dinput_codes != nullptr)) {
+    return FailedPrecondition("{}: dinput_codes is {}given after a forward pass of {}", name_,
+                              s.packed ? "not " : "", s.packed ? "codes" : "dense tensors");
+  }
+  if (s.packed) return BackwardCodes(args, saved);
+  const auto& [dkey, dvalue] = args.attention;
+  if (!args.dinput.dense.defined() && !dkey.defined() && !dvalue.defined()) return OkStatus();
+  const ConstTensorView dout = BatchFirst(args.doutput.dense, options_.qkv_format);
+  const TensorView dq = BatchFirst(args.dinput.dense, options_.qkv_format);
+  const TensorView dk = BatchFirst(dkey, options_.qkv_format);
+  const TensorView dv = BatchFirst(dvalue, options_.qkv_format);
   TE_RETURN_IF_ERROR(CheckHeads(name_, "doutput", dout, s.q.dtype(), s.q.shape()));
   TE_RETURN_IF_ERROR(CheckHeads(name_, "dinput (of the query)", dq, s.q.dtype(), s.q.shape()));
   TE_RETURN_IF_ERROR(CheckHeads(name_, "dkey", dk, s.q.dtype(), s.k.shape()));
@@ -298,8 +315,6 @@ Status DotProductAttention::BackwardWeight(const BackwardArgs&, Saved* saved) {
   TE_RETURN_IF_ERROR(CheckSaved(name_, saved));
   return float8_.EndBackward(saved->state<State>().pass);
 }
-
-void DotProductAttention::VisitParameters(const std::string&, const ParameterVisitor&) {}
 
 std::string DotProductAttention::Describe(int) const {
   std::string out = fmt::format(

@@ -5,8 +5,8 @@
 #include <memory>
 #include <string>
 
-#include "te_core/layer.h"
 #include "te_core/layers/float8_attention.h"
+#include "te_core/layers/layer.h"
 #include "te_kernels/attention/attention.h"
 
 namespace te {
@@ -39,44 +39,28 @@ struct DotProductAttentionOptions {
 // no padding mask means that nothing is padding; a mask that the type does not use is refused.
 //
 // A recipe with fp8_dpa quantizes the products of passes that a backward pass follows, in scopes of
-// training; its limits (attention_fp8.h: on a GPU head_dim 128; anywhere no window, no dropout, no
+// training (its backward pass then reads codes; else query, key and value must stay unchanged until
+// then); its limits (attention_fp8.h: on a GPU head_dim 128; anywhere no window, no dropout, no
 // bottom-right or arbitrary mask) are errors that name it. Inference, and with it every pass with a
 // key-value cache, computes in the tensors' own dtype.
+//
+// A pass that quantizes may also stand between neighbours that write and read codes themselves
+// (MultiheadAttention's rotation and proj), without casts around it but doutput's. WantedInput has
+// memory for query, key and value, side by side: [tokens, (n + 2 g) d] with the scale. Forward then
+// gets them as args.input.codes and leaves the output's codes [tokens, n d]; BackwardInput takes a
+// dense doutput [batch, sequence, n, d], any strides with an inner one of 1, and leaves the codes
+// of [dquery | dkey | dvalue].
 class DotProductAttention : public Layer {
  public:
   static StatusOr<std::unique_ptr<DotProductAttention>> Create(
       Context* context, const DotProductAttentionOptions& options, std::string name);
 
+  Capabilities capabilities() const override;
+  StatusOr<QuantSpec> WantedInput(const TokenLayout& layout, Saved* saved) override;
   Status Forward(const ForwardArgs& args, Saved* saved) override;
   Status BackwardInput(const BackwardArgs& args, Saved* saved) override;
   Status BackwardWeight(const BackwardArgs& args, Saved* saved) override;
-  void VisitParameters(const std::string& prefix, const ParameterVisitor& visit) override;
   std::string Describe(int indent) const override;
-
-  // As Forward with another mask type than the options': a KeyValueCache turns causal into
-  // causal_bottom_right.
-  Status ForwardWithMaskType(const ForwardArgs& args, AttentionMaskType type, Saved* saved);
-
-  // Whether a forward pass that begins now, and that a backward pass follows, quantizes. Its
-  // backward pass then reads codes; else query, key and value must stay unchanged until then.
-  bool Quantizes() const { return context_->QuantizesAttention(name_); }
-
-  // ----- Such a pass between neighbours that write and read codes themselves (MultiheadAttention's
-  // rotation and proj): as Forward and BackwardInput, without casts around them but doutput's.
-  // `tokens`: rows of the codes, as in float8_attention.h.
-
-  struct Tokens {
-    int64_t batch = 0, sequence = 0;
-    bool sequence_first = false;
-  };
-  // Begins the pass. Where the caller writes query, key and value, side by side: codes [tokens,
-  // (n + 2 g) d] with the scale, in `saved`.
-  StatusOr<QuantSpec> NewPackedInput(const Tokens& tokens, Saved* saved);
-  // Masks as in Forward. Returns the output's codes [tokens, n d], in `saved`.
-  StatusOr<QuantSpec> ForwardPacked(const AttentionInputs& masks, Saved* saved);
-  // doutput: [batch, sequence, n, d], any strides with an inner one of 1. Returns the codes of
-  // [dquery | dkey | dvalue], in `arena`.
-  StatusOr<QuantSpec> BackwardPacked(ConstTensorView doutput, Saved* saved, Arena* arena);
 
   uint32_t dropout_stream() const { return dropout_stream_; }
   const DotProductAttentionOptions& options() const { return options_; }
@@ -85,9 +69,10 @@ class DotProductAttention : public Layer {
   struct State;
   using Layer::Layer;
 
+  Status ForwardCodes(const ForwardArgs& args, Saved* saved);
+  Status BackwardCodes(const BackwardArgs& args, Saved* saved);
   Status CheckFloat8Pass(const GemmPass& pass) const;
-  StatusOr<AttentionMask> MaskOf(const AttentionInputs& masks, AttentionMaskType type,
-                                 int64_t keys) const;
+  StatusOr<AttentionMask> MaskOf(const AttentionArgs& masks, int64_t keys) const;
 
   DotProductAttentionOptions options_;
   Float8Attention float8_;

@@ -55,24 +55,24 @@ Status Embedding::ZeroPaddingRow() {
 
 Status Embedding::Forward(const ForwardArgs& args, Saved* saved) {
   TE_RETURN_IF_ERROR(CheckTaken(name_, {}, args));
-  if (args.input.rank() != 1 && args.input.rank() != 2) {
+  if (args.input.dense.rank() != 1 && args.input.dense.rank() != 2) {
     return InvalidArgument(
         "{}: input (token ids) is {}; expected int32 [tokens] or [batch, sequence]", name_,
-        args.input.ToString());
+        args.input.dense.ToString());
   }
-  TE_RETURN_IF_ERROR(
-      CheckShape(name_, "input (token ids)", args.input, DType::kInt32, args.input.shape()));
+  TE_RETURN_IF_ERROR(CheckShape(name_, "input (token ids)", args.input.dense, DType::kInt32,
+                                args.input.dense.shape()));
   TE_RETURN_IF_ERROR(CheckShape(name_, "output", args.output, options_.params_dtype,
-                                WithFeatures(args.input.shape(), options_.hidden_size)));
-  if (saved != nullptr) saved->state<State>().ids = args.input;
+                                WithFeatures(args.input.dense.shape(), options_.hidden_size)));
+  if (saved != nullptr) saved->state<State>().ids = args.input.dense;
   return context_->kernels().embedding_forward(
       context_->exec(),
-      {.ids = Flat(args.input), .table = weight_.value, .out = Rows(args.output)});
+      {.ids = Flat(args.input.dense), .table = weight_.value, .out = Rows(args.output)});
 }
 
 Status Embedding::BackwardInput(const BackwardArgs& args, Saved* saved) {
   TE_RETURN_IF_ERROR(CheckTaken(name_, {}, args));
-  if (args.dinput.defined())
+  if (args.dinput.dense.defined())
     return InvalidArgument("{}: dinput is given; token ids have no gradient", name_);
   return CheckSaved(name_, saved);
 }
@@ -81,13 +81,13 @@ Status Embedding::BackwardWeight(const BackwardArgs& args, Saved* saved) {
   TE_RETURN_IF_ERROR(CheckSaved(name_, saved));
   if (!weight_.requires_grad) return OkStatus();
   const State& state = saved->state<State>();
-  TE_RETURN_IF_ERROR(CheckShape(name_, "doutput", args.doutput, options_.params_dtype,
+  TE_RETURN_IF_ERROR(CheckShape(name_, "doutput", args.doutput.dense, options_.params_dtype,
                                 WithFeatures(state.ids.shape(), options_.hidden_size)));
   TE_ASSIGN_OR_RETURN(const bool accumulate,
                       PrepareGradient(context_, &weight_, args.accumulate_gradients));
   TE_RETURN_IF_ERROR(context_->kernels().embedding_backward(context_->exec(),
                                                             {.ids = Flat(state.ids),
-                                                             .dout = Rows(args.doutput),
+                                                             .dout = Rows(args.doutput.dense),
                                                              .dtable = weight_.grad.view(),
                                                              .accumulate = accumulate,
                                                              .padding_idx = options_.padding_idx}));
@@ -95,7 +95,7 @@ Status Embedding::BackwardWeight(const BackwardArgs& args, Saved* saved) {
   return OkStatus();
 }
 
-void Embedding::VisitParameters(const std::string& prefix, const ParameterVisitor& visit) {
+void Embedding::VisitOwnParameters(const std::string& prefix, const ParameterVisitor& visit) {
   visit(JoinName(prefix, weight_.name), weight_);
 }
 

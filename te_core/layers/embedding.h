@@ -4,7 +4,7 @@
 #include <memory>
 #include <string>
 
-#include "te_core/layer.h"
+#include "te_core/layers/layer.h"
 
 namespace te {
 
@@ -28,10 +28,10 @@ class Embedding : public Layer {
                                                      const EmbeddingOptions& options,
                                                      std::string name);
 
+  Capabilities capabilities() const override { return {.frees_output = true, .recordable = true}; }
   Status Forward(const ForwardArgs& args, Saved* saved) override;
   Status BackwardInput(const BackwardArgs& args, Saved* saved) override;
   Status BackwardWeight(const BackwardArgs& args, Saved* saved) override;
-  void VisitParameters(const std::string& prefix, const ParameterVisitor& visit) override;
   std::string Describe(int indent) const override;
 
   const EmbeddingOptions& options() const { return options_; }
@@ -42,6 +42,7 @@ class Embedding : public Layer {
  private:
   struct State;
   using Layer::Layer;
+  void VisitOwnParameters(const std::string& prefix, const ParameterVisitor& visit) override;
 
   EmbeddingOptions options_;
   Parameter weight_;

@@ -66,8 +66,8 @@ class Float8AttentionTest : public ::testing::Test {
     core.v = normal(kGroups, 3);
     core.run.layer = core.layer.get();
     core.run.forward.input = core.q;
-    core.run.forward.key = core.k;
-    core.run.forward.value = core.v;
+    core.run.forward.attention.key = core.k;
+    core.run.forward.attention.value = core.v;
     core.run.output_shape = core.q.shape();
     core.weights = test::OutputWeights(core.run, 4);
     return core;
@@ -299,9 +299,10 @@ class SeparateSteps : public Layer {
                                 name_ + ".proj"));
   }
 
+  Capabilities capabilities() const override { return {}; }
   Status Forward(const ForwardArgs& args, Saved* saved) override {
     attention_ = args.attention;
-    qkv_shape_ = Shape{args.input.dim(0), args.input.dim(1), Features()};
+    qkv_shape_ = Shape{args.input.dense.dim(0), args.input.dense.dim(1), Features()};
     TE_ASSIGN_OR_RETURN(const TensorView qkv, saved->Allocate(o_.params_dtype, qkv_shape_));
     ForwardArgs step = {.input = args.input, .output = qkv};
     TE_RETURN_IF_ERROR(qkv_->Forward(step, saved->child(0)));
@@ -310,8 +311,7 @@ class SeparateSteps : public Layer {
     TE_ASSIGN_OR_RETURN(const TensorView out, saved->Allocate(o_.params_dtype, context_shape_));
     step = {.input = Part(qkv, 0),
             .output = Heads(out, o_.num_attention_heads),
-            .key = Part(qkv, 1),
-            .value = Part(qkv, 2)};
+            .attention = {.key = Part(qkv, 1), .value = Part(qkv, 2)}};
     TE_RETURN_IF_ERROR(core_->Forward(step, saved->child(1)));
     step = {.input = out, .output = args.output};
     return proj_->Forward(step, saved->child(2));
@@ -321,11 +321,11 @@ class SeparateSteps : public Layer {
     TE_RETURN_IF_ERROR(
         proj_->BackwardInput({.doutput = args.doutput, .dinput = dout}, saved->child(2)));
     TE_ASSIGN_OR_RETURN(dqkv_, saved->Allocate(o_.params_dtype, qkv_shape_));
-    TE_RETURN_IF_ERROR(core_->BackwardInput({.doutput = Heads(dout, o_.num_attention_heads),
-                                             .dinput = Part(dqkv_, 0),
-                                             .dkey = Part(dqkv_, 1),
-                                             .dvalue = Part(dqkv_, 2)},
-                                            saved->child(1)));
+    TE_RETURN_IF_ERROR(
+        core_->BackwardInput({.doutput = Heads(dout, o_.num_attention_heads),
+                              .dinput = Part(dqkv_, 0),
+                              .attention = {.dkey = Part(dqkv_, 1), .dvalue = Part(dqkv_, 2)}},
+                             saved->child(1)));
     TE_RETURN_IF_ERROR(Rotate(dqkv_, true));
     return qkv_->BackwardInput({.doutput = dqkv_, .dinput = args.dinput}, saved->child(0));
   }
@@ -334,7 +334,7 @@ class SeparateSteps : public Layer {
     TE_RETURN_IF_ERROR(core_->BackwardWeight({}, saved->child(1)));
     return qkv_->BackwardWeight({.doutput = dqkv_}, saved->child(0));
   }
-  void VisitParameters(const std::string& prefix, const ParameterVisitor& visit) override {
+  void VisitOwnParameters(const std::string& prefix, const ParameterVisitor& visit) override {
     qkv_->VisitParameters(JoinName(prefix, "qkv"), visit);
     proj_->VisitParameters(JoinName(prefix, "proj"), visit);
   }
@@ -371,7 +371,7 @@ class SeparateSteps : public Layer {
   MultiheadAttentionOptions o_;
   std::unique_ptr<Linear> qkv_, proj_;
   std::unique_ptr<DotProductAttention> core_;
-  AttentionInputs attention_;
+  AttentionArgs attention_;
   Shape qkv_shape_, context_shape_;
   TensorView dqkv_;
 };
@@ -475,49 +475,75 @@ TEST_F(Float8AttentionTest, InsideItsLayerTheBitsAreThoseOfTheSeparateSteps) {
 
 TEST_F(Float8AttentionTest, CodesInTheWrongOrderOfCallsAreRefused) {
   Core core = MakeCore();
-  Arena arena(core.context->memory());
+  Context* context = core.context.get();
+  Arena arena(context->memory());
   Saved saved(&arena), dense(&arena);
-  const DotProductAttention::Tokens tokens = {.batch = kBatch, .sequence = kSequence};
+  const TokenLayout tokens = {.batch = kBatch, .sequence = kSequence};
   constexpr StatusCode kPrecondition = StatusCode::kFailedPrecondition;
-  EXPECT_TRUE(test::FailsWith(core.layer->NewPackedInput(tokens, &saved).status(), kPrecondition,
-                              "in a scope that does not quantize it"));
-  EXPECT_TRUE(test::FailsWith(core.layer->ForwardPacked({}, &saved).status(), kPrecondition,
-                              "ForwardPacked before NewPackedInput"));
-  EXPECT_TRUE(test::FailsWith(core.layer->ForwardPacked({}, nullptr).status(), kPrecondition,
+  constexpr StatusCode kArgument = StatusCode::kInvalidArgument;
+  EXPECT_EQ(Must(core.layer->WantedInput(tokens, &saved)).format, QuantFormat::kNone);
+  EXPECT_FALSE(core.layer->capabilities().wants_codes) << "no scope quantizes";
+  EXPECT_TRUE(test::FailsWith(core.layer->WantedInput(tokens, nullptr).status(), kPrecondition,
                               "without saved state"));
-  const Tensor y = Must(core.context->NewTensor(DType::kFloat32, core.q.shape()));
+  const Tensor y = Must(context->NewTensor(DType::kFloat32, core.q.shape()));
   core.run.forward.output = y.view();
-  core.context->BeginQuantization(recipe_.get(), {});
+  context->BeginQuantization(recipe_.get(), {});
+  EXPECT_TRUE(core.layer->capabilities().wants_codes && core.layer->capabilities().leaves_codes);
   MustOk(core.layer->Forward(core.run.forward, &dense));
-  const QuantSpec codes = Must(core.layer->NewPackedInput(tokens, &saved));
+
+  const QuantSpec codes = Must(core.layer->WantedInput(tokens, &saved));
   EXPECT_EQ(codes.rowwise_data.shape(),
             (Shape{kBatch * kSequence, (kHeads + 2 * kGroups) * kHeadDim}));
-  MustOk(core.context->Zero(codes.rowwise_data));
-  MustOk(core.context->Zero(TensorView(codes.scale_inv, DType::kFloat32, {1})));
-  const QuantSpec out = Must(core.layer->ForwardPacked({}, &saved));
+  MustOk(context->Zero(codes.rowwise_data));
+  MustOk(context->Zero(TensorView(codes.scale_inv, DType::kFloat32, {1})));
+  QuantSpec out;
+  ForwardArgs args;
+  args.input.codes = codes;
+  EXPECT_TRUE(test::FailsWith(core.layer->Forward(args, &saved), kArgument,
+                              "codes of the input without output_codes"));
+  args.output_codes = &out;
+  for (Saved* other : {&dense, static_cast<Saved*>(nullptr)}) {
+    EXPECT_TRUE(test::FailsWith(core.layer->Forward(args, other), kPrecondition,
+                                "not of WantedInput of the same pass"));
+  }
+  ForwardArgs mixed = core.run.forward;
+  mixed.output_codes = &out;
+  EXPECT_TRUE(test::FailsWith(core.layer->Forward(mixed, &dense), kArgument,
+                              "output_codes is given with a dense input"));
+  MustOk(core.layer->Forward(args, &saved));
   EXPECT_EQ(out.rowwise_data.shape(), (Shape{kBatch * kSequence, kHeads * kHeadDim}));
-  MustOk(core.context->EndQuantization());
-  const TensorView heads = y.view().Transpose(0, 1);
-  EXPECT_TRUE(test::FailsWith(core.layer->BackwardPacked(heads, &dense, &arena).status(),
-                              kPrecondition, "BackwardPacked after a forward pass of dense"));
-  EXPECT_TRUE(test::FailsWith(core.layer->BackwardInput({.doutput = y}, &saved), kPrecondition,
-                              "BackwardInput after ForwardPacked"));
-  EXPECT_TRUE(test::FailsWith(core.layer->BackwardPacked(y, &saved, &arena).status(),
-                              StatusCode::kInvalidArgument, "core: doutput is float32"));
-  MustOk(core.layer->BackwardPacked(heads, &saved, &arena).status());
+  MustOk(context->EndQuantization());
 
-  auto linear =
-      Must(Linear::Create(core.context.get(), {.in_features = 64, .out_features = 8}, "linear"));
-  const Tensor into = Must(core.context->NewTensor(DType::kFloat32, {kBatch * kSequence, 8}));
-  MustOk(linear->ForwardOfCodes(out, {.output = into.view()}, nullptr));
-  const Tensor half = Must(core.context->NewTensor(DType::kFloat32, {kBatch, 8}));
-  EXPECT_TRUE(test::FailsWith(linear->ForwardOfCodes(out, {.output = half.view()}, nullptr),
-                              StatusCode::kInvalidArgument, "expected FP8 [2, 64]"));
+  const ArenaScope scope(context->scratch());
+  QuantSpec gradient;
+  BackwardArgs backward = {.doutput = y.view().Transpose(0, 1), .dinput_codes = &gradient};
+  EXPECT_TRUE(test::FailsWith(core.layer->BackwardInput(backward, &dense), kPrecondition,
+                              "dinput_codes is given after a forward pass of dense tensors"));
+  EXPECT_TRUE(test::FailsWith(core.layer->BackwardInput({.doutput = y}, &saved), kPrecondition,
+                              "dinput_codes is not given after a forward pass of codes"));
+  backward.doutput = y;
+  EXPECT_TRUE(test::FailsWith(core.layer->BackwardInput(backward, &saved), kArgument,
+                              "core: doutput is float32"));
+  backward.doutput = y.view().Transpose(0, 1);
+  MustOk(core.layer->BackwardInput(backward, &saved));
+  EXPECT_EQ(gradient.rowwise_data.shape(), codes.rowwise_data.shape());
+
+  auto linear = Must(Linear::Create(context, {.in_features = 64, .out_features = 8}, "linear"));
+  const Tensor into = Must(context->NewTensor(DType::kFloat32, {kBatch * kSequence, 8}));
+  ForwardArgs multiply = {.output = into.view()};
+  multiply.input.codes = out;
+  MustOk(linear->Forward(multiply, nullptr));
+  multiply.input.dense = y;
+  EXPECT_TRUE(test::FailsWith(linear->Forward(multiply, nullptr), kArgument,
+                              "input is given beside its codes"));
+  multiply.input.dense = ConstTensorView();
+  const Tensor half = Must(context->NewTensor(DType::kFloat32, {kBatch, 8}));
+  multiply.output = half.view();
   EXPECT_TRUE(
-      test::FailsWith(linear->ForwardOfCodes(out, {.input = y, .output = into.view()}, nullptr),
-                      StatusCode::kInvalidArgument, "input is given beside its codes"));
-  EXPECT_TRUE(test::FailsWith(linear->ForwardOfCodes({}, {.output = into.view()}, nullptr),
-                              StatusCode::kInvalidArgument, "of format none"));
+      test::FailsWith(linear->Forward(multiply, nullptr), kArgument, "expected FP8 [2, 64]"));
+  auto norm = Must(Norm::Create(context, {.hidden_size = 64}, "norm"));
+  EXPECT_TRUE(test::FailsWith(norm->Forward(multiply, nullptr), kArgument,
+                              "codes of the input is given; this layer does not take it"));
 }
 
 TEST_F(Float8AttentionTest, AWholeLayerInFp8IsNearTheFloatOneAndRepeatsItsBits) {

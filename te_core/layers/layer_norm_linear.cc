@@ -42,15 +42,15 @@ StatusOr<std::unique_ptr<LayerNormLinear>> LayerNormLinear::Create(
 Status LayerNormLinear::Forward(const ForwardArgs& args, Saved* saved) {
   const DType dtype = options_.params_dtype;
   TE_RETURN_IF_ERROR(CheckTaken(name_, {.residual = true, .norm_output = true}, args));
-  TE_RETURN_IF_ERROR(CheckFeatures(name_, "input", args.input, dtype, options_.in_features));
-  const Shape out = WithLast(args.input.shape(), options_.out_features);
+  TE_RETURN_IF_ERROR(CheckFeatures(name_, "input", args.input.dense, dtype, options_.in_features));
+  const Shape out = WithLast(args.input.dense.shape(), options_.out_features);
   TE_RETURN_IF_ERROR(CheckShape(name_, "output", args.output, dtype, out));
   TE_RETURN_IF_ERROR(CheckOptional(name_, "residual", args.residual, dtype, out));
   TE_RETURN_IF_ERROR(
-      CheckOptional(name_, "norm_output", args.norm_output, dtype, args.input.shape()));
+      CheckOptional(name_, "norm_output", args.norm_output, dtype, args.input.dense.shape()));
   ArenaScope scope(context_->scratch());
   Arena* arena = ArenaFor(context_, saved);
-  const ConstTensorView x = Rows(args.input);
+  const ConstTensorView x = Rows(args.input.dense);
   TE_ASSIGN_OR_RETURN(
       const ProjectionInput normed,
       projection_.NewInput(arena, x.dim(0),
@@ -61,7 +61,7 @@ Status LayerNormLinear::Forward(const ForwardArgs& args, Saved* saved) {
       norm_.Forward(x, normed.sink, arena, saved != nullptr ? &statistics : nullptr));
   if (saved != nullptr) {
     State& state = saved->state<State>();
-    state.x = args.input;
+    state.x = args.input.dense;
     state.statistics = statistics;
     state.normed = normed;
     state.has_dy = false;
@@ -71,7 +71,7 @@ Status LayerNormLinear::Forward(const ForwardArgs& args, Saved* saved) {
       normed, args.residual.defined() ? Rows(args.residual) : ConstTensorView(), Rows(args.output));
 }
 
-StatusOr<QuantSpec> LayerNormLinear::GradOutputQuant(Saved* saved, Arena* arena) {
+StatusOr<QuantSpec> LayerNormLinear::WantedGradOutput(Saved* saved, Arena* arena) {
   TE_RETURN_IF_ERROR(CheckSaved(name_, saved));
   return projection_.NewGradOutputQuant(arena, saved->state<State>().normed);
 }
@@ -82,15 +82,16 @@ Status LayerNormLinear::BackwardInput(const BackwardArgs& args, Saved* saved) {
   State& state = saved->state<State>();
   const DType dtype = options_.params_dtype;
   const Shape& shape = state.x.shape();
-  TE_RETURN_IF_ERROR(
-      CheckShape(name_, "doutput", args.doutput, dtype, WithLast(shape, options_.out_features)));
-  TE_RETURN_IF_ERROR(CheckOptional(name_, "dinput", args.dinput, dtype, shape));
+  TE_RETURN_IF_ERROR(CheckShape(name_, "doutput", args.doutput.dense, dtype,
+                                WithLast(shape, options_.out_features)));
+  TE_RETURN_IF_ERROR(CheckOptional(name_, "dinput", args.dinput.dense, dtype, shape));
   TE_RETURN_IF_ERROR(CheckOptional(name_, "dresidual", args.dresidual, dtype, shape));
   TE_RETURN_IF_ERROR(CheckOptional(name_, "dnorm_output", args.dnorm_output, dtype, shape));
-  TE_ASSIGN_OR_RETURN(state.dy, projection_.GradOutputOf(saved->arena(), state.normed,
-                                                         Rows(args.doutput), args.doutput_quant));
+  TE_ASSIGN_OR_RETURN(
+      state.dy, projection_.GradOutputOf(saved->arena(), state.normed, Rows(args.doutput.dense),
+                                         args.doutput.codes));
   state.has_dy = true;
-  if (!args.dinput.defined() && !norm_.requires_grad()) return OkStatus();
+  if (!args.dinput.dense.defined() && !norm_.requires_grad()) return OkStatus();
   ArenaScope scope(context_->scratch());
   TE_ASSIGN_OR_RETURN(const TensorView dnormed,
                       context_->scratch()->Allocate(dtype, Rows(state.x).shape()));
@@ -99,20 +100,20 @@ Status LayerNormLinear::BackwardInput(const BackwardArgs& args, Saved* saved) {
       args.dnorm_output.defined() ? Rows(args.dnorm_output) : ConstTensorView(), dnormed));
   return norm_.Backward(dnormed, Rows(state.x), state.statistics,
                         args.dresidual.defined() ? Rows(args.dresidual) : ConstTensorView(),
-                        args.dinput.defined() ? Rows(args.dinput) : TensorView(), args);
+                        args.dinput.dense.defined() ? Rows(args.dinput.dense) : TensorView(), args);
 }
 
 Status LayerNormLinear::BackwardWeight(const BackwardArgs& args, Saved* saved) {
   TE_RETURN_IF_ERROR(CheckSaved(name_, saved));
   const State& state = saved->state<State>();
-  TE_RETURN_IF_ERROR(CheckShape(name_, "doutput", args.doutput, options_.params_dtype,
+  TE_RETURN_IF_ERROR(CheckShape(name_, "doutput", args.doutput.dense, options_.params_dtype,
                                 WithLast(state.x.shape(), options_.out_features)));
   if (!state.has_dy)
     return FailedPrecondition("{}: BackwardWeight before BackwardInput of the same pass", name_);
   return projection_.BackwardWeight(state.normed, state.dy, args);
 }
 
-void LayerNormLinear::VisitParameters(const std::string& prefix, const ParameterVisitor& visit) {
+void LayerNormLinear::VisitOwnParameters(const std::string& prefix, const ParameterVisitor& visit) {
   norm_.VisitParameters(prefix, visit);
   projection_.VisitParameters(prefix, visit);
 }

@@ -58,15 +58,15 @@ StatusOr<std::unique_ptr<LayerNormMLP>> LayerNormMLP::Create(Context* context,
 
 Status LayerNormMLP::Forward(const ForwardArgs& args, Saved* saved) {
   const DType dtype = options_.params_dtype;
-  const Shape& shape = args.input.shape();
+  const Shape& shape = args.input.dense.shape();
   TE_RETURN_IF_ERROR(CheckTaken(name_, {.residual = true, .norm_output = true}, args));
-  TE_RETURN_IF_ERROR(CheckFeatures(name_, "input", args.input, dtype, options_.hidden_size));
+  TE_RETURN_IF_ERROR(CheckFeatures(name_, "input", args.input.dense, dtype, options_.hidden_size));
   TE_RETURN_IF_ERROR(CheckShape(name_, "output", args.output, dtype, shape));
   TE_RETURN_IF_ERROR(CheckOptional(name_, "residual", args.residual, dtype, shape));
   TE_RETURN_IF_ERROR(CheckOptional(name_, "norm_output", args.norm_output, dtype, shape));
   ArenaScope scope(context_->scratch());
   Arena* arena = ArenaFor(context_, saved);
-  const ConstTensorView x = Rows(args.input);
+  const ConstTensorView x = Rows(args.input.dense);
   const int64_t tokens = x.dim(0);
   TE_ASSIGN_OR_RETURN(
       const ProjectionInput normed,
@@ -90,7 +90,7 @@ Status LayerNormMLP::Forward(const ForwardArgs& args, Saved* saved) {
                                                              .y = activated.sink}));
   if (saved != nullptr) {
     State& state = saved->state<State>();
-    state.x = args.input;
+    state.x = args.input.dense;
     state.statistics = statistics;
     state.normed = normed;
     state.fc1_out = fc1_out;
@@ -102,7 +102,7 @@ Status LayerNormMLP::Forward(const ForwardArgs& args, Saved* saved) {
                       Rows(args.output));
 }
 
-StatusOr<QuantSpec> LayerNormMLP::GradOutputQuant(Saved* saved, Arena* arena) {
+StatusOr<QuantSpec> LayerNormMLP::WantedGradOutput(Saved* saved, Arena* arena) {
   TE_RETURN_IF_ERROR(CheckSaved(name_, saved));
   return fc2_.NewGradOutputQuant(arena, saved->state<State>().activated);
 }
@@ -113,15 +113,15 @@ Status LayerNormMLP::BackwardInput(const BackwardArgs& args, Saved* saved) {
   State& state = saved->state<State>();
   const DType dtype = options_.params_dtype;
   const Shape& shape = state.x.shape();
-  TE_RETURN_IF_ERROR(CheckShape(name_, "doutput", args.doutput, dtype, shape));
-  TE_RETURN_IF_ERROR(CheckOptional(name_, "dinput", args.dinput, dtype, shape));
+  TE_RETURN_IF_ERROR(CheckShape(name_, "doutput", args.doutput.dense, dtype, shape));
+  TE_RETURN_IF_ERROR(CheckOptional(name_, "dinput", args.dinput.dense, dtype, shape));
   TE_RETURN_IF_ERROR(CheckOptional(name_, "dresidual", args.dresidual, dtype, shape));
   TE_RETURN_IF_ERROR(CheckOptional(name_, "dnorm_output", args.dnorm_output, dtype, shape));
-  const bool norm_wanted = args.dinput.defined() || norm_.requires_grad();
+  const bool norm_wanted = args.dinput.dense.defined() || norm_.requires_grad();
   const bool fc1_wanted =
       fc1_.weight().requires_grad || (options_.bias && fc1_.bias().requires_grad);
   TE_ASSIGN_OR_RETURN(state.dy, fc2_.GradOutputOf(saved->arena(), state.activated,
-                                                  Rows(args.doutput), args.doutput_quant));
+                                                  Rows(args.doutput.dense), args.doutput.codes));
   state.has_dy = true;
   if (!norm_wanted && !fc1_wanted) return OkStatus();
 
@@ -150,14 +150,14 @@ Status LayerNormMLP::BackwardInput(const BackwardArgs& args, Saved* saved) {
       args.dnorm_output.defined() ? Rows(args.dnorm_output) : ConstTensorView(), dnormed));
   return norm_.Backward(dnormed, Rows(state.x), state.statistics,
                         args.dresidual.defined() ? Rows(args.dresidual) : ConstTensorView(),
-                        args.dinput.defined() ? Rows(args.dinput) : TensorView(), args);
+                        args.dinput.dense.defined() ? Rows(args.dinput.dense) : TensorView(), args);
 }
 
 Status LayerNormMLP::BackwardWeight(const BackwardArgs& args, Saved* saved) {
   TE_RETURN_IF_ERROR(CheckSaved(name_, saved));
   const State& state = saved->state<State>();
   TE_RETURN_IF_ERROR(
-      CheckShape(name_, "doutput", args.doutput, options_.params_dtype, state.x.shape()));
+      CheckShape(name_, "doutput", args.doutput.dense, options_.params_dtype, state.x.shape()));
   const bool fc1_wanted =
       fc1_.weight().requires_grad || (options_.bias && fc1_.bias().requires_grad);
   if (!state.has_dy || (fc1_wanted && !state.has_dfc1)) {
@@ -168,7 +168,7 @@ Status LayerNormMLP::BackwardWeight(const BackwardArgs& args, Saved* saved) {
   return fc1_.BackwardWeight(state.normed, state.dfc1, args);
 }
 
-void LayerNormMLP::VisitParameters(const std::string& prefix, const ParameterVisitor& visit) {
+void LayerNormMLP::VisitOwnParameters(const std::string& prefix, const ParameterVisitor& visit) {
   norm_.VisitParameters(prefix, visit);
   fc1_.VisitParameters(prefix, visit);
   fc2_.VisitParameters(prefix, visit);

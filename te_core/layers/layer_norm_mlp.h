@@ -37,11 +37,17 @@ class LayerNormMLP : public Layer {
                                                         const LayerNormMLPOptions& options,
                                                         std::string name);
 
+  Capabilities capabilities() const override {
+    return {.takes_residual = true,
+            .gives_norm_output = true,
+            .quantizes_dinput = true,
+            .frees_output = true,
+            .recordable = true};
+  }
   Status Forward(const ForwardArgs& args, Saved* saved) override;
-  StatusOr<QuantSpec> GradOutputQuant(Saved* saved, Arena* arena) override;
+  StatusOr<QuantSpec> WantedGradOutput(Saved* saved, Arena* arena) override;
   Status BackwardInput(const BackwardArgs& args, Saved* saved) override;
   Status BackwardWeight(const BackwardArgs& args, Saved* saved) override;
-  void VisitParameters(const std::string& prefix, const ParameterVisitor& visit) override;
   std::string Describe(int indent) const override;
 
   const LayerNormMLPOptions& options() const { return options_; }
@@ -49,6 +55,7 @@ class LayerNormMLP : public Layer {
  private:
   struct State;
   using Layer::Layer;
+  void VisitOwnParameters(const std::string& prefix, const ParameterVisitor& visit) override;
 
   LayerNormMLPOptions options_;
   Normalization norm_;

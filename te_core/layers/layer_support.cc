@@ -80,10 +80,13 @@ Status CheckOptional(const std::string& layer, const char* tensor, const ConstTe
 Status CheckTaken(const std::string& layer, const TakenArgs& taken, const ForwardArgs& args) {
   if (!taken.residual && args.residual.defined()) return Refuse(layer, "residual");
   if (!taken.norm_output && args.norm_output.defined()) return Refuse(layer, "norm_output");
-  if (!taken.key_value && args.key.defined()) return Refuse(layer, "key");
-  if (!taken.key_value && args.value.defined()) return Refuse(layer, "value");
+  if (!taken.input_codes && args.input.in_codes()) return Refuse(layer, "codes of the input");
+  if (!taken.output_codes && args.output_codes != nullptr) return Refuse(layer, "output_codes");
   if (!taken.labels && args.labels.defined()) return Refuse(layer, "labels");
-  const AttentionInputs& attention = args.attention;
+  const AttentionArgs& attention = args.attention;
+  if (!taken.key_value && attention.key.defined()) return Refuse(layer, "key");
+  if (!taken.key_value && attention.value.defined()) return Refuse(layer, "value");
+  if (!taken.key_value && attention.mask_type) return Refuse(layer, "mask_type");
   if (!taken.masks && attention.padding_mask.defined()) return Refuse(layer, "padding_mask");
   if (!taken.masks && attention.arbitrary_mask.defined()) return Refuse(layer, "arbitrary_mask");
   if (!taken.rotary) {
@@ -99,13 +102,14 @@ Status CheckTaken(const std::string& layer, const TakenArgs& taken, const Forwar
 Status CheckTaken(const std::string& layer, const TakenArgs& taken, const BackwardArgs& args) {
   if (!taken.residual && args.dresidual.defined()) return Refuse(layer, "dresidual");
   if (!taken.norm_output && args.dnorm_output.defined()) return Refuse(layer, "dnorm_output");
-  if (!taken.key_value && args.dkey.defined()) return Refuse(layer, "dkey");
-  if (!taken.key_value && args.dvalue.defined()) return Refuse(layer, "dvalue");
-  if (args.dinput_quant.format != QuantFormat::kNone && !args.dinput.defined()) {
-    return InvalidArgument("{}: dinput_quant is given without dinput, whose values it holds",
+  if (!taken.key_value && args.attention.dkey.defined()) return Refuse(layer, "dkey");
+  if (!taken.key_value && args.attention.dvalue.defined()) return Refuse(layer, "dvalue");
+  if (!taken.output_codes && args.dinput_codes != nullptr) return Refuse(layer, "dinput_codes");
+  if (args.dinput.quantized() && !args.dinput.dense.defined()) {
+    return InvalidArgument("{}: dinput.quant is given without dinput, whose values it holds",
                            layer);
   }
-  if (args.dresidual.defined() && !args.dinput.defined()) {
+  if (args.dresidual.defined() && !args.dinput.dense.defined()) {
     return InvalidArgument("{}: dresidual is given without dinput, to which it is added", layer);
   }
   return OkStatus();
@@ -175,9 +179,9 @@ Status CallGradientReady(const GradientReady* ready, Parameter* parameter) {
 }
 
 Status QuantizeDinput(Context* context, const BackwardArgs& args) {
-  if (args.dinput_quant.format == QuantFormat::kNone) return OkStatus();
+  if (!args.dinput.quantized()) return OkStatus();
   return context->kernels().quantize(context->exec(),
-                                     {.x = Rows(args.dinput), .out = args.dinput_quant});
+                                     {.x = Rows(args.dinput.dense), .out = args.dinput.quant});
 }
 
 Arena* ArenaFor(Context* context, Saved* saved) {
@@ -197,16 +201,6 @@ std::string DescribeParameter(const Parameter& parameter) {
 
 int64_t ParameterCount(const Parameter& parameter) {
   return parameter.fp8_only() || parameter.value.defined() ? parameter.shape().elements() : 0;
-}
-
-std::string DescribeTree(const std::string& head, int indent,
-                         const std::vector<std::pair<std::string, const Layer*>>& children) {
-  std::string out = head + "(\n";
-  const std::string pad(static_cast<size_t>(indent) + 2, ' ');
-  for (const auto& [name, layer] : children) {
-    out += pad + "(" + name + "): " + layer->Describe(indent + 2) + "\n";
-  }
-  return out + std::string(static_cast<size_t>(indent), ' ') + ")";
 }
 
 }  // namespace te

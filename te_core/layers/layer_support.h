@@ -6,7 +6,7 @@
 #include <utility>
 #include <vector>
 
-#include "te_core/layer.h"
+#include "te_core/layers/layer.h"
 
 namespace te {
 
@@ -42,6 +42,8 @@ struct TakenArgs {
   bool labels = false;
   bool masks = false;
   bool rotary = false;  // and positions, start_position, cache
+  bool input_codes = false;
+  bool output_codes = false;  // and dinput_codes
 };
 Status CheckTaken(const std::string& layer, const TakenArgs& taken, const ForwardArgs& args);
 Status CheckTaken(const std::string& layer, const TakenArgs& taken, const BackwardArgs& args);
@@ -63,8 +65,8 @@ Status FillConstant(Context* context, float value, Parameter* parameter);
 StatusOr<bool> PrepareGradient(Context* context, Parameter* parameter, bool accumulate);
 Status CallGradientReady(const GradientReady* ready, Parameter* parameter);
 
-// For layers whose dinput no kernel quantizes as it writes it: args.dinput_quant, if wanted, from
-// args.dinput.
+// For layers whose dinput no kernel quantizes as it writes it: args.dinput.quant, if wanted, from
+// args.dinput.dense.
 Status QuantizeDinput(Context* context, const BackwardArgs& args);
 
 // The arena of `saved`, or scratch in inference (where the caller has opened an ArenaScope).
@@ -73,10 +75,5 @@ Arena* ArenaFor(Context* context, Saved* saved);
 // "weight=[3, 4]", slice by slice.
 std::string DescribeParameter(const Parameter& parameter);
 int64_t ParameterCount(const Parameter& parameter);
-// Type(
-//   (name): child
-// )
-std::string DescribeTree(const std::string& head, int indent,
-                         const std::vector<std::pair<std::string, const Layer*>>& children);
 
 }  // namespace te

@@ -23,21 +23,26 @@ struct LinearOptions {
 };
 
 // input [..., in_features], output [..., out_features], dense; takes residual and dresidual.
+// Or an input of FP8 codes alone [T, in_features] with one scale (what FP8 attention leaves): their
+// values, rounded to the layer's dtype. One pass over them makes what the products read; the codes
+// need not outlive the call.
 // Parameters: weight, bias.
 class Linear : public Layer {
  public:
   static StatusOr<std::unique_ptr<Linear>> Create(Context* context, const LinearOptions& options,
                                                   std::string name);
 
+  Capabilities capabilities() const override {
+    return {.takes_residual = true,
+            .quantizes_dinput = true,
+            .takes_codes = true,
+            .frees_output = true,
+            .recordable = true};
+  }
   Status Forward(const ForwardArgs& args, Saved* saved) override;
-  // As Forward, of an input that exists as FP8 codes [T, in_features] with one scale (what FP8
-  // attention leaves): their values, rounded to the layer's dtype. One pass over them makes what
-  // the products read; the codes need not outlive the call. args.input is absent.
-  Status ForwardOfCodes(const QuantSpec& codes, const ForwardArgs& args, Saved* saved);
-  StatusOr<QuantSpec> GradOutputQuant(Saved* saved, Arena* arena) override;
+  StatusOr<QuantSpec> WantedGradOutput(Saved* saved, Arena* arena) override;
   Status BackwardInput(const BackwardArgs& args, Saved* saved) override;
   Status BackwardWeight(const BackwardArgs& args, Saved* saved) override;
-  void VisitParameters(const std::string& prefix, const ParameterVisitor& visit) override;
   std::string Describe(int indent) const override;
 
   const LinearOptions& options() const { return options_; }
@@ -46,7 +51,9 @@ class Linear : public Layer {
  private:
   struct State;
   using Layer::Layer;
+  void VisitOwnParameters(const std::string& prefix, const ParameterVisitor& visit) override;
 
+  Status ForwardOfCodes(const ForwardArgs& args, Saved* saved);
   // `shape`: of the input.
   Status Multiply(const ProjectionInput& x, const Shape& shape, const ForwardArgs& args,
                   Saved* saved);

@@ -176,10 +176,10 @@ Status LinearCrossEntropy::Forward(const ForwardArgs& args, Saved* saved) {
   TE_RETURN_IF_ERROR(CheckTaken(name_, {.labels = true}, args));
   if (!args.output.defined())
     return InvalidArgument("{}: output (loss) is missing; expected float32, one a token", name_);
-  TE_RETURN_IF_ERROR(Run({.input = args.input, .labels = args.labels, .loss = args.output}));
+  TE_RETURN_IF_ERROR(Run({.input = args.input.dense, .labels = args.labels, .loss = args.output}));
   if (saved == nullptr) return OkStatus();
   State& state = saved->state<State>();
-  state.x = args.input;
+  state.x = args.input.dense;
   state.labels = args.labels;
   state.pass = quantizers_.NewPass(true);
   return OkStatus();
@@ -188,14 +188,14 @@ Status LinearCrossEntropy::Forward(const ForwardArgs& args, Saved* saved) {
 Status LinearCrossEntropy::BackwardInput(const BackwardArgs& args, Saved* saved) {
   TE_RETURN_IF_ERROR(CheckTaken(name_, {}, args));
   TE_RETURN_IF_ERROR(CheckSaved(name_, saved));
-  if (args.doutput.defined()) {
+  if (args.doutput.dense.defined()) {
     return InvalidArgument(
         "{}: doutput is given; gradients are those of the sum of the losses, expected none", name_);
   }
   const State& state = saved->state<State>();
   return Run({.input = state.x,
               .labels = state.labels,
-              .dinput = args.dinput,
+              .dinput = args.dinput.dense,
               .pass = &state.pass,
               .weight_gradient = true,
               .accumulate_gradients = args.accumulate_gradients,
@@ -206,7 +206,8 @@ Status LinearCrossEntropy::BackwardWeight(const BackwardArgs&, Saved* saved) {
   return CheckSaved(name_, saved);
 }
 
-void LinearCrossEntropy::VisitParameters(const std::string& prefix, const ParameterVisitor& visit) {
+void LinearCrossEntropy::VisitOwnParameters(const std::string& prefix,
+                                            const ParameterVisitor& visit) {
   if (weight_ == &own_weight_) visit(JoinName(prefix, own_weight_.name), own_weight_);
 }
 

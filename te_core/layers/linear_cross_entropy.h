@@ -5,7 +5,7 @@
 #include <memory>
 #include <string>
 
-#include "te_core/layer.h"
+#include "te_core/layers/layer.h"
 #include "te_core/quantization/gemm_quantizers.h"
 #include "te_kernels/cross_entropy/cross_entropy.h"
 
@@ -63,10 +63,10 @@ class LinearCrossEntropy : public Layer {
   // The Layer interface computes each chunk's logits twice: Forward writes the loss (args.output)
   // from args.input and args.labels, BackwardInput the gradients of input and weight (doutput must
   // be undefined). Neither touches the step's scalars.
+  Capabilities capabilities() const override { return {.recordable = true}; }
   Status Forward(const ForwardArgs& args, Saved* saved) override;
   Status BackwardInput(const BackwardArgs& args, Saved* saved) override;
   Status BackwardWeight(const BackwardArgs& args, Saved* saved) override;
-  void VisitParameters(const std::string& prefix, const ParameterVisitor& visit) override;
   std::string Describe(int indent) const override;
 
   const LinearCrossEntropyOptions& options() const { return options_; }
@@ -75,6 +75,7 @@ class LinearCrossEntropy : public Layer {
  private:
   struct State;
   using Layer::Layer;
+  void VisitOwnParameters(const std::string& prefix, const ParameterVisitor& visit) override;
 
   LinearCrossEntropyOptions options_;
   GemmQuantizers quantizers_;

@@ -17,15 +17,13 @@ struct MultiheadAttention::State : SavedState {
   RotaryTable rotary;
   ConstTensorView positions;
   int64_t start_position = 0;
-  bool packed = false;  // core attention reads and leaves codes
+  bool in_codes = false;  // core attention reads and leaves codes
   // Written by BackwardInput, read by BackwardWeight. Its values are those of the rotated heads'
   // gradients, or undefined, where only the quantized copies are read.
   TensorView dqkv;
 };
 
 namespace {
-
-constexpr size_t kQkv = 0, kCore = 1, kProj = 2;  // children of the saved node
 
 AttentionMaskType BottomRight(AttentionMaskType type) {
   switch (type) {
@@ -36,6 +34,15 @@ AttentionMaskType BottomRight(AttentionMaskType type) {
     default:
       return type;
   }
+}
+
+// What core attention gets of the layer's arguments.
+AttentionArgs MasksOf(const AttentionArgs& args) {
+  AttentionArgs masks;
+  masks.padding_mask = args.padding_mask;
+  masks.padding_on_the_right = args.padding_on_the_right;
+  masks.arbitrary_mask = args.arbitrary_mask;
+  return masks;
 }
 
 }  // namespace
@@ -58,7 +65,7 @@ StatusOr<std::unique_ptr<MultiheadAttention>> MultiheadAttention::Create(
     o.kv_channels = o.hidden_size / o.num_attention_heads;
   }
   if (o.num_gqa_groups == 0) o.num_gqa_groups = o.num_attention_heads;
-  TE_ASSIGN_OR_RETURN(layer->core_attention_,
+  TE_ASSIGN_OR_RETURN(std::unique_ptr<DotProductAttention> core_attention,
                       DotProductAttention::Create(
                           context,
                           {.num_attention_heads = o.num_attention_heads,
@@ -81,33 +88,33 @@ StatusOr<std::unique_ptr<MultiheadAttention>> MultiheadAttention::Create(
     split = {{"query_", query}, {"key_", key}, {"value_", key}};
   }
   const bool qkv_bias = o.qkv_bias.value_or(o.bias);
+  std::unique_ptr<Layer> qkv;
   if (o.input_layernorm) {
     TE_ASSIGN_OR_RETURN(
-        layer->qkv_, LayerNormLinear::Create(context,
-                                             {.in_features = o.hidden_size,
-                                              .out_features = layer->qkv_features(),
-                                              .layernorm_epsilon = o.layernorm_epsilon,
-                                              .bias = qkv_bias,
-                                              .normalization = o.normalization,
-                                              .zero_centered_gamma = o.zero_centered_gamma,
-                                              .parameters_split = split,
-                                              .params_dtype = o.params_dtype,
-                                              .init_method_std = o.init_method_std,
-                                              .perform_initialization = o.perform_initialization},
-                                             JoinName(n, "layernorm_qkv")));
+        qkv, LayerNormLinear::Create(context,
+                                     {.in_features = o.hidden_size,
+                                      .out_features = layer->qkv_features(),
+                                      .layernorm_epsilon = o.layernorm_epsilon,
+                                      .bias = qkv_bias,
+                                      .normalization = o.normalization,
+                                      .zero_centered_gamma = o.zero_centered_gamma,
+                                      .parameters_split = split,
+                                      .params_dtype = o.params_dtype,
+                                      .init_method_std = o.init_method_std,
+                                      .perform_initialization = o.perform_initialization},
+                                     JoinName(n, "layernorm_qkv")));
   } else {
-    TE_ASSIGN_OR_RETURN(layer->qkv_,
-                        Linear::Create(context,
-                                       {.in_features = o.hidden_size,
-                                        .out_features = layer->qkv_features(),
-                                        .bias = qkv_bias,
-                                        .parameters_split = split,
-                                        .params_dtype = o.params_dtype,
-                                        .init_method_std = o.init_method_std,
-                                        .perform_initialization = o.perform_initialization},
-                                       JoinName(n, "qkv")));
+    TE_ASSIGN_OR_RETURN(qkv, Linear::Create(context,
+                                            {.in_features = o.hidden_size,
+                                             .out_features = layer->qkv_features(),
+                                             .bias = qkv_bias,
+                                             .parameters_split = split,
+                                             .params_dtype = o.params_dtype,
+                                             .init_method_std = o.init_method_std,
+                                             .perform_initialization = o.perform_initialization},
+                                            JoinName(n, "qkv")));
   }
-  TE_ASSIGN_OR_RETURN(layer->proj_,
+  TE_ASSIGN_OR_RETURN(std::unique_ptr<Layer> proj,
                       Linear::Create(context,
                                      {.in_features = o.num_attention_heads * o.kv_channels,
                                       .out_features = o.hidden_size,
@@ -116,7 +123,21 @@ StatusOr<std::unique_ptr<MultiheadAttention>> MultiheadAttention::Create(
                                       .init_method_std = o.output_layer_init_method_std,
                                       .perform_initialization = o.perform_initialization},
                                      JoinName(n, "proj")));
+  layer->core_attention_stream_ = core_attention->dropout_stream();
+  layer->AddChild(o.input_layernorm ? "layernorm_qkv" : "qkv", std::move(qkv));
+  layer->AddChild("core_attention", std::move(core_attention));
+  layer->AddChild("proj", std::move(proj));
   return layer;
+}
+
+Capabilities MultiheadAttention::capabilities() const {
+  const Capabilities qkv = child(kQkv)->capabilities(), proj = child(kProj)->capabilities();
+  return {
+      .takes_residual = proj.takes_residual && qkv.takes_residual,
+      .gives_norm_output = options_.input_layernorm && qkv.gives_norm_output,
+      .quantizes_dinput = qkv.quantizes_dinput,
+      .frees_output = proj.frees_output,
+      .recordable = qkv.recordable && child(kCore)->capabilities().recordable && proj.recordable};
 }
 
 MultiheadAttention::Heads MultiheadAttention::SplitHeads(TensorView packed) const {
@@ -192,7 +213,7 @@ TensorView MultiheadAttention::AllHeads(const TensorView& packed) const {
 StatusOr<QuantSpec> MultiheadAttention::RotateGradient(State* state, Saved* saved) const {
   QuantSpec quant;
   if (state->rotary.cos.defined() && one_block()) {
-    TE_ASSIGN_OR_RETURN(quant, qkv_->GradOutputQuant(saved->child(kQkv), saved->arena()));
+    TE_ASSIGN_OR_RETURN(quant, child(kQkv)->WantedGradOutput(saved->child(kQkv), saved->arena()));
   }
   if (quant.format == QuantFormat::kNone) {
     TE_RETURN_IF_ERROR(
@@ -207,15 +228,15 @@ StatusOr<QuantSpec> MultiheadAttention::RotateGradient(State* state, Saved* save
   return quant;
 }
 
-Status MultiheadAttention::ForwardPacked(const TensorView& qkv, const ForwardArgs& args,
-                                         Saved* saved) {
+Status MultiheadAttention::ForwardCodes(const TensorView& qkv, const ForwardArgs& args,
+                                        Saved* saved) {
   State& state = saved->state<State>();
   const bool sbhd = options_.qkv_format == AttentionFormat::kSbhd;
   TE_ASSIGN_OR_RETURN(const QuantSpec codes,
-                      core_attention_->NewPackedInput({.batch = qkv.dim(sbhd ? 1 : 0),
-                                                       .sequence = qkv.dim(sbhd ? 0 : 1),
-                                                       .sequence_first = sbhd},
-                                                      saved->child(kCore)));
+                      child(kCore)->WantedInput({.batch = qkv.dim(sbhd ? 1 : 0),
+                                                 .sequence = qkv.dim(sbhd ? 0 : 1),
+                                                 .sequence_first = sbhd},
+                                                saved->child(kCore)));
   if (state.rotary.cos.defined()) {
     RopeArgs rope = PackedRotation(state, false);
     rope.x = AllHeads(qkv);
@@ -225,22 +246,27 @@ Status MultiheadAttention::ForwardPacked(const TensorView& qkv, const ForwardArg
     TE_RETURN_IF_ERROR(
         context_->kernels().quantize(context_->exec(), {.x = Rows(qkv), .out = codes}));
   }
-  TE_ASSIGN_OR_RETURN(const QuantSpec context,
-                      core_attention_->ForwardPacked(args.attention, saved->child(kCore)));
-  ForwardArgs proj;
+  ForwardArgs core, proj;
+  core.input.codes = codes;
+  core.output_codes = &proj.input.codes;
+  core.attention = MasksOf(args.attention);
+  TE_RETURN_IF_ERROR(child(kCore)->Forward(core, saved->child(kCore)));
   proj.output = args.output;
   proj.residual = args.residual;
   proj.output_wanted = args.output_wanted;
-  return proj_->ForwardOfCodes(context, proj, saved->child(kProj));
+  return child(kProj)->Forward(proj, saved->child(kProj));
 }
 
-StatusOr<QuantSpec> MultiheadAttention::BackwardPacked(const ConstTensorView& dcontext,
-                                                       State* state, Saved* saved) {
-  TE_ASSIGN_OR_RETURN(
-      const QuantSpec codes,
-      core_attention_->BackwardPacked(dcontext, saved->child(kCore), context_->scratch()));
+StatusOr<QuantSpec> MultiheadAttention::BackwardCodes(const ConstTensorView& dcontext, State* state,
+                                                      Saved* saved) {
+  QuantSpec codes;
+  BackwardArgs core;
+  core.doutput = dcontext;
+  core.dinput_codes = &codes;
+  TE_RETURN_IF_ERROR(child(kCore)->BackwardInput(core, saved->child(kCore)));
   Sink sink;
-  TE_ASSIGN_OR_RETURN(sink.quant, qkv_->GradOutputQuant(saved->child(kQkv), saved->arena()));
+  TE_ASSIGN_OR_RETURN(sink.quant,
+                      child(kQkv)->WantedGradOutput(saved->child(kQkv), saved->arena()));
   const bool dense = !sink.quantized() || options_.qkv_bias.value_or(options_.bias);
   if (!state->rotary.cos.defined()) {
     if (dense) sink.dense = Rows(state->dqkv);
@@ -259,12 +285,12 @@ StatusOr<QuantSpec> MultiheadAttention::BackwardPacked(const ConstTensorView& dc
   return sink.quant;
 }
 
-StatusOr<QuantSpec> MultiheadAttention::GradOutputQuant(Saved* saved, Arena* arena) {
+StatusOr<QuantSpec> MultiheadAttention::WantedGradOutput(Saved* saved, Arena* arena) {
   TE_RETURN_IF_ERROR(CheckSaved(name_, saved));
-  return proj_->GradOutputQuant(saved->child(kProj), arena);
+  return child(kProj)->WantedGradOutput(saved->child(kProj), arena);
 }
 
-Status MultiheadAttention::CheckCache(const AttentionInputs& attention, int64_t batch,
+Status MultiheadAttention::CheckCache(const AttentionArgs& attention, int64_t batch,
                                       int64_t sequence, const Saved* saved) const {
   const KeyValueCache& cache = *attention.cache;
   if (saved != nullptr)
@@ -297,15 +323,15 @@ Status MultiheadAttention::CheckCache(const AttentionInputs& attention, int64_t 
 Status MultiheadAttention::Forward(const ForwardArgs& args, Saved* saved) {
   const DType dtype = options_.params_dtype;
   const bool sbhd = options_.qkv_format == AttentionFormat::kSbhd;
-  const AttentionInputs& attention = args.attention;
+  const AttentionArgs& attention = args.attention;
   TE_RETURN_IF_ERROR(CheckTaken(
       name_,
       {.residual = true, .norm_output = options_.input_layernorm, .masks = true, .rotary = true},
       args));
-  TE_RETURN_IF_ERROR(CheckFeatures(name_, "input", args.input, dtype, options_.hidden_size));
-  const Shape& shape = args.input.shape();
+  TE_RETURN_IF_ERROR(CheckFeatures(name_, "input", args.input.dense, dtype, options_.hidden_size));
+  const Shape& shape = args.input.dense.shape();
   if (shape.rank() != 3) {
-    return InvalidArgument("{}: input is {}; expected [{}, {}]", name_, args.input.ToString(),
+    return InvalidArgument("{}: input is {}; expected [{}, {}]", name_, args.input.dense.ToString(),
                            sbhd ? "sequence, batch" : "batch, sequence", options_.hidden_size);
   }
   if (attention.rotary.cos.defined() != attention.rotary.sin.defined()) {
@@ -323,16 +349,17 @@ Status MultiheadAttention::Forward(const ForwardArgs& args, Saved* saved) {
   ArenaScope scope(context_->scratch());
   Arena* arena = ArenaFor(context_, saved);
 
-  const bool quantizes = saved != nullptr && core_attention_->Quantizes();
-  // What core attention alone reads again.
-  Arena* const qkv_arena = quantizes ? context_->scratch() : arena;
+  const Capabilities core_attention = child(kCore)->capabilities();
+  // Core attention alone would read it again.
+  Arena* const qkv_arena = core_attention.frees_input ? context_->scratch() : arena;
   TE_ASSIGN_OR_RETURN(const TensorView qkv,
                       qkv_arena->Allocate(dtype, WithLast(shape, qkv_features())));
   ForwardArgs qkv_args;
   qkv_args.input = args.input;
   qkv_args.output = qkv;
   qkv_args.norm_output = args.norm_output;
-  TE_RETURN_IF_ERROR(qkv_->Forward(qkv_args, saved != nullptr ? saved->child(kQkv) : nullptr));
+  TE_RETURN_IF_ERROR(
+      child(kQkv)->Forward(qkv_args, saved != nullptr ? saved->child(kQkv) : nullptr));
   if (saved != nullptr) {
     State& state = saved->state<State>();
     state.input_shape = shape;
@@ -340,9 +367,10 @@ Status MultiheadAttention::Forward(const ForwardArgs& args, Saved* saved) {
     state.rotary = attention.rotary;
     state.positions = attention.positions;
     state.start_position = start_position;
-    state.packed = quantizes && one_block();
+    state.in_codes = core_attention.wants_codes && core_attention.leaves_codes &&
+                     child(kProj)->capabilities().takes_codes && one_block();
     state.dqkv = TensorView();
-    if (state.packed) return ForwardPacked(qkv, args, saved);
+    if (state.in_codes) return ForwardCodes(qkv, args, saved);
   }
   TE_RETURN_IF_ERROR(Rotate(qkv, attention.rotary, attention.positions, start_position, false));
   Heads heads = SplitHeads(qkv);
@@ -358,13 +386,10 @@ Status MultiheadAttention::Forward(const ForwardArgs& args, Saved* saved) {
   const TensorView context_heads = (sbhd ? context.Transpose(0, 1) : context).Split(2, n, d);
   ForwardArgs core;
   core.input = heads.query;
-  core.key = heads.key;
-  core.value = heads.value;
   core.output = context_heads;
-  core.attention.padding_mask = attention.padding_mask;
-  core.attention.padding_on_the_right = attention.padding_on_the_right;
-  core.attention.arbitrary_mask = attention.arbitrary_mask;
-  AttentionMaskType mask_type = options_.attn_mask_type;
+  core.attention = MasksOf(attention);
+  core.attention.key = heads.key;
+  core.attention.value = heads.value;
   if (KeyValueCache* cache = attention.cache; cache != nullptr) {
     const int64_t end = cache->length + sequence;
     const Exec& exec = context_->exec();
@@ -372,18 +397,17 @@ Status MultiheadAttention::Forward(const ForwardArgs& args, Saved* saved) {
         exec, {.x = heads.key, .y = cache->key.view().Slice(1, cache->length, end)}));
     TE_RETURN_IF_ERROR(context_->kernels().cast(
         exec, {.x = heads.value, .y = cache->value.view().Slice(1, cache->length, end)}));
-    core.key = cache->key.view().Slice(1, 0, end);
-    core.value = cache->value.view().Slice(1, 0, end);
-    mask_type = BottomRight(mask_type);
+    core.attention.key = cache->key.view().Slice(1, 0, end);
+    core.attention.value = cache->value.view().Slice(1, 0, end);
+    core.attention.mask_type = BottomRight(options_.attn_mask_type);
   }
-  TE_RETURN_IF_ERROR(core_attention_->ForwardWithMaskType(
-      core, mask_type, saved != nullptr ? saved->child(kCore) : nullptr));
+  TE_RETURN_IF_ERROR(child(kCore)->Forward(core, saved != nullptr ? saved->child(kCore) : nullptr));
   ForwardArgs proj;
   proj.input = context;
   proj.output = args.output;
   proj.residual = args.residual;
   proj.output_wanted = args.output_wanted;
-  TE_RETURN_IF_ERROR(proj_->Forward(proj, saved != nullptr ? saved->child(kProj) : nullptr));
+  TE_RETURN_IF_ERROR(child(kProj)->Forward(proj, saved != nullptr ? saved->child(kProj) : nullptr));
   if (attention.cache != nullptr) attention.cache->length += sequence;
   return OkStatus();
 }
@@ -396,7 +420,7 @@ Status MultiheadAttention::BackwardInput(const BackwardArgs& args, Saved* saved)
   const DType dtype = options_.params_dtype;
   const bool sbhd = options_.qkv_format == AttentionFormat::kSbhd;
   const int64_t n = options_.num_attention_heads, d = options_.kv_channels;
-  TE_RETURN_IF_ERROR(CheckShape(name_, "doutput", args.doutput, dtype, state.input_shape));
+  TE_RETURN_IF_ERROR(CheckShape(name_, "doutput", args.doutput.dense, dtype, state.input_shape));
 
   TE_ASSIGN_OR_RETURN(state.dqkv, saved->Allocate(dtype, state.qkv_shape));
   BackwardArgs qkv = args;
@@ -407,21 +431,20 @@ Status MultiheadAttention::BackwardInput(const BackwardArgs& args, Saved* saved)
                         context_->scratch()->Allocate(dtype, WithLast(state.input_shape, n * d)));
     BackwardArgs proj;
     proj.doutput = args.doutput;
-    proj.doutput_quant = args.doutput_quant;
     proj.dinput = dcontext;
-    TE_RETURN_IF_ERROR(proj_->BackwardInput(proj, saved->child(kProj)));
+    TE_RETURN_IF_ERROR(child(kProj)->BackwardInput(proj, saved->child(kProj)));
 
     const TensorView dheads = (sbhd ? dcontext.Transpose(0, 1) : dcontext).Split(2, n, d);
-    if (state.packed) {
-      TE_ASSIGN_OR_RETURN(qkv.doutput_quant, BackwardPacked(dheads, &state, saved));
+    if (state.in_codes) {
+      TE_ASSIGN_OR_RETURN(qkv.doutput.codes, BackwardCodes(dheads, &state, saved));
     } else {
       TE_RETURN_IF_ERROR(BackwardCore(dheads, state.dqkv, saved->child(kCore)));
     }
   }
-  if (!state.packed) {
-    TE_ASSIGN_OR_RETURN(qkv.doutput_quant, RotateGradient(&state, saved));
+  if (!state.in_codes) {
+    TE_ASSIGN_OR_RETURN(qkv.doutput.codes, RotateGradient(&state, saved));
   }
-  return qkv_->BackwardInput(qkv, saved->child(kQkv));
+  return child(kQkv)->BackwardInput(qkv, saved->child(kQkv));
 }
 
 Status MultiheadAttention::BackwardCore(const ConstTensorView& dcontext, const TensorView& dqkv,
@@ -430,14 +453,13 @@ Status MultiheadAttention::BackwardCore(const ConstTensorView& dcontext, const T
   BackwardArgs args;
   args.doutput = dcontext;
   args.dinput = heads.query;
-  args.dkey = heads.key;
-  args.dvalue = heads.value;
-  if (heads.query.defined()) return core_attention_->BackwardInput(args, core);
+  args.attention = {.dkey = heads.key, .dvalue = heads.value};
+  if (heads.query.defined()) return child(kCore)->BackwardInput(args, core);
   TE_ASSIGN_OR_RETURN(args.dinput, context_->scratch()->Allocate(dqkv.dtype(), dcontext.shape()));
-  TE_RETURN_IF_ERROR(core_attention_->BackwardInput(args, core));
+  TE_RETURN_IF_ERROR(child(kCore)->BackwardInput(args, core));
   const TensorView grouped = GroupedQueries(dqkv);
   return context_->kernels().cast(context_->exec(),
-                                  {.x = args.dinput.Reshape(grouped.shape()), .y = grouped});
+                                  {.x = args.dinput.dense.Reshape(grouped.shape()), .y = grouped});
 }
 
 Status MultiheadAttention::BackwardWeight(const BackwardArgs& args, Saved* saved) {
@@ -445,27 +467,18 @@ Status MultiheadAttention::BackwardWeight(const BackwardArgs& args, Saved* saved
   const State& state = saved->state<State>();
   if (!state.dqkv.defined())
     return FailedPrecondition("{}: BackwardWeight before BackwardInput of the same pass", name_);
-  BackwardArgs child;
-  child.accumulate_gradients = args.accumulate_gradients;
-  child.gradient_ready = args.gradient_ready;
-  child.doutput = args.doutput;
-  TE_RETURN_IF_ERROR(proj_->BackwardWeight(child, saved->child(kProj)));
-  TE_RETURN_IF_ERROR(core_attention_->BackwardWeight(BackwardArgs(), saved->child(kCore)));
-  child.doutput = state.dqkv;
-  return qkv_->BackwardWeight(child, saved->child(kQkv));
-}
-
-void MultiheadAttention::VisitParameters(const std::string& prefix, const ParameterVisitor& visit) {
-  qkv_->VisitParameters(JoinName(prefix, options_.input_layernorm ? "layernorm_qkv" : "qkv"),
-                        visit);
-  proj_->VisitParameters(JoinName(prefix, "proj"), visit);
+  BackwardArgs part;
+  part.accumulate_gradients = args.accumulate_gradients;
+  part.gradient_ready = args.gradient_ready;
+  part.doutput = args.doutput;
+  TE_RETURN_IF_ERROR(child(kProj)->BackwardWeight(part, saved->child(kProj)));
+  TE_RETURN_IF_ERROR(child(kCore)->BackwardWeight(BackwardArgs(), saved->child(kCore)));
+  part.doutput = state.dqkv;
+  return child(kQkv)->BackwardWeight(part, saved->child(kQkv));
 }
 
 std::string MultiheadAttention::Describe(int indent) const {
-  return DescribeTree("MultiheadAttention", indent,
-                      {{options_.input_layernorm ? "layernorm_qkv" : "qkv", qkv_.get()},
-                       {"core_attention", core_attention_.get()},
-                       {"proj", proj_.get()}});
+  return DescribeTree("MultiheadAttention", indent);
 }
 
 StatusOr<KeyValueCache> MultiheadAttention::NewCache(int64_t batch, int64_t capacity) const {

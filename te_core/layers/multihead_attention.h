@@ -46,6 +46,10 @@ struct MultiheadAttentionOptions {
 // dresidual, and with input_layernorm norm_output and dnorm_output. args.attention: masks of the
 // mask type, rotation when its tables are defined.
 //
+// Children: layernorm_qkv (LayerNormLinear) or qkv (Linear), core_attention (DotProductAttention),
+// proj (Linear). Where core attention quantizes and its neighbours take part, queries, keys, values
+// and their gradients travel as codes.
+//
 // With args.attention.cache (inference): keys (rotated) and values of the input's tokens are
 // appended, cache->length advances by S, and the queries see all that the cache holds; causal types
 // become their bottom-right forms, and masks have Skv = the new length. Positions are
@@ -58,15 +62,15 @@ class MultiheadAttention : public Layer {
   static StatusOr<std::unique_ptr<MultiheadAttention>> Create(
       Context* context, const MultiheadAttentionOptions& options, std::string name);
 
+  Capabilities capabilities() const override;
   Status Forward(const ForwardArgs& args, Saved* saved) override;
-  StatusOr<QuantSpec> GradOutputQuant(Saved* saved, Arena* arena) override;
+  StatusOr<QuantSpec> WantedGradOutput(Saved* saved, Arena* arena) override;
   Status BackwardInput(const BackwardArgs& args, Saved* saved) override;
   Status BackwardWeight(const BackwardArgs& args, Saved* saved) override;
-  void VisitParameters(const std::string& prefix, const ParameterVisitor& visit) override;
   std::string Describe(int indent) const override;
 
   const MultiheadAttentionOptions& options() const { return options_; }  // zeros resolved
-  const DotProductAttention& core_attention() const { return *core_attention_; }
+  uint32_t core_attention_stream() const { return core_attention_stream_; }
   // Keys and values for `batch` sequences of up to `capacity` tokens, empty.
   StatusOr<KeyValueCache> NewCache(int64_t batch, int64_t capacity) const;
 
@@ -92,22 +96,23 @@ class MultiheadAttention : public Layer {
   // The rotation of queries and keys of a packed buffer of one block, values copied, but for x, y.
   RopeArgs PackedRotation(const State& state, bool inverse) const;
   // Of the QKV product, by way of codes: rotation, core attention in FP8, proj.
-  Status ForwardPacked(const TensorView& qkv, const ForwardArgs& args, Saved* saved);
+  Status ForwardCodes(const TensorView& qkv, const ForwardArgs& args, Saved* saved);
   // From the gradient of core attention's output [B, S, n, d] to that of the QKV product: to dqkv
   // before the inverse rotation, ...
   Status BackwardCore(const ConstTensorView& dcontext, const TensorView& dqkv, Saved* core);
   // ... by way of codes, to what the product reads: what is returned, and state->dqkv where that
   // is read densely. Codes lie in scratch of the caller's ArenaScope.
-  StatusOr<QuantSpec> BackwardPacked(const ConstTensorView& dcontext, State* state, Saved* saved);
+  StatusOr<QuantSpec> BackwardCodes(const ConstTensorView& dcontext, State* state, Saved* saved);
   // The inverse rotation of dqkv, to the same.
   StatusOr<QuantSpec> RotateGradient(State* state, Saved* saved) const;
-  Status CheckCache(const AttentionInputs& attention, int64_t batch, int64_t sequence,
+  Status CheckCache(const AttentionArgs& attention, int64_t batch, int64_t sequence,
                     const Saved* saved) const;
 
+  // Children, and nodes of the saved state.
+  static constexpr size_t kQkv = 0, kCore = 1, kProj = 2;
+
   MultiheadAttentionOptions options_;
-  std::unique_ptr<Layer> qkv_;  // LayerNormLinear or Linear
-  std::unique_ptr<DotProductAttention> core_attention_;
-  std::unique_ptr<Linear> proj_;
+  uint32_t core_attention_stream_ = 0;
 };
 
 }  // namespace te

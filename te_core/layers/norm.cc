@@ -26,14 +26,14 @@ StatusOr<std::unique_ptr<Norm>> Norm::Create(Context* context, const NormOptions
 Status Norm::Forward(const ForwardArgs& args, Saved* saved) {
   const DType dtype = options_.params_dtype;
   TE_RETURN_IF_ERROR(CheckTaken(name_, {}, args));
-  TE_RETURN_IF_ERROR(CheckFeatures(name_, "input", args.input, dtype, options_.hidden_size));
-  TE_RETURN_IF_ERROR(CheckShape(name_, "output", args.output, dtype, args.input.shape()));
+  TE_RETURN_IF_ERROR(CheckFeatures(name_, "input", args.input.dense, dtype, options_.hidden_size));
+  TE_RETURN_IF_ERROR(CheckShape(name_, "output", args.output, dtype, args.input.dense.shape()));
   State* state = nullptr;
   if (saved != nullptr) {
     state = &saved->state<State>();
-    state->x = args.input;
+    state->x = args.input.dense;
   }
-  return norm_.Forward(Rows(args.input), Rows(args.output), ArenaFor(context_, saved),
+  return norm_.Forward(Rows(args.input.dense), Rows(args.output), ArenaFor(context_, saved),
                        state != nullptr ? &state->statistics : nullptr);
 }
 
@@ -42,18 +42,18 @@ Status Norm::BackwardInput(const BackwardArgs& args, Saved* saved) {
   TE_RETURN_IF_ERROR(CheckSaved(name_, saved));
   const State& state = saved->state<State>();
   const DType dtype = options_.params_dtype;
-  TE_RETURN_IF_ERROR(CheckShape(name_, "doutput", args.doutput, dtype, state.x.shape()));
-  TE_RETURN_IF_ERROR(CheckOptional(name_, "dinput", args.dinput, dtype, state.x.shape()));
+  TE_RETURN_IF_ERROR(CheckShape(name_, "doutput", args.doutput.dense, dtype, state.x.shape()));
+  TE_RETURN_IF_ERROR(CheckOptional(name_, "dinput", args.dinput.dense, dtype, state.x.shape()));
   TE_RETURN_IF_ERROR(CheckOptional(name_, "dresidual", args.dresidual, dtype, state.x.shape()));
-  if (!args.dinput.defined() && !norm_.requires_grad()) return OkStatus();
-  return norm_.Backward(Rows(args.doutput), Rows(state.x), state.statistics,
+  if (!args.dinput.dense.defined() && !norm_.requires_grad()) return OkStatus();
+  return norm_.Backward(Rows(args.doutput.dense), Rows(state.x), state.statistics,
                         args.dresidual.defined() ? Rows(args.dresidual) : ConstTensorView(),
-                        args.dinput.defined() ? Rows(args.dinput) : TensorView(), args);
+                        args.dinput.dense.defined() ? Rows(args.dinput.dense) : TensorView(), args);
 }
 
 Status Norm::BackwardWeight(const BackwardArgs&, Saved* saved) { return CheckSaved(name_, saved); }
 
-void Norm::VisitParameters(const std::string& prefix, const ParameterVisitor& visit) {
+void Norm::VisitOwnParameters(const std::string& prefix, const ParameterVisitor& visit) {
   norm_.VisitParameters(prefix, visit);
 }
 

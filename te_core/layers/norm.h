@@ -24,10 +24,12 @@ class Norm : public Layer {
   static StatusOr<std::unique_ptr<Norm>> Create(Context* context, const NormOptions& options,
                                                 std::string name);
 
+  Capabilities capabilities() const override {
+    return {.quantizes_dinput = true, .frees_output = true, .recordable = true};
+  }
   Status Forward(const ForwardArgs& args, Saved* saved) override;
   Status BackwardInput(const BackwardArgs& args, Saved* saved) override;
   Status BackwardWeight(const BackwardArgs& args, Saved* saved) override;
-  void VisitParameters(const std::string& prefix, const ParameterVisitor& visit) override;
   std::string Describe(int indent) const override;
 
   const NormOptions& options() const { return options_; }
@@ -35,6 +37,7 @@ class Norm : public Layer {
  private:
   struct State;
   using Layer::Layer;
+  void VisitOwnParameters(const std::string& prefix, const ParameterVisitor& visit) override;
 
   NormOptions options_;
   Normalization norm_;

@@ -79,7 +79,7 @@ Status Normalization::Backward(ConstTensorView dy, ConstTensorView x, const Stat
                                ConstTensorView add, TensorView dx, const BackwardArgs& args) {
   ArenaScope scope(context_->scratch());
   Sink dx_sink(dx);
-  dx_sink.quant = args.dinput_quant;
+  dx_sink.quant = args.dinput.quant;
   if (!dx.defined()) {
     TE_ASSIGN_OR_RETURN(dx_sink.dense, context_->scratch()->Allocate(x.dtype(), x.shape()));
   }

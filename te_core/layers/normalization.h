@@ -4,7 +4,7 @@
 #include <string>
 #include <string_view>
 
-#include "te_core/layer.h"
+#include "te_core/layers/layer.h"
 
 namespace te {
 

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "te_core/layer.h"
+#include "te_core/layers/layer.h"
 #include "te_core/quantization/gemm_quantizers.h"
 
 namespace te {

@@ -325,15 +325,6 @@ TEST(RecomputedLayer, MisuseIsNamed) {
   EXPECT_EQ(subject.layer()->BackwardWeight(args, &pass.slot->root).code(),
             StatusCode::kFailedPrecondition);
   EXPECT_EQ(subject.layer()->BackwardInput(args, nullptr).code(), StatusCode::kFailedPrecondition);
-  // One within another.
-  Subject nested(
-      [](Context* context) -> std::unique_ptr<Layer> {
-        return std::make_unique<RecomputedLayer>(Block()(context));
-      },
-      true);
-  Subject::Pass deep = nested.Forward(1, 1, nullptr);
-  const Status status = nested.layer()->BackwardInput(args, &deep.slot->root);
-  EXPECT_EQ(status.code(), StatusCode::kUnsupported) << status.message();
 }
 
 TEST(RecomputedLayer, InferenceParametersAndDescriptionAreTheLayers) {

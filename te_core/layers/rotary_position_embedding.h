@@ -19,7 +19,7 @@
 #include <optional>
 #include <vector>
 
-#include "te_core/layer.h"
+#include "te_core/layers/layer.h"
 
 namespace te {
 

@@ -14,12 +14,6 @@ struct TransformerLayer::State : SavedState {
   TensorView dy;  // with output_layernorm: gradient of y
 };
 
-namespace {
-
-constexpr size_t kAttention = 0, kMlp = 1, kNorm = 2;  // children of the saved node
-
-}  // namespace
-
 StatusOr<std::unique_ptr<TransformerLayer>> TransformerLayer::Create(
     Context* context, const TransformerLayerOptions& options, std::string name) {
   if (options.layer_number < 0) {
@@ -37,7 +31,7 @@ StatusOr<std::unique_ptr<TransformerLayer>> TransformerLayer::Create(
         n);
   }
   TE_ASSIGN_OR_RETURN(
-      layer->self_attention_,
+      std::unique_ptr<MultiheadAttention> self_attention,
       MultiheadAttention::Create(context,
                                  {.hidden_size = o.hidden_size,
                                   .num_attention_heads = o.num_attention_heads,
@@ -63,7 +57,7 @@ StatusOr<std::unique_ptr<TransformerLayer>> TransformerLayer::Create(
                                   .perform_initialization = o.perform_initialization},
                                  JoinName(n, "self_attention")));
   TE_ASSIGN_OR_RETURN(
-      layer->layernorm_mlp_,
+      std::unique_ptr<Layer> layernorm_mlp,
       LayerNormMLP::Create(context,
                            {.hidden_size = o.hidden_size,
                             .ffn_hidden_size = o.ffn_hidden_size,
@@ -78,8 +72,13 @@ StatusOr<std::unique_ptr<TransformerLayer>> TransformerLayer::Create(
                             .output_layer_init_method_std = o.output_layer_init_method_std,
                             .perform_initialization = o.perform_initialization},
                            JoinName(n, "layernorm_mlp")));
+  o.kv_channels = self_attention->options().kv_channels;
+  o.num_gqa_groups = self_attention->options().num_gqa_groups;
+  layer->core_attention_stream_ = self_attention->core_attention_stream();
+  layer->AddChild("self_attention", std::move(self_attention));
+  layer->AddChild("layernorm_mlp", std::move(layernorm_mlp));
   if (o.output_layernorm) {
-    TE_ASSIGN_OR_RETURN(layer->layernorm_,
+    TE_ASSIGN_OR_RETURN(std::unique_ptr<Layer> layernorm,
                         Norm::Create(context,
                                      {.hidden_size = o.hidden_size,
                                       .normalization = o.normalization,
@@ -87,21 +86,32 @@ StatusOr<std::unique_ptr<TransformerLayer>> TransformerLayer::Create(
                                       .zero_centered_gamma = o.zero_centered_gamma,
                                       .params_dtype = o.params_dtype},
                                      JoinName(n, "layernorm")));
+    layer->AddChild("layernorm", std::move(layernorm));
   }
-  o.kv_channels = layer->self_attention_->options().kv_channels;
-  o.num_gqa_groups = layer->self_attention_->options().num_gqa_groups;
   layer->attention_dropout_stream_ = context->NewRandomStream();
   layer->mlp_dropout_stream_ = context->NewRandomStream();
   return layer;
 }
 
+Capabilities TransformerLayer::capabilities() const {
+  Capabilities out = {.quantizes_dinput = child(kAttention)->capabilities().quantizes_dinput,
+                      .frees_output = true,
+                      .recordable = true};
+  for (const Child& part : children()) {
+    const Capabilities of_part = part.layer->capabilities();
+    out.frees_output = out.frees_output && of_part.frees_output;
+    out.recordable = out.recordable && of_part.recordable;
+  }
+  return out;
+}
+
 // out = residual + dropout(layer(args)); `args.output` and `args.residual` are set here. Without
-// dropout the layer's last GEMM adds the residual.
+// dropout the layer's last GEMM adds the residual, if it can.
 Status TransformerLayer::AddLayer(Layer* layer, ForwardArgs args, ConstTensorView residual,
                                   const RandomState& random, TensorView out, Saved* saved) {
   args.output = out;
   const bool dropout = saved != nullptr && options_.hidden_dropout > 0 && args.output_wanted;
-  if (!dropout) {
+  if (!dropout && layer->capabilities().takes_residual) {
     args.residual = residual;
     return layer->Forward(args, saved);
   }
@@ -109,6 +119,10 @@ Status TransformerLayer::AddLayer(Layer* layer, ForwardArgs args, ConstTensorVie
   ArenaScope scope(context_->scratch());
   TE_ASSIGN_OR_RETURN(args.output, context_->scratch()->Allocate(out.dtype(), out.shape()));
   TE_RETURN_IF_ERROR(layer->Forward(args, saved));
+  if (!dropout) {
+    if (!args.output_wanted) return OkStatus();
+    return context_->kernels().add(context_->exec(), {.a = args.output, .b = residual, .out = out});
+  }
   return context_->kernels().dropout_forward(context_->exec(), {.x = Rows(args.output),
                                                                 .residual = Rows(residual),
                                                                 .p = options_.hidden_dropout,
@@ -127,11 +141,11 @@ Status TransformerLayer::Forward(const ForwardArgs& args, Saved* saved) {
   return Located(ForwardBlock(args, saved));
 }
 
-StatusOr<QuantSpec> TransformerLayer::GradOutputQuant(Saved* saved, Arena* arena) {
+StatusOr<QuantSpec> TransformerLayer::WantedGradOutput(Saved* saved, Arena* arena) {
   TE_RETURN_IF_ERROR(CheckSaved(name_, saved));
   // Behind dropout or a norm, fc2 reads another gradient than doutput.
   if (options_.output_layernorm || options_.hidden_dropout > 0) return QuantSpec();
-  return layernorm_mlp_->GradOutputQuant(saved->child(kMlp), arena);
+  return child(kMlp)->WantedGradOutput(saved->child(kMlp), arena);
 }
 
 Status TransformerLayer::BackwardInput(const BackwardArgs& args, Saved* saved) {
@@ -145,13 +159,13 @@ Status TransformerLayer::BackwardWeight(const BackwardArgs& args, Saved* saved) 
 Status TransformerLayer::ForwardBlock(const ForwardArgs& args, Saved* saved) {
   const DType dtype = options_.params_dtype;
   TE_RETURN_IF_ERROR(CheckTaken(name_, {.masks = true, .rotary = true}, args));
-  TE_RETURN_IF_ERROR(CheckFeatures(name_, "input", args.input, dtype, options_.hidden_size));
-  TE_RETURN_IF_ERROR(CheckShape(name_, "output", args.output, dtype, args.input.shape()));
+  TE_RETURN_IF_ERROR(CheckFeatures(name_, "input", args.input.dense, dtype, options_.hidden_size));
+  TE_RETURN_IF_ERROR(CheckShape(name_, "output", args.output, dtype, args.input.dense.shape()));
   if (saved != nullptr) {
     TE_RETURN_IF_ERROR(
         CheckDropoutOverRanks(context_, name_, "hidden_dropout", options_.hidden_dropout));
   }
-  const Shape& shape = args.input.shape();
+  const Shape& shape = args.input.dense.shape();
   ArenaScope scope(context_->scratch());
   Arena* arena = ArenaFor(context_, saved);
   const RandomState attention_random = context_->Random(attention_dropout_stream_);
@@ -162,12 +176,12 @@ Status TransformerLayer::ForwardBlock(const ForwardArgs& args, Saved* saved) {
   ForwardArgs attention;
   attention.input = args.input;
   attention.attention = args.attention;
-  ConstTensorView residual = args.input;
+  ConstTensorView residual = args.input.dense;
   if (post && !options_.output_layernorm) {
     TE_ASSIGN_OR_RETURN(attention.norm_output, arena->Allocate(dtype, shape));
     residual = attention.norm_output;
   }
-  TE_RETURN_IF_ERROR(AddLayer(self_attention_.get(), attention, residual, attention_random, h,
+  TE_RETURN_IF_ERROR(AddLayer(child(kAttention), attention, residual, attention_random, h,
                               saved != nullptr ? saved->child(kAttention) : nullptr));
 
   TensorView y = args.output;
@@ -175,20 +189,21 @@ Status TransformerLayer::ForwardBlock(const ForwardArgs& args, Saved* saved) {
     TE_ASSIGN_OR_RETURN(y, arena->Allocate(dtype, shape));
   }
   ForwardArgs mlp;
-  mlp.input = options_.parallel_attention_mlp ? args.input : h;
+  mlp.input = options_.parallel_attention_mlp ? args.input.dense : h;
   mlp.output_wanted = args.output_wanted || options_.output_layernorm;  // that norm's input
   residual = h;
   if (post) {
     TE_ASSIGN_OR_RETURN(mlp.norm_output, arena->Allocate(dtype, shape));
     residual = mlp.norm_output;
   }
-  TE_RETURN_IF_ERROR(AddLayer(layernorm_mlp_.get(), mlp, residual, mlp_random, y,
+  TE_RETURN_IF_ERROR(AddLayer(child(kMlp), mlp, residual, mlp_random, y,
                               saved != nullptr ? saved->child(kMlp) : nullptr));
   if (options_.output_layernorm) {
     ForwardArgs norm;
     norm.input = y;
     norm.output = args.output;
-    TE_RETURN_IF_ERROR(layernorm_->Forward(norm, saved != nullptr ? saved->child(kNorm) : nullptr));
+    TE_RETURN_IF_ERROR(
+        child(kNorm)->Forward(norm, saved != nullptr ? saved->child(kNorm) : nullptr));
   }
   if (saved != nullptr) {
     State& state = saved->state<State>();
@@ -217,54 +232,75 @@ Status TransformerLayer::BackwardInputBlock(const BackwardArgs& args, Saved* sav
   TE_RETURN_IF_ERROR(CheckSaved(name_, saved));
   State& state = saved->state<State>();
   const DType dtype = options_.params_dtype;
-  TE_RETURN_IF_ERROR(CheckShape(name_, "doutput", args.doutput, dtype, state.shape));
-  TE_RETURN_IF_ERROR(CheckOptional(name_, "dinput", args.dinput, dtype, state.shape));
+  TE_RETURN_IF_ERROR(CheckShape(name_, "doutput", args.doutput.dense, dtype, state.shape));
+  TE_RETURN_IF_ERROR(CheckOptional(name_, "dinput", args.dinput.dense, dtype, state.shape));
   const bool post = options_.apply_residual_connection_post_layernorm;
   const bool parallel = options_.parallel_attention_mlp;
 
-  BackwardArgs child;
-  child.accumulate_gradients = args.accumulate_gradients;
-  child.gradient_ready = args.gradient_ready;
-  ConstTensorView dy = args.doutput;
+  BackwardArgs part;
+  part.accumulate_gradients = args.accumulate_gradients;
+  part.gradient_ready = args.gradient_ready;
+  ConstTensorView dy = args.doutput.dense;
   if (options_.output_layernorm) {
     TE_ASSIGN_OR_RETURN(state.dy, saved->Allocate(dtype, state.shape));
-    child.doutput = args.doutput;
-    child.dinput = state.dy;
-    TE_RETURN_IF_ERROR(layernorm_->BackwardInput(child, saved->child(kNorm)));
+    part.doutput = args.doutput.dense;
+    part.dinput = state.dy;
+    TE_RETURN_IF_ERROR(child(kNorm)->BackwardInput(part, saved->child(kNorm)));
     dy = state.dy;
   }
 
   // y = residual + dropout(mlp(h)); in parallel, h's place is taken by x, whose gradient is dinput.
   TE_ASSIGN_OR_RETURN(state.dmlp, DropoutBackward(dy, state.mlp_random, saved));
   TE_ASSIGN_OR_RETURN(state.dh, saved->Allocate(dtype, state.shape));
-  child.doutput = state.dmlp.defined() ? ConstTensorView(state.dmlp) : dy;
-  child.doutput_quant = args.doutput_quant;
-  child.dinput = state.dh;
+  part.doutput = state.dmlp.defined() ? ConstTensorView(state.dmlp) : dy;
+  part.doutput.codes = args.doutput.codes;
+  part.dinput = state.dh;
   const bool attention_reads_dh = !parallel && options_.hidden_dropout == 0;
-  QuantSpec dh_quant;
-  if (attention_reads_dh) {
-    TE_ASSIGN_OR_RETURN(dh_quant,
-                        self_attention_->GradOutputQuant(saved->child(kAttention), saved->arena()));
+  if (attention_reads_dh && child(kMlp)->capabilities().quantizes_dinput) {
+    TE_ASSIGN_OR_RETURN(
+        part.dinput.quant,
+        child(kAttention)->WantedGradOutput(saved->child(kAttention), saved->arena()));
   }
-  child.dinput_quant = dh_quant;
-  (post ? child.dnorm_output : child.dresidual) = dy;
-  TE_RETURN_IF_ERROR(layernorm_mlp_->BackwardInput(child, saved->child(kMlp)));
+  const QuantSpec dh_quant = part.dinput.quant;
+  if (post) {
+    part.dnorm_output = dy;
+    TE_RETURN_IF_ERROR(child(kMlp)->BackwardInput(part, saved->child(kMlp)));
+  } else {
+    TE_RETURN_IF_ERROR(BackwardResidual(child(kMlp), part, dy, saved->child(kMlp)));
+  }
 
   // h = residual + dropout(self_attention(x))
   const ConstTensorView dattn_sum = parallel ? dy : state.dh;
   TE_ASSIGN_OR_RETURN(state.dattn, DropoutBackward(dattn_sum, state.attention_random, saved));
-  child.doutput = state.dattn.defined() ? ConstTensorView(state.dattn) : dattn_sum;
-  child.doutput_quant = dh_quant;
-  child.dinput = args.dinput;
-  child.dinput_quant = args.dinput_quant;
-  child.dresidual = child.dnorm_output = ConstTensorView();
+  part.doutput = state.dattn.defined() ? ConstTensorView(state.dattn) : dattn_sum;
+  part.doutput.codes = dh_quant;
+  part.dinput = args.dinput;
+  part.dnorm_output = ConstTensorView();
   if (post && !options_.output_layernorm) {
-    child.dnorm_output = dattn_sum;
-  } else if (args.dinput.defined()) {
-    child.dresidual =
-        state.dh;  // in parallel it holds the residual's dy and the MLP's path, both reaching x
+    part.dnorm_output = dattn_sum;
+    return child(kAttention)->BackwardInput(part, saved->child(kAttention));
   }
-  return self_attention_->BackwardInput(child, saved->child(kAttention));
+  // In parallel dh holds the residual's dy and the MLP's path, both reaching x.
+  return BackwardResidual(child(kAttention), part, state.dh, saved->child(kAttention));
+}
+
+// args.dinput = the layer's dinput + dresidual, if it is wanted: in the layer's own last operation,
+// or in one behind it.
+Status TransformerLayer::BackwardResidual(Layer* layer, BackwardArgs args,
+                                          ConstTensorView dresidual, Saved* saved) {
+  const TensorView& dinput = args.dinput.dense;
+  if (!dinput.defined()) return layer->BackwardInput(args, saved);
+  if (layer->capabilities().takes_residual) {
+    args.dresidual = dresidual;
+    return layer->BackwardInput(args, saved);
+  }
+  const QuantSpec quant = args.dinput.quant;
+  args.dinput.quant = QuantSpec();
+  TE_RETURN_IF_ERROR(layer->BackwardInput(args, saved));
+  TE_RETURN_IF_ERROR(
+      context_->kernels().add(context_->exec(), {.a = dinput, .b = dresidual, .out = dinput}));
+  args.dinput.quant = quant;
+  return QuantizeDinput(context_, args);
 }
 
 Status TransformerLayer::BackwardWeightBlock(const BackwardArgs& args, Saved* saved) {
@@ -272,29 +308,21 @@ Status TransformerLayer::BackwardWeightBlock(const BackwardArgs& args, Saved* sa
   const State& state = saved->state<State>();
   if (!state.dh.defined())
     return FailedPrecondition("{}: BackwardWeight before BackwardInput of the same pass", name_);
-  const ConstTensorView dy = options_.output_layernorm ? ConstTensorView(state.dy) : args.doutput;
-  BackwardArgs child;
-  child.accumulate_gradients = args.accumulate_gradients;
-  child.gradient_ready = args.gradient_ready;
-  child.doutput = state.dmlp.defined() ? ConstTensorView(state.dmlp) : dy;
-  TE_RETURN_IF_ERROR(layernorm_mlp_->BackwardWeight(child, saved->child(kMlp)));
+  const ConstTensorView dy =
+      options_.output_layernorm ? ConstTensorView(state.dy) : args.doutput.dense;
+  BackwardArgs part;
+  part.accumulate_gradients = args.accumulate_gradients;
+  part.gradient_ready = args.gradient_ready;
+  part.doutput = state.dmlp.defined() ? ConstTensorView(state.dmlp) : dy;
+  TE_RETURN_IF_ERROR(child(kMlp)->BackwardWeight(part, saved->child(kMlp)));
   const ConstTensorView dattn_sum =
       options_.parallel_attention_mlp ? dy : ConstTensorView(state.dh);
-  child.doutput = state.dattn.defined() ? ConstTensorView(state.dattn) : dattn_sum;
-  return self_attention_->BackwardWeight(child, saved->child(kAttention));
-}
-
-void TransformerLayer::VisitParameters(const std::string& prefix, const ParameterVisitor& visit) {
-  self_attention_->VisitParameters(JoinName(prefix, "self_attention"), visit);
-  layernorm_mlp_->VisitParameters(JoinName(prefix, "layernorm_mlp"), visit);
-  if (layernorm_ != nullptr) layernorm_->VisitParameters(JoinName(prefix, "layernorm"), visit);
+  part.doutput = state.dattn.defined() ? ConstTensorView(state.dattn) : dattn_sum;
+  return child(kAttention)->BackwardWeight(part, saved->child(kAttention));
 }
 
 std::string TransformerLayer::Describe(int indent) const {
-  std::vector<std::pair<std::string, const Layer*>> children = {
-      {"self_attention", self_attention_.get()}, {"layernorm_mlp", layernorm_mlp_.get()}};
-  if (layernorm_ != nullptr) children.emplace_back("layernorm", layernorm_.get());
-  return DescribeTree("TransformerLayer", indent, children);
+  return DescribeTree("TransformerLayer", indent);
 }
 
 }  // namespace te

@@ -59,22 +59,19 @@ class TransformerLayer : public Layer {
                                                             const TransformerLayerOptions& options,
                                                             std::string name);
 
+  Capabilities capabilities() const override;
   Status Forward(const ForwardArgs& args, Saved* saved) override;
-  StatusOr<QuantSpec> GradOutputQuant(Saved* saved, Arena* arena) override;
+  StatusOr<QuantSpec> WantedGradOutput(Saved* saved, Arena* arena) override;
   Status BackwardInput(const BackwardArgs& args, Saved* saved) override;
   Status BackwardWeight(const BackwardArgs& args, Saved* saved) override;
-  void VisitParameters(const std::string& prefix, const ParameterVisitor& visit) override;
   std::string Describe(int indent) const override;
 
   const TransformerLayerOptions& options() const { return options_; }
-  MultiheadAttention& self_attention() { return *self_attention_; }
   // The random streams of the dropouts after attention and after the MLP, and of core attention's.
   std::pair<uint32_t, uint32_t> hidden_dropout_streams() const {
     return {attention_dropout_stream_, mlp_dropout_stream_};
   }
-  uint32_t core_attention_stream() const {
-    return self_attention_->core_attention().dropout_stream();
-  }
+  uint32_t core_attention_stream() const { return core_attention_stream_; }
 
  private:
   struct State;
@@ -86,15 +83,17 @@ class TransformerLayer : public Layer {
   Status BackwardWeightBlock(const BackwardArgs& args, Saved* saved);
   Status AddLayer(Layer* layer, ForwardArgs args, ConstTensorView residual,
                   const RandomState& random, TensorView out, Saved* saved);
+  Status BackwardResidual(Layer* layer, BackwardArgs args, ConstTensorView dresidual, Saved* saved);
   StatusOr<TensorView> DropoutBackward(ConstTensorView dout, const RandomState& random,
                                        Saved* saved);
 
+  // Children, and nodes of the saved state; the last with output_layernorm alone.
+  static constexpr size_t kAttention = 0, kMlp = 1, kNorm = 2;
+
   TransformerLayerOptions options_;
-  std::unique_ptr<MultiheadAttention> self_attention_;
-  std::unique_ptr<LayerNormMLP> layernorm_mlp_;
-  std::unique_ptr<Norm> layernorm_;        // output_layernorm
   uint32_t attention_dropout_stream_ = 0;  // the hidden dropouts after attention and after the MLP
   uint32_t mlp_dropout_stream_ = 0;
+  uint32_t core_attention_stream_ = 0;
 };
 
 }  // namespace te

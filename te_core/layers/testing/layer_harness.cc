@@ -92,14 +92,14 @@ Results Run(const LayerRun& run, const std::vector<double>& weights) {
   };
   Tensor dinput, dkey, dvalue;
   if (run.wants_dinput) {
-    dinput = like(forward.input);
+    dinput = like(forward.input.dense);
     backward.dinput = dinput.view();
   }
-  if (forward.key.defined()) {
-    dkey = like(forward.key);
-    dvalue = like(forward.value);
-    backward.dkey = dkey.view();
-    backward.dvalue = dvalue.view();
+  if (forward.attention.key.defined()) {
+    dkey = like(forward.attention.key);
+    dvalue = like(forward.attention.value);
+    backward.attention.dkey = dkey.view();
+    backward.attention.dvalue = dvalue.view();
   }
   for (Parameter* parameter : run.layer->Parameters()) {
     MustOk(parameter->EnsureGrad(context->memory()));
@@ -108,7 +108,7 @@ Results Run(const LayerRun& run, const std::vector<double>& weights) {
   }
   MustOk(run.layer->Backward(backward, &slot->root));
   if (run.wants_dinput) results["input"] = ToDoubles(dinput.view());
-  if (forward.key.defined()) {
+  if (forward.attention.key.defined()) {
     results["key"] = ToDoubles(dkey.view());
     results["value"] = ToDoubles(dvalue.view());
   }
@@ -134,10 +134,10 @@ Tensors TensorsOf(const LayerRun& run) {
     const std::vector<double> values = ToDoubles(view);
     tensors[name] = Values(values.begin(), values.end());
   };
-  add("input", run.forward.input);
-  if (run.forward.key.defined()) {
-    add("key", run.forward.key);
-    add("value", run.forward.value);
+  add("input", run.forward.input.dense);
+  if (run.forward.attention.key.defined()) {
+    add("key", run.forward.attention.key);
+    add("value", run.forward.attention.value);
   }
   for (const NamedParameter& p : run.layer->NamedParameters()) add(p.name, p.value());
   return tensors;
@@ -204,7 +204,7 @@ void ExpectMatchesReference(const LayerRun& run, const Reference& reference, int
   const std::vector<double> weights = OutputWeights(run, seed);
   const Tensors tensors = TensorsOf(run);
   const double tolerance = Tolerance(
-      run.forward.input.dtype() == DType::kInt32 ? run.output_dtype : run.forward.input.dtype(),
+      run.forward.input.dense.dtype() == DType::kInt32 ? run.output_dtype : run.forward.input.dense.dtype(),
       length, operations);
   const Results got = Run(run, weights);
   const Results want = ReferenceResults(reference, tensors, weights, run.wants_dinput);

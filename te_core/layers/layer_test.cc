@@ -1,5 +1,5 @@
 // Parameters, their names and gradients, and the pool of saved activations.
-#include "te_core/layer.h"
+#include "te_core/layers/layer.h"
 
 #include "gtest/gtest.h"
 #include "te_kernels/testing/near.h"
@@ -23,6 +23,7 @@ class TwoParameters : public Layer {
     sliced_.value = context->NewTensor(DType::kBFloat16, {5, 2}).value();
     sliced_.slices = {{"query_weight", 0, 3}, {"key_weight", 3, 2}};
   }
+  Capabilities capabilities() const override { return {}; }
   Status Forward(const ForwardArgs&, Saved*) override { return OkStatus(); }
   Status BackwardInput(const BackwardArgs&, Saved*) override {
     calls_ += "input ";
@@ -32,7 +33,7 @@ class TwoParameters : public Layer {
     calls_ += "weight ";
     return OkStatus();
   }
-  void VisitParameters(const std::string& prefix, const ParameterVisitor& visit) override {
+  void VisitOwnParameters(const std::string& prefix, const ParameterVisitor& visit) override {
     visit(JoinName(prefix, "inner.weight"), sliced_);
     visit(JoinName(prefix, "inner.bias"), whole_);
   }

@@ -1,9 +1,36 @@
-#include "te_core/layer.h"
+#include "te_core/layers/layer.h"
 
 namespace te {
 
 std::string JoinName(const std::string& prefix, const std::string& name) {
-  return prefix.empty() ? name : prefix + "." + name;
+  if (prefix.empty()) return name;
+  return name.empty() ? prefix : prefix + "." + name;
+}
+
+Status Layer::WrapChild(std::string_view name, const Wrap& wrap) {
+  std::string names;
+  for (Child& child : children_) {
+    if (child.name == name) {
+      child.layer = wrap(std::move(child.layer));
+      return OkStatus();
+    }
+    names += (names.empty() ? "" : ", ") + child.name;
+  }
+  return NotFound("{}: no child '{}'; it has: {}", name_, name, names.empty() ? "none" : names);
+}
+
+void Layer::VisitParameters(const std::string& prefix, const ParameterVisitor& visit) {
+  VisitOwnParameters(prefix, visit);
+  for (const Child& child : children_)
+    child.layer->VisitParameters(JoinName(prefix, child.name), visit);
+}
+
+std::string Layer::DescribeTree(const std::string& type, int indent) const {
+  std::string out = type + "(\n";
+  const std::string pad(static_cast<size_t>(indent) + 2, ' ');
+  for (const Child& child : children_)
+    out += pad + "(" + child.name + "): " + child.layer->Describe(indent + 2) + "\n";
+  return out + std::string(static_cast<size_t>(indent), ' ') + ")";
 }
 
 Status Layer::Backward(const BackwardArgs& args, Saved* saved) {
