@@ -14,13 +14,16 @@ constexpr int64_t kMostTokens = 16;
 // A token a byte.
 class ByteTokenizer : public Tokenizer {
  public:
-  StatusOr<std::vector<int32_t>> Encode(std::string_view text) const override {
+  StatusOr<std::vector<int32_t>> Encode(std::string_view text, int64_t enough) const override {
     std::vector<int32_t> ids;
-    for (const char c : text) ids.push_back(static_cast<unsigned char>(c));
+    for (const char c : text) {
+      if (static_cast<int64_t>(ids.size()) >= enough) break;
+      ids.push_back(static_cast<unsigned char>(c));
+    }
     return ids;
   }
   StatusOr<std::vector<int32_t>> EncodePrompt(std::string_view text) const override {
-    return Encode(text);
+    return Tokenizer::Encode(text);
   }
   bool Truncate(std::vector<int32_t>* ids, int64_t max_tokens) const override {
     if (static_cast<int64_t>(ids->size()) <= max_tokens) return false;
@@ -30,9 +33,11 @@ class ByteTokenizer : public Tokenizer {
   StatusOr<std::string> Decode(std::span<const int32_t>) const override { return std::string(); }
   int32_t vocab_size() const override { return kVocabulary; }
   const SpecialTokens& special_tokens() const override { return special_; }
+  const std::vector<std::string>& special_texts() const override { return special_texts_; }
   std::string Describe() const override { return "bytes"; }
 
  private:
+  const std::vector<std::string> special_texts_ = {"<s>", "a"};
   SpecialTokens special_;
 };
 
@@ -58,6 +63,9 @@ void CheckSamples(Dataset* dataset) {
     }
   }
   TE_FUZZ_CHECK(dataset->truncated() <= dataset->size(), "{} truncated", dataset->truncated());
+  TE_FUZZ_CHECK(dataset->longest() <= kMostTokens, "{} tokens", dataset->longest());
+  for (const SpecialText& special : dataset->special_texts())
+    TE_FUZZ_CHECK(special.count > 0 && special.line > 0, "{} {}", special.count, special.line);
 }
 
 TE_FUZZ_TARGET(input) {
