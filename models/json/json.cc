@@ -152,9 +152,9 @@ Position PositionOf(std::string_view text, size_t offset) {
 }
 
 // `first_line`: the number of the text's first line.
-StatusOr<JsonValue> Parse(std::string_view text, int64_t first_line, JsonDialect dialect) {
+StatusOr<JsonValue> Parse(std::string_view text, int64_t first_line) {
   try {
-    JsonReader reader(text, dialect);
+    JsonReader reader(text);
     JsonValue root;
     if (reader.Read(&root)) return root;
     const Position position = PositionOf(text, reader.offset());
@@ -258,14 +258,14 @@ StatusOr<std::string> Write(const JsonValue& value, const rapidjson::StringBuffe
 
 }  // namespace
 
-StatusOr<JsonValue> ParseJson(std::string_view text, std::string_view name, JsonDialect dialect) {
-  StatusOr<JsonValue> value = Parse(text, 1, dialect);
+StatusOr<JsonValue> ParseJson(std::string_view text, std::string_view name) {
+  StatusOr<JsonValue> value = Parse(text, 1);
   if (!value.ok() && !name.empty()) return value.status().WithContext(std::string(name));
   return value;
 }
 
 StatusOr<JsonValue> ParseJsonLine(std::string_view text, std::string_view name, int64_t line) {
-  StatusOr<JsonValue> value = Parse(text, line, JsonDialect::kPython);
+  StatusOr<JsonValue> value = Parse(text, line);
   if (!value.ok()) return value.status().WithContext(std::string(name));
   return value;
 }

@@ -1,4 +1,4 @@
-// JSON as te reads and writes it: config.json, checkpoint indexes, safetensors headers, data lines.
+// JSON as te reads and writes it: config.json, checkpoint indexes, rules, data lines.
 // What Python's json module writes is read and written back: NaN, Infinity and -Infinity, integers
 // of any length, numbers beyond a double, halves of surrogate pairs; a byte order mark is skipped.
 // Errors are a duplicate key (readers differ in which of the two they take), text that is not
@@ -97,16 +97,10 @@ struct JsonMember {
 // Python's recursion limit: what it reads is read.
 inline constexpr int kMaxJsonDepth = 1000;
 
-enum class JsonDialect {
-  kPython,  // what json.load takes
-  kStrict,  // RFC 8259, to a depth of 127 and numbers that a double holds: safetensors headers
-};
-
 // The one value that `text` consists of (white space around it is fine). Errors are kCorruptData:
 // "NAME: line L, column C: what is wrong" (without "NAME: " when there is none), counted from 1 in
 // lines and characters, with the word that is wrong.
-StatusOr<JsonValue> ParseJson(std::string_view text, std::string_view name = {},
-                              JsonDialect dialect = JsonDialect::kPython);
+StatusOr<JsonValue> ParseJson(std::string_view text, std::string_view name = {});
 // The same for one line of a JSON-lines file; `line` counts from 1 and stands in the error.
 StatusOr<JsonValue> ParseJsonLine(std::string_view text, std::string_view name, int64_t line);
 // A file's contents, of at most `max_bytes`. `use`: whether a pipe will do, which nobody can read

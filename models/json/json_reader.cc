@@ -15,8 +15,6 @@ namespace {
 // Python refuses longer integers (sys.set_int_max_str_digits): their cost is quadratic.
 constexpr size_t kMaxIntegerDigits = 4300;
 constexpr size_t kMaxShownWord = 40;
-// serde_json's limit, which the reference library of safetensors has.
-constexpr size_t kMaxStrictDepth = 127;
 
 bool IsDigit(char c) { return c >= '0' && c <= '9'; }
 bool IsLetter(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
@@ -94,7 +92,7 @@ bool JsonReader::Read(JsonValue* root) {
     return Fail(invalid, fmt::format("byte 0x{:02x}, which is not UTF-8",
                                      static_cast<unsigned char>(text_[invalid])));
   }
-  if (dialect_ == JsonDialect::kPython && text_.starts_with("\xef\xbb\xbf")) at_ = 3;
+  if (text_.starts_with("\xef\xbb\xbf")) at_ = 3;
   SkipSpace();
   if (AtEnd()) return Fail(at_, "the text is empty; expected a JSON value");
   while (true) {
@@ -132,9 +130,8 @@ bool JsonReader::Read(JsonValue* root) {
 // A value that begins here: a scalar or an empty container is whole; else the first member is next.
 bool JsonReader::Begin(JsonValue* value, bool* whole) {
   if (!At('{') && !At('[')) return ReadScalar(value);
-  const size_t depth =
-      dialect_ == JsonDialect::kStrict ? kMaxStrictDepth : static_cast<size_t>(kMaxJsonDepth);
-  if (open_.size() >= depth) return Fail(at_, fmt::format("nested deeper than {} levels", depth));
+  constexpr size_t kMost = kMaxJsonDepth;
+  if (open_.size() >= kMost) return Fail(at_, fmt::format("nested deeper than {} levels", kMost));
   open_.emplace_back();
   open_.back().is_object = At('{');
   open_.back().begin = at_++;
@@ -204,15 +201,14 @@ bool JsonReader::ReadScalar(JsonValue* value) {
 }
 
 bool JsonReader::ReadWord(JsonValue* value) {
-  const bool python = dialect_ == JsonDialect::kPython;
   const std::string_view word = WordAt(at_);
   if (word == "null") {
     *value = JsonValue();
   } else if (word == "true" || word == "false") {
     *value = JsonValue::Bool(word == "true");
-  } else if (python && word == "NaN") {
+  } else if (word == "NaN") {
     *value = JsonValue::Double(std::numeric_limits<double>::quiet_NaN());
-  } else if (python && word == "Infinity") {
+  } else if (word == "Infinity") {
     *value = JsonValue::Double(std::numeric_limits<double>::infinity());
   } else {
     std::string hint;
@@ -220,8 +216,8 @@ bool JsonReader::ReadWord(JsonValue* value) {
     if (word == "True" || word == "False") hint = " (in JSON it has a small letter)";
     if (word == "'") hint = " (in JSON strings stand in double quotes)";
     if (word == "/" || word == "#") hint = " (JSON has no comments)";
-    if (python && !word.empty() &&
-        (word[0] == 'n' || word[0] == 'N' || word[0] == 'i' || word[0] == 'I') && word != "None") {
+    if (!word.empty() && (word[0] == 'n' || word[0] == 'N' || word[0] == 'i' || word[0] == 'I') &&
+        word != "None") {
       hint = " (the words are null, true, false, NaN, Infinity and -Infinity)";
     }
     return Fail(at_, "expected a value" + Found(at_) + hint);
@@ -239,7 +235,7 @@ bool JsonReader::ReadNumber(JsonValue* value) {
     return text_.substr(first, end - first);
   };
   const std::string_view word = WordAt(begin);
-  if (dialect_ == JsonDialect::kPython && word == "-Infinity") {
+  if (word == "-Infinity") {
     *value = JsonValue::Double(-std::numeric_limits<double>::infinity());
     at_ += word.size();
     return true;
@@ -282,12 +278,7 @@ bool JsonReader::ReadNumber(JsonValue* value) {
   double real = 0;
   if (std::from_chars(number.all.data(), number.all.data() + number.all.size(), real).ec !=
       std::errc()) {
-    const bool huge = IsHuge(number);
-    if (huge && dialect_ == JsonDialect::kStrict) {
-      return Fail(begin, fmt::format("{} is beyond the range of a number",
-                                     Printable(number.all, kMaxShownWord)));
-    }
-    real = huge ? std::numeric_limits<double>::infinity() : 0.0;
+    real = IsHuge(number) ? std::numeric_limits<double>::infinity() : 0.0;
     if (number.all[0] == '-') real = -real;
   }
   *value = has_point || has_exponent ? JsonValue::Double(real)
@@ -349,10 +340,6 @@ bool JsonReader::ReadEscape(std::string* out) {
       ReadFourHex(at_ + 2, &low) && IsLowSurrogate(low)) {
     code_point = 0x10000 + ((code_point - 0xD800) << 10) + (low - 0xDC00);
     at_ += 6;
-  } else if (dialect_ == JsonDialect::kStrict &&
-             (IsHighSurrogate(code_point) || IsLowSurrogate(code_point))) {
-    return Fail(begin, fmt::format("{} is half of a surrogate pair, which is no character",
-                                   text_.substr(begin, 6)));
   }
   AppendUtf8(code_point, out);
   return true;

@@ -15,7 +15,7 @@ namespace te {
 // Reads one text, once. Its stack is on the heap: deep nesting overflows nothing.
 class JsonReader {
  public:
-  JsonReader(std::string_view text, JsonDialect dialect) : text_(text), dialect_(dialect) {}
+  explicit JsonReader(std::string_view text) : text_(text) {}
 
   // False: offset() and reason() say what is wrong. May throw std::bad_alloc.
   bool Read(JsonValue* root);
@@ -55,7 +55,6 @@ class JsonReader {
   bool ReadFourHex(size_t offset, uint32_t* out) const;
 
   std::string_view text_;
-  JsonDialect dialect_;
   size_t at_ = 0;
   std::vector<Container> open_;
   size_t failed_at_ = 0;
