@@ -10,7 +10,7 @@ TABLE=(
   "1,5,9 16,16,16,38,16,38,15,15,29,16,38,29,29,29,29,29,29,29,29,40,40,2,40,2,40,40,40,40,2,40,40,40,40,40,2,1,16,29,40,40,2,1,16,3,40,40,40,2,1,16,3,40,40,2,1,16,3,40,40,40"
   "7,3,1,4,1,5,9,2,6,3,1,4,1,5,9,2,6,3,1,4,1,5,9,2,6 21,16,16,16,16,16,16,16,16,16,16,16,16,16,21,16,21,16,21,16,21,16,21,16,21,21,21,21,21,21,21,21,21,21,21,21,21,21,21,21,21,21,21,21,21,21,21,21,21,21,21,21,21,21,21,21,21,21,21,21"
 )
-MODEL=$(readlink -f -- "$HERE/../golden_rope/dynamic-beyond/checkpoint")
+MODEL=tests/golden_rope/dynamic-beyond/checkpoint
 for row in "${TABLE[@]}"; do
   for path in te hf; do
     run generate --model "$MODEL" --path "$path" --precision fp32 --prompt-ids "${row% *}" --output-ids --max-new-tokens 60 --ignore-eos
