@@ -365,8 +365,7 @@ StatusOr<std::string> FindModelDirectory(const std::string& directory,
   const std::string config = (found / "config.json").string();
   if (!Exists(config)) return NoConfig(found, !subfolder.empty());
   TE_ASSIGN_OR_RETURN(const FileContent content, DescribeFile(config));
-  if (content.foreign() || content.kind == FileKind::kServerError ||
-      content.kind == FileKind::kBinary) {
+  if (content.foreign() || content.kind == FileKind::kServerError) {
     return CorruptData("{}: {}; expected the model's configuration as JSON", config,
                        content.ToString());
   }

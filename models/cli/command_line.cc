@@ -392,6 +392,16 @@ void RefuseValuesOfSwitches(CLI::App* app) {
   }
 }
 
+// A flag of one value that is given again, behind those of a script, say: the last one counts.
+void LetTheLastOneCount(CLI::App* app) {
+  for (CLI::App* command : app->get_subcommands([](const CLI::App*) { return true; })) {
+    for (CLI::Option* option : command->get_options()) {
+      if (option->get_items_expected_max() == 1)
+        option->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
+    }
+  }
+}
+
 // The first of the arguments that gives a value to a flag that has none; empty: none does.
 std::string SwitchWithValue(const CLI::App& command, const std::vector<std::string>& arguments) {
   for (const std::string& argument : arguments) {
@@ -460,6 +470,7 @@ int RunCommand(int argc, char** argv, std::string* program) {
   AddInspect(&app, &inspect);
   AddGenerate(&app, &generate);
   RefuseValuesOfSwitches(&app);
+  LetTheLastOneCount(&app);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

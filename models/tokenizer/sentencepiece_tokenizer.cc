@@ -2,9 +2,7 @@
 
 #include <algorithm>
 #include <charconv>
-#include <fstream>
 #include <limits>
-#include <system_error>
 
 #include "models/file_kind/file_kind.h"
 #include "models/json/json.h"
@@ -163,16 +161,8 @@ class SentencePieceTokenizer : public Tokenizer {
   }
 
   Status LoadModel(const std::string& path) {
-    std::ifstream file(path, std::ios::binary | std::ios::ate);
-    if (!file) return IoError("{}: {}", path, std::generic_category().message(errno));
-    const std::streamsize bytes = file.tellg();
-    if (bytes <= 0 || bytes > kMaxModelBytes) {
-      return CorruptData("{}: {} bytes; a SentencePiece model has 1 to {}", path, bytes,
-                         kMaxModelBytes);
-    }
-    std::string model(static_cast<size_t>(bytes), '\0');
-    file.seekg(0);
-    if (!file.read(model.data(), bytes)) return IoError("{}: could not be read", path);
+    TE_ASSIGN_OR_RETURN(const std::string model, ReadTextFile(path, kMaxModelBytes));
+    if (model.empty()) return CorruptData("{}: an empty file; expected a SentencePiece model", path);
     if (LooksLikeTiktoken(model)) {
       return Unsupported(
           "{}: a vocabulary of tiktoken (Llama 3 and later), which is not read yet; {}", path,

@@ -81,6 +81,7 @@ run generate --model "$W/m" --prompt Once
 expect_code 2
 expect_line ERR 'tokenizer_config.json: line 1, column 19: expected a value, found tru'
 printf '{\n"weight_map": {"a" "b"}}' >"$W/m/model.safetensors.index.json"
+rm "$W/m/model.safetensors"
 run generate --model "$W/m" --prompt-ids 1 --output-ids
 expect_code 2
 expect_line ERR "index.json: line 2, column 20: expected ':' after key \"a\", found a string"

@@ -89,7 +89,7 @@ for file in model.safetensors config.json tokenizer.model; do
   mkfifo "$W/m/$file"
   run generate --model "$W/m" --prompt Once --max-new-tokens 2
   expect_code 2
-  expect_line ERR "$file: is a pipe, .*needs a file"
+  expect_line ERR "$file: (is a pipe, .*needs a file|not a regular file)"
 done
 
 # What is no data, by its kind; and nothing.

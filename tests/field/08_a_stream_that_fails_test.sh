@@ -97,7 +97,7 @@ done
 
 # A reader that has enough ends `te generate` early, not the run of minutes that it was asked for.
 COMMAND="te generate | head -c 1"
-{ timeout 100 "$TE" generate --model "$DEMO" --prompt Once --ignore-eos --max-new-tokens 1000 2>"$W/.err"; echo $? >"$W/.code"; } | head -c 1 >"$W/.out"
+{ timeout 100 "$TE" generate --model "$DEMO" --prompt Once --ignore-eos --max-new-tokens 400 2>"$W/.err"; echo $? >"$W/.code"; } | head -c 1 >"$W/.out"
 CODE=$(<"$W/.code")
 ERR=$(<"$W/.err")
 expect_code 0

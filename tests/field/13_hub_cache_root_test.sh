@@ -23,7 +23,7 @@ for command in finetune generate trace; do
   case $command in
     finetune) run finetune --model "$cache" --steps 0 --output "$W/o" ;;
     generate) run generate --model "$cache" --prompt a ;;
-    trace) run trace --model "$cache" --input "$W/none" --output "$W/o" ;;
+    trace) run trace --model "$cache" --input "$HERE/tiny.py" --output "$W/o" ;;
   esac
   expect_code 2
   expect_line ERR 'snapshots/0123abcd'
