@@ -107,7 +107,7 @@ TEST_F(PathLockTest, AKilledHolderLeavesNoLock) {
 
 TEST_F(PathLockTest, WhatTheLockFileSaysIsNotTrusted) {
   for (const std::string& text : {"process 999999999 on " + std::string(256, 'x'),
-                                 std::string("process -1 on \x1b[2J"), std::string("\0\0", 2)}) {
+                                  std::string("process -1 on \x1b[2J"), std::string("\0\0", 2)}) {
     std::ofstream(file_, std::ios::binary) << text;
     const int other = open(file_.c_str(), O_RDONLY | O_CLOEXEC);
     ASSERT_EQ(flock(other, LOCK_EX), 0);

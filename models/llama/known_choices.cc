@@ -21,7 +21,8 @@ namespace {
 // A shape's choice takes some 200 bytes, a step's some 16 shapes: a thousand batch shapes. A file
 // that has outgrown it begins anew with what was found last.
 constexpr size_t kMaxBytes = size_t{4} << 20;
-// Another process has the lock for some milliseconds, on a busy disk longer. What cannot be kept now is found again.
+// Another process has the lock for some milliseconds, on a busy disk longer. What cannot be kept
+// now is found again.
 constexpr std::chrono::milliseconds kLockWait(2000), kLockPoll(5);
 
 // The key as a file's name: "tuned_choices_NVIDIA_H200_driver_13000_cublasLt_130100_....txt".

@@ -162,7 +162,8 @@ class SentencePieceTokenizer : public Tokenizer {
 
   Status LoadModel(const std::string& path) {
     TE_ASSIGN_OR_RETURN(const std::string model, ReadTextFile(path, kMaxModelBytes));
-    if (model.empty()) return CorruptData("{}: an empty file; expected a SentencePiece model", path);
+    if (model.empty())
+      return CorruptData("{}: an empty file; expected a SentencePiece model", path);
     if (LooksLikeTiktoken(model)) {
       return Unsupported(
           "{}: a vocabulary of tiktoken (Llama 3 and later), which is not read yet; {}", path,

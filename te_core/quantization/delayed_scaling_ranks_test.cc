@@ -137,7 +137,7 @@ class DelayedScalingRanksTest : public testing::TestWithParam<bool> {};
 TEST_P(DelayedScalingRanksTest, RanksWithPartsOfABatchHaveTheStateOfOneRankWithAll) {
   for (const AmaxComputeAlgo algo : {AmaxComputeAlgo::kMax, AmaxComputeAlgo::kMostRecent}) {
     const Part run = {.recipe = {.amax_history_len = 4, .amax_compute_algo = algo},
-                     .transformer = GetParam()};
+                      .transformer = GetParam()};
     const std::vector<State> want = Must(Train(run));
     for (const int ranks : {2, 4}) {
       const auto got = TrainOnRanks(ranks, {}, run);

@@ -59,7 +59,7 @@ wrong '{"a": 1\n "b": 2}' "line 2, column 2: expected ',' or '}', found a string
 wrong '{"a": 1' "line 1, column 8: .*the end of the text"
 wrong '{"a": 1, "a": 2}' 'line 1, column 10: key "a" stands twice'
 wrong '{"a": "\033[2J"}' 'line 1, column 8: a control character \(.u001b\)'
-wrong '{"a": "\xff"}' '(line 1, column 8: byte 0xff, which is not UTF-8|binary data)'
+wrong '{"a": "\xff"}' '(line 1, column 8: byte 0xff, which is not UTF-8|expected JSON; this is binary data)'
 wrong 'hidden_size: 64\n' 'line 1, column 1: expected a value, found hidden_size'
 
 # The other readers.

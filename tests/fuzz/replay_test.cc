@@ -62,7 +62,7 @@ TEST(Replay, FindsByMutation) {
 
 TEST(Replay, EndsATargetThatDoesNotEnd) {
   const Target target = [](const uint8_t*, size_t size) {
-    for (volatile size_t i = 0; size == 1; i = i + 1) {
+    for (volatile bool on = true; on && size == 1;) {
     }
     return 0;
   };

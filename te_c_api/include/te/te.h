@@ -616,12 +616,13 @@ TE_API te_status te_llama_options_init_sized(te_llama_options* options, size_t s
 #define te_llama_options_init(options) \
   te_llama_options_init_sized((options), sizeof(te_llama_options))
 
-/* Loads a Hugging Face directory (config.json, safetensors or .bin, single or sharded). On a GPU the
-   algorithms of matrix products that are known for its card are taken and not searched again: of
-   te_tuned_choices.txt in the directory, else of the user's cache ($XDG_CACHE_HOME/te, else
+/* Loads a Hugging Face directory (config.json, safetensors or .bin, single or sharded). On a GPU
+   the algorithms of matrix products that are known for its card are taken and not searched again:
+   of te_tuned_choices.txt in the directory, else of the user's cache ($XDG_CACHE_HOME/te, else
    $HOME/.cache/te), else those that ship with te. te_llama_step adds to the cache what it had to
-   search. Environment: TE_CHOICES_CACHE=0 neither reads nor writes a cache, TE_CHOICES_CACHE=/FOLDER
-   uses that folder; one that cannot be read or written is as good as none. */
+   search. Environment: TE_CHOICES_CACHE=0 neither reads nor writes a cache,
+   TE_CHOICES_CACHE=/FOLDER uses that folder; one that cannot be read or written is as good as none.
+ */
 TE_API te_status te_llama_load(te_context* context, const char* directory,
                                const te_llama_options* options, te_llama** out);
 TE_API void te_llama_destroy(te_llama* llama);

@@ -203,9 +203,10 @@ void ExpectMatchesReference(const LayerRun& run, const Reference& reference, int
                             int operations, uint64_t seed) {
   const std::vector<double> weights = OutputWeights(run, seed);
   const Tensors tensors = TensorsOf(run);
-  const double tolerance = Tolerance(
-      run.forward.input.dense.dtype() == DType::kInt32 ? run.output_dtype : run.forward.input.dense.dtype(),
-      length, operations);
+  const double tolerance =
+      Tolerance(run.forward.input.dense.dtype() == DType::kInt32 ? run.output_dtype
+                                                                 : run.forward.input.dense.dtype(),
+                length, operations);
   const Results got = Run(run, weights);
   const Results want = ReferenceResults(reference, tensors, weights, run.wants_dinput);
   constexpr double kFloor = 0.1;
