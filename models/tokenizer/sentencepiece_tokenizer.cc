@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <exception>
 #include <limits>
 
 #include "models/file_kind/file_kind.h"
@@ -176,8 +177,14 @@ class SentencePieceTokenizer : public Tokenizer {
     }
     if (const Status checked = CheckSentencePieceModel(model); !checked.ok())
       return checked.WithContext(path + ": not a SentencePiece model");
-    const auto status = processor_.LoadFromSerializedProto(model);
-    if (!status.ok() || processor_.GetPieceSize() == 0) {
+    // Its trie throws at an empty piece.
+    bool loaded = false;
+    try {
+      loaded = processor_.LoadFromSerializedProto(model).ok();
+    } catch (const std::exception& error) {
+      return CorruptData("{}: not a SentencePiece model: {}", path, error.what());
+    }
+    if (!loaded || processor_.GetPieceSize() == 0) {
       return CorruptData("{}: not a SentencePiece model", path);
     }
     std::vector<std::string_view> pieces;
