@@ -15,7 +15,7 @@
 namespace te {
 namespace {
 
-constexpr std::streamsize kMaxModelBytes = std::streamsize{256} << 20;
+constexpr size_t kMaxModelBytes = size_t{256} << 20;
 
 // "name" or {"content": "name", ...}: both spellings of a token in tokenizer_config.json.
 const std::string* TokenText(const JsonValue& config, std::string_view key) {
