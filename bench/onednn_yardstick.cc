@@ -89,6 +89,8 @@ StatusOr<std::unique_ptr<GemmYardstick>> MakeOnednnYardstick(DType dtype, int64_
   try {
     return std::unique_ptr<GemmYardstick>(std::make_unique<Yardstick>(dtype, n));
   } catch (const dnnl::error& error) {
+    if (error.status == dnnl_unimplemented)
+      return Unsupported("oneDNN has no {} matmul on this CPU", Name(dtype));
     return Internal("oneDNN has no {} matmul of size {}: {}", Name(dtype), n, error.what());
   } catch (const std::bad_alloc&) {
     return OutOfMemory("no memory for a {} matmul of size {}", Name(dtype), n);
