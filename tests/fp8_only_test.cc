@@ -327,7 +327,10 @@ TEST_P(Fp8Only, TheLossesAreTheCpus) {
   settings_.steps = static_cast<int>(want.size());
   const Trained run = Train(settings_);
   ASSERT_EQ(run.losses.size(), want.size());
-  const double tolerance = cpu ? 0.005 : 0.05;  // other threads, vectors
+  // Within a kind: other threads, vectors. Without AVX-512 oneDNN's float32 products add in blocks
+  // that follow the CPU's caches: two such CPUs are as far apart as two kinds (1.7% seen).
+  const bool one_kind = &losses != &kAvx2Losses;
+  const double tolerance = !cpu ? 0.05 : one_kind ? 0.005 : 0.025;
   for (size_t k = 0; k < want.size(); ++k)
     EXPECT_NEAR(run.losses[k], want[k], tolerance * want[k]) << "step " << k;
   EXPECT_GT(std::fabs(run.losses.front() - want.back()), 0.05 * want.back());
